@@ -1,0 +1,319 @@
+"""The only door to files and object stores. Every place is a URI: a plain path, `file://…` or `s3://bucket/prefix`.
+
+What each place guarantees is the same: `write` is atomic (a reader sees the old bytes or the new, never a part), and
+`create` is put-if-absent (of any number of writers exactly one is told that it made the object). Locally that is a
+temporary file with a rename or a hard link; on S3 a conditional put, so no lock service is needed. The endpoint and
+the keys of S3 come from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
+
+A missing object is `FileNotFoundError`. What only a person can cure (a full disk, no permission, an unknown bucket,
+an endpoint that does not answer) is a `UserError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from selfplay.errors import UserError
+
+_TEMPORARY = ".partial-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object.
+
+    uri: where it is. size: bytes. modified: time of the last write, seconds since 1970 (UTC).
+    """
+
+    uri: str
+    size: int
+    modified: float
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the URI names an object store rather than a local path."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def normalise(uri: str | os.PathLike[str]) -> str:
+    """One spelling for one place: an absolute local path, or `s3://bucket/key`; no slash at the end."""
+    text = os.fspath(uri)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    if not is_remote(text):
+        return os.path.abspath(os.path.expanduser(text))
+    scheme, rest = text.split("://", 1)
+    if scheme not in ("s3", "s3a"):
+        raise UserError(f"{text!r} names no place that can be used; give a path or s3://bucket/prefix")
+    if not rest.strip("/"):
+        raise UserError(f"{text!r} names no bucket; give s3://bucket/prefix")
+    return "s3://" + "/".join(part for part in rest.split("/") if part)
+
+
+def join(uri: str, *parts: str) -> str:
+    """The place `parts` below `uri`."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def write(uri: str, data: bytes | memoryview, durable: bool = False) -> None:
+    """Writes the object, atomically, over whatever was there. durable: survive a power cut, too (fsync)."""
+    with _told(uri):
+        if is_remote(uri):
+            store, key = _store(uri)
+            _obstore().put(store, key, bytes(data))
+            return
+        _write_local(Path(normalise(uri)), data, durable, replace=True)
+
+
+def create(uri: str, data: bytes | memoryview, durable: bool = False) -> bool:
+    """Writes the object if there is none. False, and nothing written, if there is."""
+    with _told(uri):
+        if not is_remote(uri):
+            return _write_local(Path(normalise(uri)), data, durable, replace=False)
+        store, key = _store(uri)
+        try:
+            _obstore().put(store, key, bytes(data), mode="create")
+        except (_errors().AlreadyExistsError, _errors().PreconditionError):
+            return False
+        return True
+
+
+def read(uri: str) -> bytes:
+    """The bytes of the object. Raises `FileNotFoundError`."""
+    with _told(uri):
+        if is_remote(uri):
+            store, key = _store(uri)
+            return bytes(_obstore().get(store, key).bytes())
+        return Path(normalise(uri)).read_bytes()
+
+
+def size(uri: str) -> int:
+    """Bytes of the object. Raises `FileNotFoundError`."""
+    with _told(uri):
+        if is_remote(uri):
+            store, key = _store(uri)
+            return int(_obstore().head(store, key)["size"])
+        return Path(normalise(uri)).stat().st_size
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object (or, locally, a folder) of this name."""
+    if not is_remote(uri):
+        return Path(normalise(uri)).exists()
+    try:
+        size(uri)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def entries(uri: str) -> Iterator[Entry]:
+    """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out."""
+    if is_remote(uri):
+        with _told(uri):
+            store, key = _store(uri)
+            for chunk in _obstore().list(store, prefix=key or None):
+                for meta in chunk:
+                    bucket = normalise(uri).split("/")[2]
+                    yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
+        return
+    with _told(uri):
+        for folder, _, names in os.walk(normalise(uri)):
+            for name in names:
+                if name.startswith(_TEMPORARY):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    path = os.path.join(folder, name)
+                    status = os.stat(path)
+                    yield Entry(path, status.st_size, status.st_mtime)
+
+
+def names(uri: str) -> list[str]:
+    """Names, sorted, of the objects directly below `uri`."""
+    prefix = normalise(uri) + "/"
+    below = (entry.uri.removeprefix(prefix) for entry in entries(uri))
+    return sorted(name for name in below if "/" not in name)
+
+
+def delete(uri: str) -> None:
+    """Deletes the object; nothing happens if there is none."""
+    with _told(uri), contextlib.suppress(FileNotFoundError):
+        if is_remote(uri):
+            store, key = _store(uri)
+            _obstore().delete(store, key)
+            return
+        os.unlink(normalise(uri))
+
+
+def delete_tree(uri: str) -> None:
+    """Deletes everything below `uri`."""
+    if not is_remote(uri):
+        with _told(uri):
+            shutil.rmtree(normalise(uri), ignore_errors=True)
+        return
+    for entry in list(entries(uri)):
+        delete(entry.uri)
+
+
+def server_time(uri: str) -> float:
+    """The present time by the clock that stamps `Entry.modified` below `uri`, in seconds since 1970.
+
+    Ages of objects must be judged by one clock, and that of an object store is not ours.
+    """
+    probe = join(uri, f"{_TEMPORARY}clock-{uuid.uuid4().hex}")
+    write(probe, b"")
+    try:
+        if not is_remote(probe):
+            return os.stat(normalise(probe)).st_mtime
+        store, key = _store(probe)
+        return float(_obstore().head(store, key)["last_modified"].timestamp())
+    finally:
+        delete(probe)
+
+
+def deltalake_options(uri: str) -> dict[str, str]:
+    """The storage options with which deltalake opens tables at `uri`; keys and endpoint come from the environment."""
+    if not is_remote(uri):
+        return {}
+    options = {"max_retries": "3", "retry_timeout": "20s"}
+    endpoint = _endpoint()
+    if endpoint:
+        options["AWS_ENDPOINT_URL"] = endpoint
+        options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
+    return options
+
+
+def fault(point: str) -> None:
+    """Ends this process with SIGKILL where a test asks for it: SELFPLAY_FAULT="point" or "point:3" (third time)."""
+    wanted = os.environ.get("SELFPLAY_FAULT")
+    if wanted is None:
+        return
+    name, _, count = wanted.partition(":")
+    if name != point:
+        return
+    _reached[point] = _reached.get(point, 0) + 1
+    if _reached[point] >= int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+_reached: dict[str, int] = {}
+
+
+def now() -> datetime:
+    """The present time, UTC."""
+    return datetime.now(UTC)
+
+
+def _write_local(path: Path, data: bytes | memoryview, durable: bool, replace: bool) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not replace and path.exists():
+        return False
+    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if replace:
+            os.replace(temporary, path)
+            return True
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _store(uri: str) -> tuple[Any, str]:
+    """The obstore store of the URI's bucket, and the key in it."""
+    _, _, bucket, *rest = normalise(uri).split("/")
+    return _bucket(bucket, _endpoint(), os.environ.get("AWS_ACCESS_KEY_ID")), "/".join(rest)
+
+
+@lru_cache(maxsize=32)
+def _bucket(bucket: str, endpoint: str | None, _key: str | None) -> Any:
+    from obstore.store import S3Store
+
+    config: dict[str, Any] = {}
+    if endpoint:
+        config["endpoint"] = endpoint
+    return S3Store(
+        bucket,
+        config=config,
+        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+    )
+
+
+def _obstore() -> Any:
+    import obstore
+
+    return obstore
+
+
+def _errors() -> Any:
+    import obstore.exceptions
+
+    return obstore.exceptions
+
+
+class _told:
+    """Turns what a person must cure into a `UserError`; a missing object stays a `FileNotFoundError`."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, FileNotFoundError):
+            if is_remote(self.uri) and "bucket" in str(error).lower():
+                raise UserError(f"there is no bucket for {self.uri}; create it first") from error
+            return
+        if isinstance(error, OSError):
+            _tell(self.uri, error)
+        if not is_remote(self.uri):
+            return
+        errors = _errors()
+        if isinstance(error, errors.NotFoundError):
+            if "NoSuchBucket" in str(error):
+                raise UserError(f"there is no bucket for {self.uri}; create it first") from error
+            raise FileNotFoundError(self.uri) from error
+        if isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError)):
+            raise UserError(f"no permission for {self.uri}; check AWS_ACCESS_KEY_ID and its rights") from error
+        if isinstance(error, errors.GenericError):
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the object store did not answer for {self.uri} ({reason})") from error
+
+
+def _tell(uri: str, error: OSError) -> NoReturn:
+    """Raises the `UserError` for errors of the file system that have a plain cause, else the error itself."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise UserError(f"the disk is full: nothing more can be written to {uri}; make room and run again") from error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise UserError(f"no permission to use {uri}; choose a place that this user can write") from error
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        raise UserError(f"{uri} runs through a file where a folder must be, or the other way round") from error
+    raise error

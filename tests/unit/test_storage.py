@@ -1,0 +1,62 @@
+"""The door to files: one spelling of places, atomic writes, put-if-absent, and errors a person can act on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from selfplay import storage
+from selfplay.errors import UserError
+
+
+def test_one_spelling_for_one_place(tmp_path: Path) -> None:
+    assert storage.normalise(f"file://{tmp_path}/a/") == storage.normalise(str(tmp_path / "b" / ".." / "a"))
+    assert storage.normalise("s3://bucket//a/b/") == "s3://bucket/a/b"
+    assert storage.join("s3://bucket/a/", "b", "/c") == "s3://bucket/a/b/c"
+
+
+@pytest.mark.parametrize("uri", ["gopher://a/b", "s3://"])
+def test_a_place_that_is_none_is_one_sentence(uri: str) -> None:
+    with pytest.raises(UserError, match="s3://bucket/prefix"):
+        storage.normalise(uri)
+
+
+def test_write_read_list_delete(tmp_path: Path) -> None:
+    root = str(tmp_path / "x")
+    storage.write(storage.join(root, "a", "one"), b"1")
+    storage.write(storage.join(root, "two"), b"22", durable=True)
+    storage.write(storage.join(root, "two"), b"222")
+    assert storage.read(storage.join(root, "two")) == b"222"
+    assert {os.path.basename(e.uri): e.size for e in storage.entries(root)} == {"one": 1, "two": 3}
+    assert storage.names(root) == ["two"]
+    storage.delete(storage.join(root, "two"))
+    storage.delete(storage.join(root, "two"))
+    assert not storage.exists(storage.join(root, "two"))
+    with pytest.raises(FileNotFoundError):
+        storage.read(storage.join(root, "two"))
+    storage.delete_tree(root)
+    assert list(storage.entries(root)) == []
+
+
+def test_create_makes_an_object_once(tmp_path: Path) -> None:
+    uri = str(tmp_path / "lease")
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read(uri) == b"first"
+    assert os.listdir(tmp_path) == ["lease"]
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with pytest.raises(UserError, match="the disk is full"), storage._told("/dev/full"), open("/dev/full", "wb") as f:
+        f.write(b"x" * 100_000)
+        f.flush()
+
+
+def test_a_file_where_a_folder_must_be_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError):
+        storage.write(str(tmp_path / "file" / "below"), b"x")
