@@ -21,7 +21,8 @@ search shares:
 Choices where the papers leave one open:
 
 - PUCT, an edge not visited (first play urgency as in KataGo, arXiv:1902.10565): the node's raw value less
-  `fpu_reduction * sqrt(sum of the priors of visited edges)`, not clipped to [-1, 1]. At a root with noise no reduction.
+  `fpu_reduction * sqrt(sum of the priors of visited edges)`, not clipped to [-1, 1]; at a root with noise
+  `root_fpu_reduction` takes its place.
 - PUCT, a node without visits: sqrt(N) counts as 1, so that the first visit goes to the largest prior.
 - PUCT, a root with noise: the tree holds the mixed priors, (1 - fraction) * prior + fraction * noise.
 - Mixed value: priors of visited edges count as at least the smallest normal float, so that 0 / 0 cannot occur.
@@ -102,12 +103,14 @@ class Puct:
 
     c_init, c_base: c(s) = log((1 + N + c_base) / c_base) + c_init (AlphaZero, supplementary materials).
     fpu_reduction: how much less than the raw value an edge not visited is worth (see the module's docstring).
+    root_fpu_reduction: the same at a root with noise.
     dirichlet_fraction: the share of noise in the priors of a root with noise (epsilon in the paper).
     """
 
     c_init: float = 1.25
     c_base: float = 19652.0
     fpu_reduction: float = 0.2
+    root_fpu_reduction: float = 0.0
     dirichlet_fraction: float = 0.25
 
 
@@ -191,7 +194,7 @@ def puct_search(
     if noise is not None:
         share = settings.dirichlet_fraction
         root.prior = [(1.0 - share) * p + share * x for p, x in zip(root.prior, noise, strict=True)]
-    root_reduction = settings.fpu_reduction if noise is None else 0.0
+    root_reduction = settings.fpu_reduction if noise is None else settings.root_fpu_reduction
     for _ in range(simulations):
         edge = puct_edge(root, settings, root_reduction)
         simulate(root, edge, lambda node: puct_edge(node, settings, settings.fpu_reduction), evaluate, value_scale)
