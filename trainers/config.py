@@ -1,0 +1,373 @@
+"""The settings of a run: an experiment = environment + net + search + self-play + learner + evaluation.
+
+One frozen pydantic model with `extra="forbid"`: a key that nothing reads is an error, and so is an inconsistent pair of
+values. A recipe is a TOML file of these keys (`trainers.recipe`); the resolved configuration is saved as JSON in the
+run folder. Values inside nets and searches are in [-1, 1] from the point of view of the seat to act.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from selfplay.errors import UserError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Opponent = Annotated[str, Field(pattern=r"^(random|checkpoints|mcts[1-9][0-9]*)$")]
+
+
+class Settings(BaseModel):
+    """Frozen, strictly typed (a whole number may stand for a float), unknown keys refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class EnvConfig(Settings):
+    id: Annotated[str, Field(min_length=1)]
+    """What is played: an id ("connect_four", "connect_four-v0"), a path ("./my_game.py") or "openspiel:…"."""
+
+
+class NetSettings(Settings):
+    trunk: Literal["auto", "resnet", "mlp"] = "auto"
+    """"auto": a residual net for observations of three dimensions, else an MLP."""
+    channels: Positive = 32
+    """Channels of the residual trunk."""
+    blocks: Positive = 4
+    """Residual blocks."""
+    hidden: Positive = 128
+    """Width of the MLP trunk."""
+    layers: Positive = 3
+    """Layers of the MLP trunk."""
+
+
+class SearchSettings(Settings):
+    algorithm: Literal["gumbel", "puct"] = "gumbel"
+    """Root and tree policy: Gumbel AlphaZero (Danihelka et al. 2022) or PUCT (Silver et al. 2018)."""
+    simulations: Positive = 32
+    """Simulations of a full search in self-play."""
+    considered: Positive = 16
+    """Gumbel: actions that enter sequential halving at the root."""
+    c_visit: Annotated[float, Field(ge=0)] = 50.0
+    """Gumbel: sigma(q) = (c_visit + max visits) * c_scale * q, q in [0, 1]."""
+    c_scale: Annotated[float, Field(gt=0)] = 0.2
+    """Gumbel: see c_visit."""
+    c_init: Annotated[float, Field(ge=0)] = 1.25
+    """PUCT: exploration constant."""
+    c_base: Annotated[float, Field(gt=0)] = 19652.0
+    """PUCT: visits at which exploration starts to grow."""
+    fpu_reduction: Annotated[float, Field(ge=0)] = 0.2
+    """PUCT: an unvisited action is worth the node's value minus this times sqrt(visited prior)."""
+    dirichlet_alpha: Annotated[float, Field(gt=0)] | None = None
+    """PUCT: concentration of the root noise; none: 10 / the number of legal actions."""
+    dirichlet_fraction: Share = 0.25
+    """PUCT: share of the root noise in the priors."""
+    cheap_simulations: NonNegative = 8
+    """Playout-cap randomisation: simulations of a cheap search, which yields no policy target; 0: raw policy."""
+    full_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Playout-cap randomisation: share of moves that get a full search; 1 turns it off."""
+
+    @model_validator(mode="after")
+    def _cheaper(self) -> SearchSettings:
+        if self.full_fraction < 1 and self.cheap_simulations >= self.simulations:
+            raise ValueError(f"cheap_simulations must be below simulations ({self.simulations})")
+        return self
+
+
+class SelfplaySettings(Settings):
+    actors: Positive | Literal["auto"] = "auto"
+    """Self-play processes; "auto": one for each core that the learner and the evaluation leave."""
+    games: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Games that one actor plays in lock-step; also the largest batch given to the net."""
+    opening_fraction: Share = 0.7
+    """Share of games that start with random moves."""
+    opening_plies: NonNegative = 8
+    """At most this many random moves at the start, uniform from 1."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """PUCT: moves are drawn from visits^(1/temperature) for the first temperature_plies."""
+    temperature_plies: NonNegative = 8
+    """PUCT: plies played with a temperature, after that the most visited move. Gumbel noise needs none."""
+    resign_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A seat whose search value stays below minus this for resign_moves of its moves resigns; none: never."""
+    resign_moves: Positive = 3
+    """See resign_threshold."""
+    resign_playon: Share = 0.2
+    """Share of would-be resignations that are played to the end, to measure how many were wrong."""
+    ply_limit: Positive | None = None
+    """Moves after which a game ends as `truncated`; none: the environment's own limit."""
+    truncated_value_weight: Share = 0.5
+    """Weight of a truncated game's value target, which is the last search value; 0: none."""
+    cache_entries: NonNegative = 200_000
+    """Evaluations kept by each actor, keyed by net input, cleared at every version; 0: no cache."""
+    refresh_moves: Positive = 16
+    """Rounds of moves between two looks for newer weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; "auto": bfloat16 where the processor or GPU has it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the actors evaluate the net; "cuda" on a machine without a GPU is an error."""
+
+
+class LearnerConfig(Settings):
+    batch: Positive = 512
+    """Rows of one training step, over all learners."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """AdamW learning rate at the start."""
+    lr_final: Annotated[float, Field(gt=0)] = 1e-4
+    """Learning rate at the end of the run."""
+    lr_decay_from: Share = 0.5
+    """Fraction of the run after which the rate falls linearly from lr to lr_final."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """AdamW weight decay (kernels only)."""
+    grad_clip: Annotated[float, Field(gt=0)] = 5.0
+    """Largest global gradient norm."""
+    samples_per_position: Annotated[float, Field(gt=0)] = 4.0
+    """Training samples drawn for each new position: fixes the learner's pace to the actors'."""
+    window_initial: Positive = 20_000
+    """Positions before training starts, and the window's first capacity c0."""
+    window_alpha: Annotated[float, Field(gt=0, le=1)] = 0.65
+    """Power law of the window: c0 * (1 + beta * ((total / c0)^alpha - 1) / alpha)."""
+    window_beta: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """See window_alpha."""
+    window_max: Positive = 500_000
+    """Largest capacity in positions."""
+    z_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the game's outcome in the value target."""
+    q_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the search's root value in the value target."""
+    publish_every_samples: Positive = 50_000
+    """Samples trained between two versions handed to the actors."""
+    learners: NonNegative = 0
+    """0: one learner inside the learner's actor; N: that many data-parallel processes."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the net is trained; "cuda" on a machine without a GPU is an error."""
+    bf16: bool | Literal["auto"] = "auto"
+    """bfloat16 autocast in the forward pass; "auto": where the processor or GPU has it."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the averaged weights that are published, per step; 0: no averaging."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LearnerConfig:
+        if self.z_weight + self.q_weight <= 0:
+            raise ValueError("z_weight + q_weight must be above 0, or the value head has no target")
+        if self.window_max < self.window_initial:
+            raise ValueError(f"window_max must be at least window_initial ({self.window_initial})")
+        if self.learners and self.batch % self.learners:
+            raise ValueError(f"batch must be a multiple of learners ({self.learners})")
+        return self
+
+
+class EvaluationConfig(Settings):
+    every_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds between two evaluations of the newest version, if the share of the CPU allows."""
+    games: Positive = 40
+    """Games of one match, half of them from each side."""
+    opponents: Annotated[tuple[Opponent, ...], Field(strict=False)] = ("random", "mcts100", "mcts1000", "checkpoints")
+    """Whom the newest net meets: random play, OpenSpiel's MCTS with N rollouts ("mctsN"), its own earlier versions."""
+    simulations: NonNegative = 64
+    """Simulations of the net's search in matches, without noise."""
+    exact_positions: NonNegative = 300
+    """Positions a depth at which moves are compared with exact play, where a solver is known; 0: none."""
+    cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Largest share of the machine's processor time spent on evaluation."""
+
+
+class RunSettings(Settings):
+    minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Length of the run, counted from the first game."""
+    seed: NonNegative = 0
+    """Root of every random generator of the run."""
+    deterministic: bool = False
+    """Actors and learner take turns at fixed counts, so that the whole run repeats."""
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds between two checkpoints."""
+    keep_checkpoints: Positive = 5
+    """The newest checkpoints kept."""
+    keep_every: Positive = 10
+    """Besides, every k-th version's weights are kept."""
+
+
+class RunConfig(Settings):
+    """One experiment, complete: what `selfplay run` executes."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """The recipe's name; a run folder belongs to one recipe."""
+    summary: str = ""
+    """One sentence for `selfplay recipes`."""
+    env: EnvConfig
+    net: NetSettings = NetSettings()
+    search: SearchSettings = SearchSettings()
+    selfplay: SelfplaySettings = SelfplaySettings()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunSettings = RunSettings()
+
+    def to_json(self) -> str:
+        """The resolved configuration, every key present, as indented JSON."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """sha256 hex of the canonical JSON, as stored with every episode."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def from_mapping(data: Mapping[str, Any], source: str) -> RunConfig:
+    """Validates; `source` names where the values come from ("connect_four.toml") in the sentence of the error."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {'; '.join(_sentences(error))}") from None
+
+
+def from_json(text: str, source: str) -> RunConfig:
+    """Reads what `RunConfig.to_json` wrote."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{source} is not JSON: {error}") from None
+    return from_mapping(data, source)
+
+
+def from_toml(text: str, source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a recipe, changed by "KEY=VALUE" overrides (`apply_overrides`)."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not valid TOML: {error}") from None
+    return from_mapping(apply_overrides(data, overrides), f"{source} with --set" if overrides else source)
+
+
+def keys() -> Iterator[tuple[str, str, Any]]:
+    """(dotted key, description, default or None if required) of every setting."""
+    yield from _keys(RunConfig, "")
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, Any]]:
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _keys(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info.description or "", None if info.is_required() else info.default
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `data` with "search.simulations=64" (or, where only one section has the key, "seed=3") applied.
+
+    VALUE is read as TOML (`true`, `64`, `2e-3`, `["random"]`), else taken as text; `none` means no value.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(data))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text!r} is not of the form KEY=VALUE, such as search.simulations=64")
+        *sections, last = _full_key(key.strip()).split(".")
+        target = result
+        for section in sections:
+            if not isinstance(target.setdefault(section, {}), dict):
+                raise UserError(f"{section} = {target[section]!r}, expected a section of settings")
+            target = target[section]
+        target[last] = _value(value.strip())
+    return result
+
+
+def _full_key(key: str) -> str:
+    known = [k for k, _, _ in keys()]
+    if key in known:
+        return key
+    matches = [k for k in known if k.rsplit(".", 1)[-1] == key]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"--set {key}: more than one setting has this name; say {' or '.join(matches)}")
+    raise UserError(f"--set {key}: there is no such setting{_nearest(key)}")
+
+
+def _nearest(key: str) -> str:
+    known = [k for k, _, _ in keys()]
+    sections = {k.split(".", 1)[0]: k for k in known}
+    near = difflib.get_close_matches(key, known if "." in key else sections, 1, 0.6)
+    if not near:
+        last = key.rsplit(".", 1)[-1]
+        by_last = {k.rsplit(".", 1)[-1]: k for k in known}
+        near = [by_last[name] for name in difflib.get_close_matches(last, by_last, 1, 0.5)]
+    return f"; the nearest is {near[0]}" if near else "; `selfplay recipes --keys` lists them"
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    """One sentence a wrong key: its name, the value given, what was expected."""
+    wrong: dict[str, list[Any]] = {}
+    for item in error.errors(include_url=False):
+        path = [str(part) for part in item["loc"]]
+        known = [k for k, _, _ in keys()]
+        # The tail of a location inside a union names the alternative that failed, not a key.
+        while len(path) > 1 and item["type"] != "extra_forbidden" and not _is_key(path, known):
+            path.pop()
+        wrong.setdefault(".".join(path), []).append(item)
+    for key, items in wrong.items():
+        given = json.dumps(items[0]["input"], default=str)
+        if items[0]["type"] == "extra_forbidden":
+            yield f"there is no setting {key} (given {given}){_nearest(key)}"
+        elif items[0]["type"] == "missing":
+            yield f"the setting {key} is missing"
+        elif items[0]["type"] == "value_error":
+            yield f"in {key or 'the settings'}, {str(items[0]['ctx']['error'])}"
+        else:
+            expected = " or ".join(dict.fromkeys(_expected(item["msg"]) for item in items))
+            yield f"{key} = {given}, expected {expected}"
+
+
+def _is_key(path: list[str], known: list[str]) -> bool:
+    dotted = ".".join(path)
+    return any(k == dotted or k.startswith(dotted + ".") for k in known)
+
+
+def _expected(message: str) -> str:
+    text = message.removeprefix("Input should be ")
+    plain = {
+        "a valid integer": "a whole number",
+        "a valid number": "a number",
+        "a valid boolean": "true or false",
+        "a valid string": "text in quotes",
+        "a valid tuple": "a list",
+    }
+    if text.startswith("a valid dictionary or instance"):
+        return "a section of settings"
+    if text.startswith("String should match"):
+        return "'random', 'checkpoints' or 'mctsN' with N rollouts"
+    return plain.get(text, text)
+
+
+def incompatible(old: RunConfig, new: RunConfig) -> str | None:
+    """Why a run begun as `old` cannot go on as `new`, in words, or None. Game and net shape must stay as they are."""
+    for key, before, after in (
+        ("name", old.name, new.name),
+        ("env.id", old.env.id, new.env.id),
+        *((f"net.{name}", getattr(old.net, name), getattr(new.net, name)) for name in NetSettings.model_fields),
+    ):
+        if before != after:
+            return f"{key} is {before!r} there and {after!r} here"
+    return None

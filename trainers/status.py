@@ -1,0 +1,151 @@
+"""What a run tells the person who watches it: plain values, no ray, no torch; the display draws them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Phase = Literal["starting", "playing", "draining", "finished"]
+
+
+@dataclass(frozen=True)
+class StrengthRow:
+    """One match of a version against a fixed opponent, from the version's point of view.
+
+    opponent: "random", "mcts100", "version 3", ….
+    version: of the net that played; 0 is the untrained net.
+    score: share of points, draws count half; low, high: its 95% interval (Wilson).
+    elapsed_s: seconds into the run when the match ended.
+    """
+
+    opponent: str
+    version: int
+    wins: int
+    draws: int
+    losses: int
+    score: float
+    low: float
+    high: float
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ExactRow:
+    """Share of positions, in [0, 1], in which the chosen move has less than the best exact value.
+
+    label: the kind of positions and player, such as "12 plies, 64 simulations" or "all, raw policy".
+    """
+
+    label: str
+    version: int
+    mistakes: float
+    positions: int
+
+
+@dataclass(frozen=True)
+class RatingPoint:
+    """A version's rating in Elo, with its 95% interval, on the scale of the run's fixed opponents."""
+
+    version: int
+    elo: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One move that a search weighed.
+
+    prior: probability in [0, 1]. q: expected return in the game's units from the point of view of the seat to act;
+    None where the search never visited it. chosen: whether it was played.
+    """
+
+    text: str
+    visits: int
+    prior: float
+    q: float | None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class LastGame:
+    """The newest finished game.
+
+    board: its last position (or the one before the candidates), drawn with rich markup.
+    candidates: what the search weighed at that position, most visited first.
+    result: "first player wins", "draw", "cut off after 200 plies", ….
+    """
+
+    board: str
+    caption: str
+    result: str
+    plies: int
+    candidates: tuple[Candidate, ...] = ()
+    episode_id: str = ""
+
+
+@dataclass(frozen=True)
+class LostGames:
+    """Games lost in flight (a process died): not archived, counted with their moves, since losing long ones is a bias."""
+
+    count: int = 0
+    plies: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run at one moment. A new one is made each time (`dataclasses.replace`), never changed.
+
+    elapsed_s: since the first game of this session's clock; total_s: the run's length.
+    episodes, positions: finished and archived, over the whole run; positions_per_s: over the last seconds.
+    window_rows, window_capacity: positions in the replay window.
+    policy_loss, value_loss: newest, None before training; loss_history: (policy, value), oldest first.
+    strength: newest match of each opponent; first_strength: each opponent's first, for comparison.
+    sizing: what the run chose for this machine, one line.
+    messages: newest last; only what a person must know.
+    """
+
+    recipe: str
+    env: str
+    out: str
+    corpus: str
+    phase: Phase = "starting"
+    activity: str = ""
+    elapsed_s: float = 0.0
+    total_s: float = 0.0
+    episodes: int = 0
+    positions: int = 0
+    positions_per_s: float = 0.0
+    version: int = 0
+    learner_steps: int = 0
+    window_rows: int = 0
+    window_capacity: int = 0
+    policy_loss: float | None = None
+    value_loss: float | None = None
+    loss_history: tuple[tuple[float, float], ...] = ()
+    strength: tuple[StrengthRow, ...] = ()
+    first_strength: tuple[StrengthRow, ...] = ()
+    exact: tuple[ExactRow, ...] = ()
+    first_exact: tuple[ExactRow, ...] = ()
+    ratings: tuple[RatingPoint, ...] = ()
+    last_game: LastGame | None = None
+    lost: LostGames = field(default_factory=LostGames)
+    sizing: str = ""
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    ended_by: "time" or "interrupted" (Ctrl-C).
+    status: the last one; its first_… fields hold the net the run began with.
+    """
+
+    run_id: str
+    ended_by: Literal["time", "interrupted"]
+    status: Status
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `selfplay run --json`: plain JSON values."""
+        return asdict(self)
