@@ -1,0 +1,272 @@
+"""Finds environments: by id, by the path of a Python file, or by an OpenSpiel game string.
+
+Installed distributions offer environments through the entry-point group `selfplay.envs`. An entry names a module with a
+`SPEC`, or a package, all of whose modules are looked at ("_" in front hides one), so that a new file is found without
+an edit elsewhere. A file outside any distribution is found by its path, and travels to another machine as source text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import linecache
+import pkgutil
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from selfplay.contract import ENV_ID, GameSpec
+from selfplay.errors import UserError
+
+GROUP = "selfplay.envs"
+OPENSPIEL = "openspiel:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rules and the declaration of an environment come from.
+
+    kind: "package" (a module of an installed distribution), "file" (a Python file given by its path, self-contained),
+      "openspiel" (an OpenSpiel game string without a file) or "unknown" (a spec made by hand).
+    name: the module, the file's name, or the game string.
+    digest: sha256, hexadecimal, of the source file's bytes in UTF-8; of nothing where there is no file.
+    text: the source file; None where there is none.
+    package, version: the distribution that brings it ("" for a file).
+    """
+
+    kind: str
+    name: str
+    digest: str
+    text: str | None
+    package: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Portable:
+    """What another process needs to find the same environment: plain text, so it can be pickled or stored.
+
+    reference: an environment id or an OpenSpiel game string, or the name of the file when `text` is given.
+    text: source of a one-file environment; it runs where it is unpacked.
+    """
+
+    reference: str
+    text: str | None = None
+
+
+@dataclass
+class _Known:
+    """Environments seen by this process. Sources are by `id(spec)`, with the spec held so that the id stays its own."""
+
+    by_id: dict[str, GameSpec]
+    sources: dict[int, tuple[GameSpec, Source]]
+    files: dict[str, GameSpec]
+
+    def add(self, spec: GameSpec, source: Source) -> None:
+        self.by_id[spec.id] = spec
+        self.sources[id(spec)] = (spec, source)
+
+
+_known = _Known({}, {}, {})
+
+
+def find(reference: str) -> GameSpec:
+    """The environment that `reference` names.
+
+    reference: "connect_four" (the newest version), "connect_four-v0", "./my_game.py" or any path that ends in ".py",
+      or "openspiel:hex(board_size=5)". Raises `UserError` where nothing is found.
+    """
+    if reference.startswith(OPENSPIEL):
+        from selfplay.game import spec_from_string
+
+        return spec_from_string(reference)
+    if reference.endswith(".py") or reference.startswith((".", "/", "~")):
+        return _find_file(Path(reference).expanduser())
+    specs = _all()
+    if reference in specs:
+        return specs[reference]
+    versions = [spec for spec in specs.values() if spec.name == reference]
+    if versions:
+        return max(versions, key=lambda spec: spec.version)
+    raise UserError(_not_found(reference, specs))
+
+
+def all_specs() -> list[GameSpec]:
+    """Every environment of the installed distributions, and every file loaded by this process, by name and version."""
+    return sorted(_all().values(), key=lambda spec: (spec.name, spec.version))
+
+
+def source_of(spec: GameSpec) -> Source:
+    """Where `spec` comes from."""
+    if id(spec) in _known.sources:
+        return _known.sources[id(spec)][1]
+    nothing = hashlib.sha256(b"").hexdigest()
+    if spec.register is None:
+        return Source("openspiel", spec.game, nothing, None, "open_spiel", metadata.version("open_spiel"))
+    return Source("unknown", spec.id, nothing, None, "", "")
+
+
+def load_source(text: str, name: str) -> GameSpec:
+    """The environment declared by the source text of a one-file environment; runs the text.
+
+    name: the file's name, for messages. The same text is run once a process, however often it is asked for.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if digest in _known.files:
+        return _known.files[digest]
+    module = ModuleType(f"selfplay_env_{digest[:16]}")
+    module.__file__ = name
+    spec = _spec_of(_run(module, text, name), name)
+    source = Source("file", Path(name).name, digest, text, "", "")
+    owner = _all().get(spec.id)
+    if owner is not None and source_of(owner).kind == "package":
+        if source_of(owner).digest == digest:
+            return owner
+        raise UserError(
+            f"{name} declares the id {spec.id}, which belongs to {source_of(owner).package}; give it another name"
+        )
+    _known.files[digest] = spec
+    _known.add(spec, source)
+    return spec
+
+
+def pack(spec: GameSpec) -> Portable:
+    """What another process needs to find `spec` again. Raises `UserError` for a spec that was made by hand."""
+    source = source_of(spec)
+    if source.kind == "file":
+        return Portable(source.name, source.text)
+    if source.kind == "package":
+        return Portable(spec.id)
+    if source.kind == "openspiel" and spec.id.startswith("openspiel/"):
+        return Portable(OPENSPIEL + spec.game)
+    raise UserError(f"{spec.id} was not found by the registry, so another process cannot find it either")
+
+
+def unpack(portable: Portable) -> GameSpec:
+    """The environment that `pack` described, in this process."""
+    if portable.text is not None:
+        return load_source(portable.text, portable.reference)
+    return find(portable.reference)
+
+
+def _all() -> dict[str, GameSpec]:
+    _installed()
+    return _known.by_id
+
+
+@cache
+def _installed() -> None:
+    """Walks the entry points once a process. What cannot be used is a warning that names it, never an error."""
+    entries = metadata.entry_points(group=GROUP)
+    for entry in sorted(entries, key=lambda e: (e.value != "envs", e.dist.name if e.dist else "", e.name)):
+        package = entry.dist.name if entry.dist else ""
+        version = entry.dist.version if entry.dist else ""
+        try:
+            found = list(_walk(entry.value, package))
+        except Exception as error:  # someone else's code: whatever it raises must not stop the others
+            _warn(entry.value, package, error)
+            continue
+        for module in found:
+            try:
+                _add_module(module, package, version)
+            except Exception as error:
+                _warn(module.__name__, package, error)
+
+
+def _walk(name: str, package: str) -> Iterator[ModuleType]:
+    """The module `name`, or the modules of the package `name` that could be imported."""
+    module = importlib.import_module(name)
+    if not hasattr(module, "__path__"):
+        if not hasattr(module, "SPEC"):
+            raise ImportError("the module has no SPEC")
+        yield module
+        return
+    if hasattr(module, "SPEC"):
+        yield module
+    for info in pkgutil.iter_modules(module.__path__, f"{name}."):
+        if info.name.rsplit(".", 1)[1].startswith("_"):
+            continue
+        try:
+            if info.ispkg:
+                yield from _walk(info.name, package)
+            elif hasattr(child := importlib.import_module(info.name), "SPEC"):
+                yield child
+        except Exception as error:
+            _warn(info.name, package, error)
+
+
+def _add_module(module: ModuleType, package: str, version: str) -> None:
+    spec = _spec_of(module, module.__name__)
+    if spec.id in _known.by_id:
+        other = source_of(_known.by_id[spec.id])
+        if other.name != module.__name__:
+            raise UserError(f"its id {spec.id} is taken by {other.name} of {other.package}")
+        return
+    text = Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else ""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    _known.add(spec, Source("package", module.__name__, digest, text, package, version))
+
+
+def _warn(name: str, package: str, error: Exception) -> None:
+    owner = f" of {package}" if package else ""
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    warnings.warn(f"environment {name}{owner} is left out: {reason}", stacklevel=2)
+
+
+def _find_file(path: Path) -> GameSpec:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as Python source: {error}") from None
+    return load_source(text, str(path))
+
+
+def _run(module: ModuleType, text: str, name: str) -> ModuleType:
+    """Runs `text` as `module`. The lines go to `linecache`, so that tracebacks show them where there is no file."""
+    try:
+        code = compile(text, name, "exec")
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"{name}{line} is not Python: {error.args[0]}") from None
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    sys.modules[module.__name__] = module
+    try:
+        exec(code, module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        line, trace = 0, error.__traceback__
+        while trace is not None:
+            line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == name else line
+            trace = trace.tb_next
+        hint = "; an environment file imports installed packages only" if isinstance(error, ImportError) else ""
+        raise UserError(f"{name}, line {line}, fails with {type(error).__name__}: {error}{hint}") from error
+    return module
+
+
+def _spec_of(module: ModuleType, name: str) -> GameSpec:
+    spec = getattr(module, "SPEC", None)
+    if not isinstance(spec, GameSpec):
+        raise UserError(f"{name} must define SPEC = GameSpec(…) of selfplay.contract, and its SPEC is {spec!r:.60}")
+    return spec
+
+
+def _not_found(reference: str, specs: dict[str, GameSpec]) -> str:
+    import pyspiel
+
+    name = reference.rsplit("-v", 1)[0] if ENV_ID.match(reference) else reference
+    versions = sorted(spec.id for spec in specs.values() if spec.name == name)
+    if versions:
+        return f"there is no environment {reference!r}; there is {', '.join(versions)}"
+    if reference.split("(", 1)[0] in pyspiel.registered_names():
+        return f"there is no environment {reference!r}, but OpenSpiel has that game: write {OPENSPIEL + reference!r}"
+    near = difflib.get_close_matches(name, {spec.name for spec in specs.values()}, 1, 0.5)
+    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(sorted(s.name for s in specs.values()))}"
+    return f"there is no environment {reference!r}; {hint}"
