@@ -1,0 +1,1 @@
+"""Games, one file each: `SPEC` declares the game, the docstring specifies it. Names starting with "_" are not games."""
