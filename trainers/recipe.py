@@ -1,4 +1,4 @@
-"""Finding a recipe: shipped by name, a TOML file by path, or derived from the shape of any game that can be searched."""
+"""Finding a recipe: shipped by name, a TOML file by path, or derived from the shape of any searchable game."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class LastGame:
 
 @dataclass(frozen=True)
 class LostGames:
-    """Games lost in flight (a process died): not archived, counted with their moves, since losing long ones is a bias."""
+    """Games lost in flight (a process died): not archived; counted with their moves, as losing long ones is a bias."""
 
     count: int = 0
     plies: int = 0
