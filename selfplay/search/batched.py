@@ -1,0 +1,283 @@
+"""Many tree searches side by side, one net batch a tick.
+
+Every slot searches one game. A tick lets each slot walk to a leaf (compiled), steps the leaf's `pyspiel` state, answers
+it from the cache or puts it into the batch, evaluates the batch and backs everything up. Slots that the cache or the
+rules answer walk again within the tick, so that the net sees full batches. Slots do not wait for each other's moves:
+one that finishes is handed out at once and can be started anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyspiel
+
+from selfplay.game import Game, RawObservation
+from selfplay.search import cache as table
+from selfplay.search import kernels, lockstep, targets
+from selfplay.search import tree as trees
+from selfplay.search.config import PUCT, SearchConfig
+from selfplay.search.schedule import considered_visits
+
+Array = np.ndarray[Any, Any]
+
+#: The one door to a net: inputs `[B, *shape]` float32 -> (logits `[B, A]`, values `[B]` in [-1, 1] of the seat to act).
+Evaluate = Callable[[Array], tuple[Array, Array]]
+
+TERMINAL = pyspiel.PlayerId.TERMINAL
+_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found at its root with `K` legal actions; values in [-1, 1], point of view of the seat to act.
+
+    actions: `[K]` int32 ascending. visits: `[K]` int32. prior: `[K]` float32, without noise. q: `[K]` float32, NaN
+    where unvisited. policy_target: `[K]` float32, sums to one. action: the action the search would play.
+    root_value: mean of the net's value and all values backed up. raw_value: the net's value of the root alone.
+    """
+
+    actions: Array
+    visits: Array
+    prior: Array
+    q: Array
+    policy_target: Array
+    action: int
+    root_value: float
+    raw_value: float
+    simulations: int
+
+
+@dataclass
+class SearchStats:
+    """Counts and seconds since the search was made. `lookups` are leaves that needed a value, `hits` those cached."""
+
+    simulations: int = 0
+    evaluations: int = 0
+    batches: int = 0
+    net_s: float = 0.0
+    _counters: Array = field(default_factory=lambda: np.zeros(2, np.int64))
+
+    @property
+    def lookups(self) -> int:
+        return int(self._counters[0])
+
+    @property
+    def hits(self) -> int:
+        return int(self._counters[1])
+
+
+class BatchedSearch:
+    """Searches in `slots` games of one kind.
+
+    game: two players, zero-sum, perfect information, deterministic, sequential (see `selfplay.game.unsearchable`).
+    evaluate: the net. max_simulations: the most that `start` will be asked for.
+    cache_entries: positions kept in the evaluation cache, 0 for none.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        evaluate: Evaluate,
+        config: SearchConfig,
+        slots: int,
+        max_simulations: int = 64,
+        cache_entries: int = 0,
+    ) -> None:
+        self.game = game
+        self.config = config
+        self.evaluate = evaluate
+        self.slots = slots
+        self.stats = SearchStats()
+        self._c = config.constants()
+        self._max_simulations = max_simulations
+        actions = game.num_actions
+        self._tree = trees.new_tree(slots, max_simulations, (max_simulations + 1) * min(actions, 48))
+        self._cache = table.new_cache(cache_entries, cache_entries * min(actions, 64))
+        self._salt = np.zeros(2, np.uint64)
+        self._status = np.full(slots, lockstep.IDLE, np.int64)
+        self._observe = [RawObservation(game.game) for _ in range(slots)]
+        self._address = np.array([o.tensor.ctypes.data for o in self._observe], np.uint64)
+        self._set_from = [o.set_from for o in self._observe]
+        self._states: list[list[pyspiel.State]] = [[] for _ in range(slots)]
+        self._batch = lockstep.new_batch(slots, game.encoder.size)
+        self._leaf = [np.zeros(slots, np.int32) for _ in range(4)]
+        self._finished = np.zeros(slots, np.int64)
+        self._scratch = np.zeros(256, np.float64)
+        self._value_scale = game.value_scale
+
+    def new_weights(self, digest: str) -> None:
+        """Tells that `evaluate` now answers by other weights; what was cached is forgotten."""
+        self._salt[:] = np.frombuffer(bytes.fromhex(digest[:32].ljust(32, "0")), np.uint64)
+        table.clear(self._cache)
+
+    def start(self, slot: int, state: pyspiel.State, simulations: int, noise: Array | None = None) -> None:
+        """Begins a search from `state`, which must not change until the search ends.
+
+        noise: `[K]` floats over the legal actions: Gumbel(0, 1) or Dirichlet by the algorithm; None: no noise.
+        """
+        if simulations > self._max_simulations:
+            raise ValueError(f"at most {self._max_simulations} simulations were announced, got {simulations}")
+        if state.is_terminal():
+            raise ValueError("a finished game cannot be searched")
+        tree = self._tree
+        count = len(state.legal_actions())
+        if count > tree.noise.shape[1]:
+            tree = self._tree = trees.with_root_edges(tree, count)
+        tree.noise[slot, :count] = 0.0 if noise is None else noise
+        tree.noisy[slot] = noise is not None and self._c.algorithm == PUCT
+        tree.nodes[slot] = tree.edges[slot] = tree.done[slot] = 0
+        tree.target[slot] = simulations
+        if self._c.algorithm != PUCT and simulations > 0:
+            considered = min(self.config.considered, count, simulations)
+            tree.schedule[slot, :simulations] = considered_visits(considered, simulations)
+        self._states[slot] = [state]
+        self._status[slot] = lockstep.RUNNING
+
+    def tick(self) -> list[int]:
+        """One net batch for all running slots; returns the slots whose searches ended with it."""
+        tree_before = self._tree.done.sum()
+        for _ in range(_ROUNDS):
+            slot, node, edge, action = self._leaf
+            n = lockstep.choose_leaves(
+                self._tree, self._c, self._status, slot, node, edge, action, self._scratch
+            )
+            if n == 0:
+                break
+            leaves = self._step(slot[:n], node[:n], edge[:n], action[:n])
+            self._make_room(leaves)
+            lockstep.take_in(
+                self._tree,
+                self._c,
+                self._status,
+                leaves,
+                self._address,
+                self.game.encoder.gather,
+                self.game.encoder.seat_plane,
+                self._cache,
+                self._salt,
+                self._batch,
+                self.stats._counters,
+            )
+        rows = int(self._batch.rows[0])
+        if rows:
+            began = time.perf_counter()
+            inputs = self._batch.inputs[:rows].reshape(rows, *self.game.encoder.shape)
+            logits, values = self.evaluate(inputs)
+            self.stats.net_s += time.perf_counter() - began
+            self.stats.evaluations += rows
+            self.stats.batches += 1
+            lockstep.take_evaluation(
+                self._tree, self._c, self._status, self._cache, self._batch, logits, values
+            )
+            if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, 64 * self.slots):
+                table.clear(self._cache)
+        self.stats.simulations += int(self._tree.done.sum() - tree_before)
+        n = lockstep.retire(self._tree, self._status, self._finished)
+        return [int(s) for s in self._finished[:n]]
+
+    def _step(self, slot: Array, node: Array, edge: Array, action: Array) -> lockstep.Leaves:
+        """Makes the states below the chosen edges and reads what the trees need to know of them."""
+        states, set_from, scale = self._states, self._set_from, self._value_scale
+        seats: list[int] = []
+        legal: list[int] = []
+        values: list[float] = []
+        actions: list[int] = []
+        for s, parent, a in zip(slot.tolist(), node.tolist(), action.tolist(), strict=True):
+            if parent >= 0:
+                above = states[s][parent]
+                state = above.clone()
+                state.apply_action(a)
+                states[s].append(state)
+            else:
+                state = states[s][0]
+            seat = state.current_player()
+            if seat == TERMINAL:
+                mover = above.current_player()
+                seats.append(mover)
+                legal.append(-1)
+                values.append(state.returns()[mover] / scale)
+                continue
+            set_from[s](state, seat)
+            choices = state.legal_actions()
+            seats.append(seat)
+            legal.append(len(choices))
+            values.append(0.0)
+            actions += choices
+        return lockstep.Leaves(
+            slot,
+            node,
+            edge,
+            np.array(seats, np.int8),
+            np.array(legal, np.int32),
+            np.array(values, np.float64),
+            np.array(actions, np.int32),
+        )
+
+    def _make_room(self, leaves: lockstep.Leaves) -> None:
+        widest = int(leaves.legal.max())
+        if widest > len(self._scratch):
+            self._scratch = np.zeros(2 * widest, np.float64)
+        needed = int(self._tree.edges.max()) + widest
+        if needed > self._tree.action.shape[1]:
+            self._tree = trees.with_edges(self._tree, 2 * needed)
+
+    def result(self, slot: int) -> SearchResult:
+        """The finished search of a slot."""
+        tree = self._tree
+        first, count = 0, int(tree.count[slot, 0])
+        edges = slice(first, first + count)
+        visits = tree.edge_visits[slot, edges].copy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            q = np.where(visits > 0, tree.total[slot, edges] / visits, np.nan).astype(np.float32)
+        raw = float(tree.value[slot, 0])
+        total = int(tree.visits[slot, 0])
+        prior = np.exp(tree.log_prior[slot, edges])
+        if self._c.algorithm == PUCT:
+            best = int(visits.argmax()) if total else int(prior.argmax())
+            policy = visits / total if total else prior
+        else:
+            best = kernels.gumbel_final_edge(tree, self._c, slot, self._scratch)
+            policy = np.empty(count)
+            kernels.improved_logits(tree, self._c, slot, 0, policy)
+            kernels.softmax(policy, count)
+        return SearchResult(
+            actions=tree.action[slot, edges].copy(),
+            visits=visits,
+            prior=prior.astype(np.float32),
+            q=q,
+            policy_target=policy.astype(np.float32),
+            action=int(tree.action[slot, best]),
+            root_value=float((raw + tree.total[slot, edges].sum()) / (1 + total)),
+            raw_value=raw,
+            simulations=total,
+        )
+
+    def tree(self, slot: int) -> dict[str, dict[str, Any]]:
+        """The slot's tree for a person or a test: the moves from the root ("3 4") -> what its node holds."""
+        t, out = self._tree, {}
+        paths = {0: ""}
+        for node in range(int(t.nodes[slot])):
+            first, count = int(t.first[slot, node]), int(t.count[slot, node])
+            for e in range(first, first + count):
+                if t.child[slot, e] >= 0:
+                    paths[int(t.child[slot, e])] = f"{paths[node]} {t.action[slot, e]}".strip()
+            edges = slice(first, first + count)
+            visits = t.edge_visits[slot, edges]
+            out[paths[node]] = {
+                "player": int(t.player[slot, node]),
+                "terminal": bool(t.terminal[slot, node]),
+                "value": float(t.value[slot, node]),
+                "actions": t.action[slot, edges].tolist(),
+                "visits": visits.tolist(),
+                "q": [float(w / n) if n else None for w, n in zip(t.total[slot, edges], visits, strict=True)],
+                "prior": t.prior[slot, edges].tolist(),
+            }
+        return out
+
+
+__all__ = ["BatchedSearch", "Evaluate", "SearchResult", "SearchStats", "targets"]
