@@ -1,0 +1,158 @@
+"""Who shows a run: a live screen on a terminal, a line every ten seconds anywhere else, nothing for `--json`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Protocol, TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from selfplay.cli import screen
+from selfplay.cli.farewell import farewell
+from trainers.status import Status, Summary
+
+LINE_EVERY_S = 10.0
+
+
+class Display(Protocol):
+    """Fed with a `Status` whenever there is a new one; `close` gives the terminal back, also after an error."""
+
+    def update(self, status: Status) -> None: ...
+
+    def close(self) -> None: ...
+
+    def finish(self, summary: Summary, recipe: str) -> None: ...
+
+
+def make(out: TextIO, err: TextIO, as_json: bool) -> Display:
+    """The display that suits the terminal. With `as_json` the lines go to standard error."""
+    if as_json:
+        return LineDisplay(err, final=False)
+    console = console_on(out)
+    dumb = os.environ.get("TERM", "") in ("dumb", "")
+    return LiveDisplay(console, out) if console.is_terminal and not dumb else LineDisplay(out, final=True)
+
+
+def console_on(stream: TextIO) -> Console:
+    """A console on a stream that may not be `sys.stdout`, as wide as its terminal (100 columns where there is none)."""
+    console = Console(file=stream, highlight=False, emoji=False)
+    size = terminal_size(stream)
+    if size is not None:
+        console.size = size  # type: ignore[assignment]
+    elif not console.is_terminal:
+        console.width = 100
+    return console
+
+
+def terminal_size(stream: TextIO) -> os.terminal_size | None:
+    """Of the stream itself: rich asks descriptors 0 to 2, of which the last two belong to the log here."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return None
+    return size if size.columns and size.lines else None
+
+
+class LiveDisplay:
+    """The alternate screen of a terminal, redrawn four times a second."""
+
+    def __init__(self, console: Console, stream: TextIO) -> None:
+        self._console = console
+        self._stream = stream
+        self._status: Status | None = None
+        self._arrived = time.monotonic()
+        self._live = Live(
+            get_renderable=self._render,
+            console=console,
+            screen=True,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._live.start(refresh=True)
+
+    def _render(self) -> RenderableType:
+        size = terminal_size(self._stream)
+        if size is not None:
+            self._console.size = size  # type: ignore[assignment]
+        if self._status is None:
+            return Text(" starting", screen.DIM)
+        return screen.screen(self._status, self._console.width, self._console.height)
+
+    def update(self, status: Status) -> None:
+        self._status = status
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def finish(self, summary: Summary, recipe: str) -> None:
+        self.close()
+        self._console.print(farewell(summary, recipe))
+
+
+class LineDisplay:
+    """Plain lines for a pipe or a log: the first game as a board, each new match, a summary every ten seconds."""
+
+    def __init__(self, stream: TextIO, final: bool, every_s: float = LINE_EVERY_S) -> None:
+        self._console = console_on(stream)
+        self._final = final
+        self._every_s = every_s
+        self._last_line = float("-inf")
+        self._seen: Status | None = None
+
+    def update(self, status: Status) -> None:
+        before = self._seen
+        self._seen = status
+        if before is None or (status.sizing and status.sizing != before.sizing):
+            self._line(status, status.sizing or f"{status.recipe}: {status.activity or status.phase}")
+        elif status.phase != before.phase or (status.phase == "starting" and status.activity != before.activity):
+            self._line(status, status.activity or status.phase)
+        if status.last_game is not None and (before is None or before.last_game is None):
+            self._line(status, "the first game is finished")
+            self._console.print(screen.newest_game(status.last_game, 8, side_by_side=True))
+        known = set(before.strength) if before else set()
+        for row in status.strength:
+            if row not in known:
+                text = f"version {row.version} against {row.opponent}: {row.wins}-{row.draws}-{row.losses}, "
+                self._line(status, f"{text}{screen.percent(row.score)} of the points ({screen.interval(row)})")
+        known_exact = set(before.exact) if before else set()
+        for item in status.exact:
+            if item not in known_exact:
+                share = screen.percent(item.mistakes)
+                self._line(status, f"version {item.version}, {item.label}: {share} of the moves lose value")
+        for message in status.messages:
+            if before is None or message not in before.messages:
+                self._line(status, message)
+        if status.phase == "playing" and time.monotonic() - self._last_line >= self._every_s:
+            self._last_line = time.monotonic()
+            self._line(status, progress(status))
+
+    def _line(self, status: Status, text: str) -> None:
+        self._console.print(Text(f"[{screen.clock(status.elapsed_s):>5}] {text}"), soft_wrap=True)
+
+    def close(self) -> None:
+        pass
+
+    def finish(self, summary: Summary, recipe: str) -> None:
+        if self._final:
+            self._console.print(farewell(summary, recipe))
+
+
+def progress(status: Status) -> str:
+    """The run in one line."""
+    parts = [
+        f"{screen.count(status.episodes)} games",
+        f"{screen.count(status.positions)} positions at {screen.count(status.positions_per_s)}/s",
+        f"net {status.version}",
+        f"replay {screen.count(status.window_rows)}/{screen.count(status.window_capacity)}",
+    ]
+    if status.policy_loss is not None and status.value_loss is not None:
+        parts.append(f"loss {status.policy_loss:.3f}+{status.value_loss:.3f}")
+    if status.lost.count:
+        parts.append(f"{status.lost.count} games lost in flight")
+    parts.append(f"{screen.clock(status.total_s - status.elapsed_s)} left")
+    return ", ".join(parts)

@@ -1,0 +1,245 @@
+"""Status in, rich renderables out: pure functions that draw a run; no state, no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.align import Align
+from rich.console import Group, RenderableType
+from rich.errors import MarkupError
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from trainers.status import Candidate, ExactRow, LastGame, RatingPoint, Status, StrengthRow
+
+ACCENT = "cyan"
+DIM = "grey58"
+GOOD = "green3"
+FAIR = "yellow3"
+POOR = "red3"
+TRACK = "grey27"
+SPARKS = "▁▂▃▄▅▆▇█"
+EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def clock(seconds: float) -> str:
+    """75 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def count(number: float) -> str:
+    """Grouped by thousands up to 999,999, then "1.23M"."""
+    if number >= 1e9:
+        return f"{number / 1e9:.2f}G"
+    return f"{number / 1e6:.2f}M" if number >= 1e6 else f"{number:,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1]; with a decimal where it is below 10%, so that small changes show."""
+    return f"{100 * share:.1f}%" if share < 0.0995 else f"{100 * share:.0f}%"
+
+
+def bar(share: float, width: int, style: str = ACCENT) -> Text:
+    """A share in [0, 1] as a bar of `width` characters, to an eighth of a character."""
+    eighths = round(min(1.0, max(0.0, share)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    text = Text("█" * full, style=style)
+    if full < width:
+        text.append(EIGHTHS[rest], style=f"{style} on {TRACK}")
+        text.append(" " * (width - full - 1), style=f"on {TRACK}")
+    return text
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """The course of `values`, oldest first, as a line of `width` characters at most."""
+    if len(values) > width:
+        step = len(values) / width
+        values = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(width)]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[round((value - low) * scale)] for value in values)
+
+
+def score_style(score: float) -> str:
+    return GOOD if score >= 0.8 else FAIR if score >= 0.5 else POOR
+
+
+def markup(text: str) -> Text:
+    """Rich markup as text; text that is no valid markup as it stands."""
+    try:
+        return Text.from_markup(text)
+    except MarkupError:
+        return Text(text)
+
+
+def header(status: Status, width: int) -> RenderableType:
+    """Name, phase, progress and time left."""
+    phase = {
+        "starting": f"[{FAIR}]●[/] {status.activity or 'starting'}",
+        "playing": f"[{GOOD}]●[/] {status.activity or 'playing and learning'}",
+        "draining": f"[{FAIR}]●[/] {status.activity or 'finishing: games are sealed and saved'}",
+        "finished": f"[{ACCENT}]●[/] finished",
+    }[status.phase]
+    grid = Table.grid(expand=True)
+    grid.add_column(ratio=1)
+    grid.add_column(justify="right")
+    left = max(0.0, status.total_s - status.elapsed_s)
+    grid.add_row(
+        Text.assemble((f" {status.recipe} ", f"bold reverse {ACCENT}"), "  ", Text.from_markup(phase)),
+        Text.assemble((clock(left), "bold"), (" left ", DIM)) if status.total_s else Text(""),
+    )
+    share = status.elapsed_s / status.total_s if status.total_s else 0.0
+    return Group(grid, bar(share, max(10, width)))
+
+
+def candidates(rows: Iterable[Candidate], limit: int) -> RenderableType:
+    """What the search weighed: move, share of the visits, prior, value for the seat to act."""
+    rows = sorted(rows, key=lambda row: (-row.visits, -row.prior))
+    total = max(1, sum(row.visits for row in rows))
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style=DIM, pad_edge=False)
+    table.add_column("move")
+    table.add_column("visits")
+    table.add_column("", justify="right")
+    table.add_column("prior", justify="right")
+    table.add_column("value", justify="right")
+    for row in rows[:limit]:
+        style = "bold" if row.chosen else ""
+        q = Text("·", style=DIM) if row.q is None else Text(f"{row.q:+.2f}", GOOD if row.q > 0.05 else "")
+        if row.q is not None and row.q < -0.05:
+            q.stylize(POOR)
+        move = Text.assemble(("▸ " if row.chosen else "  ", ACCENT), (row.text, style))
+        table.add_row(move, bar(row.visits / total, 10), Text(str(row.visits), style), percent(row.prior), q)
+    if len(rows) > limit:
+        table.add_row(Text(f"  and {len(rows) - limit} more", DIM), "", "", "", "")
+    return table
+
+
+def newest_game(game: LastGame, limit: int, side_by_side: bool) -> RenderableType:
+    """The newest finished game as a board, with what the search preferred."""
+    board = Group(markup(game.board), Text.assemble((game.result, "bold"), (f", {game.plies} moves", DIM)))
+    if not game.candidates:
+        return board
+    weighed = Group(Text(game.caption or "what the search weighed", DIM), candidates(game.candidates, limit))
+    if not side_by_side:
+        return Group(board, Text(""), weighed)
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_row(board, Padding(weighed, (1, 0, 0, 0)))
+    return grid
+
+
+def numbers(status: Status) -> RenderableType:
+    """Games, speed, net version, replay window, losses."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style=DIM)
+    grid.add_column()
+    grid.add_row("games", f"{count(status.episodes)}, all archived")
+    grid.add_row("positions", f"{count(status.positions)} [{DIM}]at[/] {count(status.positions_per_s)}/s")
+    grid.add_row("net", f"version {status.version}" if status.version else "untrained (version 0)")
+    filled = status.window_rows / status.window_capacity if status.window_capacity else 0.0
+    size = f"{count(status.window_rows)} of {count(status.window_capacity)}"
+    grid.add_row("replay", Text.assemble(bar(filled, 10), " ", size))
+    if status.policy_loss is not None and status.value_loss is not None:
+        line = spark([policy + value for policy, value in status.loss_history], 10)
+        text = f"policy {status.policy_loss:.3f}  value {status.value_loss:.3f}  "
+        grid.add_row("loss", Text.assemble(text, (line, ACCENT)))
+    else:
+        grid.add_row("loss", Text("training starts when the replay has filled", DIM))
+    if status.ratings:
+        newest = status.ratings[-1]
+        line = spark([point.elo for point in status.ratings], 12)
+        grid.add_row("rating", Text.assemble(rating(newest), "  ", (line, ACCENT)))
+    if status.lost.count:
+        grid.add_row("lost", Text(f"{status.lost.count} games in flight, {status.lost.plies} moves", POOR))
+    return grid
+
+
+def rating(point: RatingPoint) -> Text:
+    return Text.assemble((f"{point.elo:+.0f}", "bold"), (f" Elo ({point.low:+.0f} to {point.high:+.0f})", DIM))
+
+
+def strength(rows: Sequence[StrengthRow], exact: Sequence[ExactRow]) -> RenderableType:
+    """Newest match against each opponent, and mistakes against exact play."""
+    if not rows and not exact:
+        return Text("the first match is being played", DIM)
+    parts: list[RenderableType] = []
+    if rows:
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style=DIM, pad_edge=False)
+        for name, justify in (("against", "left"), ("net", "right"), ("W-D-L", "right"), ("", "left"), ("", "left")):
+            table.add_column(name, justify=justify, no_wrap=True)
+        for row in rows:
+            style = score_style(row.score)
+            share = Text.assemble((percent(row.score), f"bold {style}"), (f" {interval(row)}", DIM))
+            table.add_row(row.opponent, f"v{row.version}", f"{row.wins}-{row.draws}-{row.losses}",
+                          bar(row.score, 10, style), share)  # fmt: skip
+        parts.append(table)
+    if exact:
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style=DIM, pad_edge=False)
+        for name in ("moves that lose game value", "net", "", ""):
+            table.add_column(name, justify="right" if name == "net" else "left", no_wrap=True)
+        for item in exact:
+            table.add_row(item.label, f"v{item.version}", bar(item.mistakes, 10, POOR), percent(item.mistakes))
+        parts += [Text("")] if rows else []
+        parts.append(table)
+    return Group(*parts)
+
+
+def interval(row: StrengthRow) -> str:
+    return f"{100 * row.low:.0f}–{100 * row.high:.0f}"
+
+
+def compact(status: Status) -> RenderableType:
+    """Numbers and strength without frames, for a terminal with few lines."""
+    line = (
+        f" {count(status.episodes)} games, {count(status.positions)} positions at {count(status.positions_per_s)}/s, "
+        f"net {status.version}, replay {count(status.window_rows)}"
+    )
+    if status.policy_loss is not None and status.value_loss is not None:
+        line += f", loss {status.policy_loss:.2f}+{status.value_loss:.2f}"
+    return Group(Text(line, no_wrap=True, overflow="ellipsis"), Padding(strength(status.strength, ()), (0, 1)))
+
+
+def screen(status: Status, width: int, height: int) -> RenderableType:
+    """The whole live screen, fitted to `width` x `height` characters; what does not fit is cut at the bottom."""
+    wide = width >= 100
+    low = height < (24 if wide else 38)
+    board_lines = status.last_game.board.count("\n") + 2 if status.last_game else 3
+    limit = max(3, height - 12 - board_lines) if wide else max(3, min(8, board_lines - 3))
+    if status.last_game is None:
+        game: RenderableType = Align.center(Text("the first game is being played", DIM))
+    else:
+        game = newest_game(status.last_game, limit, side_by_side=not wide)
+    board = _panel("newest game", game)
+    run = _panel("run", numbers(status))
+    levels = _panel("strength", strength(status.strength, status.exact))
+    body: RenderableType
+    if wide:
+        body = Table.grid(expand=True, padding=(0, 0))
+        body.add_column(ratio=9)
+        body.add_column(ratio=11)
+        body.add_row(board, Group(run, levels))
+    else:
+        body = Group(board, compact(status)) if low else Group(board, run, levels)
+    return Group(header(status, width), body, *_notes(status, low))
+
+
+def _panel(title: str, content: RenderableType) -> Panel:
+    heading = f"[bold]{title}[/]"
+    return Panel(content, title=heading, title_align="left", border_style=TRACK, box=box.ROUNDED, padding=(0, 1))
+
+
+def _notes(status: Status, low: bool) -> list[RenderableType]:
+    hint = "Ctrl-C again: give up what is not saved" if status.phase == "draining" else "Ctrl-C: save and stop"
+    line = Text.assemble((f" {hint}", ACCENT), (f"  ·  {status.out}", DIM), no_wrap=True, overflow="ellipsis")
+    notes: list[RenderableType] = [
+        Text(f" {message}", FAIR, no_wrap=True, overflow="ellipsis") for message in status.messages[-1 if low else -2 :]
+    ]
+    if status.sizing and not low:
+        notes.append(Text(f" {status.sizing}", DIM, no_wrap=True, overflow="ellipsis"))
+    return [*notes, line]
