@@ -52,7 +52,7 @@ class NetConfig:
         if self.norm not in ("batch", "none"):
             raise UserError(f"net norm {self.norm!r} is unknown; it is batch or none")
         if self.trunk == "resnet" and len(self.input_shape) != 3:
-            raise UserError(f"a resnet needs an input of three dimensions, not {self.input_shape}; use trunk mlp or auto")
+            raise UserError(f"a resnet needs an input of three dimensions, not {self.input_shape}; use mlp or auto")
         if not self.input_shape or min(self.input_shape) < 1 or self.num_actions < 1:
             raise UserError(f"a net needs an input and at least one action, got {self.input_shape}, {self.num_actions}")
         for name in ("channels", "blocks", "hidden", "layers", "policy_channels", "value_channels", "value_hidden"):
@@ -60,7 +60,7 @@ class NetConfig:
                 raise UserError(f"net {name} must be at least 1, got {getattr(self, name)}")
         if self.policy_planes is not None and self.resnet and self.board_actions > self.num_actions:
             raise UserError(
-                f"policy_planes={self.policy_planes} needs {self.board_actions} actions, the game has {self.num_actions}"
+                f"policy_planes={self.policy_planes} needs {self.board_actions} actions, there are {self.num_actions}"
             )
 
     @property

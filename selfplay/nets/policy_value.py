@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from selfplay.nets.config import NetConfig
 
-
 #: Added to the variance in batch normalisation.
 EPSILON = 1e-5
 

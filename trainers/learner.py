@@ -1,0 +1,232 @@
+"""The learner: RLlib Learners around our net, each with its shard of the replay window.
+
+One learner works in this process; with N > 1 each is a process of its own (gloo or NCCL), and an update carries
+sampling instructions, not batches: every learner samples its share from its own shard, gradients are averaged, and
+their average equals the gradient of one learner on the union. Nothing here plays or archives; see the trainer's loop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from selfplay.contract import Symmetry
+from selfplay.errors import UserError
+from selfplay.nets import NetConfig, weights
+from selfplay.nets.inference import pick_device, pick_dtype
+from trainers.rllib import MODULE, PolicyValueLearner, PolicyValueModule
+from trainers.samples import Rows, take
+from trainers.window import WindowSettings
+
+#: Rises when `save` writes something that older code would misread.
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """How the net is trained.
+
+    batch: rows of one step, over all learners; a multiple of `learners`.
+    lr: AdamW's learning rate, where `train` is given none.
+    weight_decay: of AdamW, on kernels only (not on biases, gains and normalisation).
+    grad_clip: largest global norm of the gradient.
+    learners: 0, one learner in this process; N, that many data-parallel processes (ray must be running).
+    device: "auto", "cpu" or "cuda".
+    bf16: bfloat16 autocast in the forward pass; None: where the device multiplies in it.
+    ema: decay per step of the averaged weights that `weights()` gives; 0: no averaging.
+    threads: of torch in each learner; None: as torch chooses.
+    seed: of the first weights and of the sampling.
+    window: size of the replay window, over all learners.
+    """
+
+    batch: int = 512
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    grad_clip: float = 5.0
+    learners: int = 0
+    device: str = "auto"
+    bf16: bool | None = None
+    ema: float = 0.0
+    threads: int | None = None
+    seed: int = 0
+    window: WindowSettings = WindowSettings()
+
+
+class AlphaZeroLearner:
+    """Holds the net, the optimiser and the replay window. A plain class; `ray.remote(AlphaZeroLearner)` is an actor.
+
+    step: steps taken since the run began. samples: rows trained on since then.
+    """
+
+    def __init__(
+        self, net: NetConfig, settings: LearnerSettings | None = None, symmetries: Sequence[Symmetry] = ()
+    ) -> None:
+        """Builds the learners. `symmetries` of the game augment what is sampled.
+
+        Raises `UserError` for a device that is not there or a batch that cannot be divided.
+        """
+        settings = settings or LearnerSettings()
+        self.shards = max(1, settings.learners)
+        if settings.batch % self.shards:
+            raise UserError(f"batch {settings.batch} is not a multiple of {self.shards} learners")
+        device = pick_device(settings.device)
+        bf16 = pick_dtype("auto", device) == "bfloat16" if settings.bf16 is None else settings.bf16
+        self.net = net
+        self.settings = replace(settings, device=device, bf16=bf16)
+        self.step = self.samples = self.total = self._rows = 0
+        self._symmetries = tuple(symmetries)
+        self._group: LearnerGroup | None = self._build()
+
+    def _build(self) -> LearnerGroup:
+        s = self.settings
+        options = {"net": self.net.to_json(), "settings": asdict(s), "symmetries": self._symmetries}
+        config = AlgorithmConfig().framework("torch")
+        config.training(
+            learner_class=PolicyValueLearner,
+            learner_config_dict=options,
+            grad_clip=s.grad_clip,
+            grad_clip_by="global_norm",
+        )
+        config.learners(
+            num_learners=s.learners if s.learners > 1 else 0, num_gpus_per_learner=1 if s.device == "cuda" else 0
+        )
+        spec = RLModuleSpec(
+            module_class=PolicyValueModule,
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, self.net.input_shape),
+            action_space=gymnasium.spaces.Discrete(self.net.num_actions),
+            model_config={"net": self.net.to_json(), "seed": s.seed, "bf16": s.bf16},
+        )
+        return LearnerGroup(config=config, module_spec=MultiRLModuleSpec(rl_module_specs={MODULE: spec}))
+
+    def _each(self, function: Callable[..., Any], **arguments: Any) -> list[Any]:
+        """`function(learner, **arguments)` in every learner. Raises where one failed or is gone: RLlib would not."""
+        if self._group is None:
+            raise RuntimeError("this learner was shut down")
+        results = list(self._group.foreach_learner(function, **arguments))
+        for result in results:
+            if not result.ok:
+                raise RuntimeError(f"a learner failed: {result.get()}") from result.get()
+        if len(results) != self.shards:
+            raise RuntimeError(f"{self.shards - len(results)} of {self.shards} learners are gone")
+        return [result.get() for result in results]
+
+    def add(self, rows: Rows, new: bool = True) -> None:
+        """Puts rows into the window. `new` False: rows put back after `restore`, already counted in `total`."""
+        self.total += len(rows) if new else 0
+        if self.shards == 1:
+            self._each(_add, shards=[rows], new=new)
+        else:  # row i belongs to shard (first row's number + i) mod N, so that shards stay equal
+            order = (np.arange(len(rows)) + self._rows) % self.shards
+            shards = [ray.put(take(rows, np.flatnonzero(order == i))) for i in range(self.shards)]
+            self._each(_add, shards=shards, new=new)
+        self._rows += len(rows)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the window keeps now: how many to put back after `restore`."""
+        return self.settings.window.capacity(self.total)
+
+    def window_rows(self) -> int:
+        """Positions in the window now."""
+        return sum(self._each(_window_rows))
+
+    def train(self, steps: int, lr: float | None = None) -> dict[str, float]:
+        """Takes `steps` steps at learning rate `lr` and returns the means over them.
+
+        Returned: what `losses` reports, `grad_norm` (before clipping), `lr`, `step`, `samples` (both since the run
+        began), `seconds` and `sample_seconds` (of that, in the window). Raises `FloatingPointError` when the loss or
+        the weights are no longer finite: restore the last checkpoint then.
+        """
+        began = time.perf_counter()
+        lr = self.settings.lr if lr is None else lr
+        reports = self._each(_train, first=self.step, steps=steps, lr=lr)
+        self.step += steps
+        self.samples += steps * self.settings.batch
+        report = {name: float(np.mean([r[name] for r in reports])) for name in reports[0]}
+        report |= {"lr": lr, "step": self.step, "samples": self.samples, "seconds": time.perf_counter() - began}
+        if not all(math.isfinite(value) for value in report.values()):
+            raise FloatingPointError(f"training diverged at step {self.step}: {report}")
+        return report
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """What to play with: name -> float32 array, averaged over steps if `ema` is set. For `Evaluator.load`."""
+        tensors: dict[str, np.ndarray] = self._each(_published)[0]
+        return tensors
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Everything that `load_state` needs, as arrays and JSON; the window's rows are not part of it."""
+        meta = {
+            "kind": "learner",
+            "learner_schema": SCHEMA,
+            "net": self.net.to_json(),
+            "step": self.step,
+            "samples": self.samples,
+            "total": self.total,
+        }
+        return self._each(_state)[0], meta
+
+    def load_state(self, tensors: dict[str, np.ndarray], meta: dict[str, Any], source: str) -> None:
+        """The inverse of `state`. `source` names the place in errors. Raises `UserError` for another net's state."""
+        if meta.get("kind") != "learner":
+            raise UserError(f"{source} is not a learner's checkpoint but {meta.get('kind', 'something else')!r}")
+        if meta["learner_schema"] > SCHEMA:
+            raise UserError(f"{source} is a checkpoint of a newer schema than {SCHEMA}; upgrade the package")
+        if NetConfig.from_json(meta["net"]) != self.net:
+            raise UserError(f"{source} holds a net of another shape than this run's; use the run's own settings")
+        self.step, self.samples, self.total = int(meta["step"]), int(meta["samples"]), int(meta["total"])
+        self._each(_load_state, tensors=tensors if self.shards == 1 else ray.put(tensors), total=self.total)
+
+    def save(self, uri: str) -> None:
+        """Writes net, optimiser and counters as one safetensors object (no pickle)."""
+        weights.save(uri, *self.state())
+
+    def restore(self, uri: str) -> None:
+        """Reads what `save` wrote; training goes on exactly as it would have, given the same window.
+
+        The window is not saved: put its newest `capacity` rows back with `add(rows, new=False)`.
+        """
+        self.load_state(*weights.load(uri), uri)
+
+    def shutdown(self) -> None:
+        """Ends the learner processes."""
+        if self._group is not None:
+            self._group.shutdown()
+            self._group = None
+
+
+def _add(learner: PolicyValueLearner, shards: list[Any], new: bool) -> None:
+    rows = shards[learner.rank]
+    learner.window.add(ray.get(rows) if isinstance(rows, ray.ObjectRef) else rows, new)
+
+
+def _window_rows(learner: PolicyValueLearner) -> int:
+    return len(learner.window)
+
+
+def _train(learner: PolicyValueLearner, first: int, steps: int, lr: float) -> dict[str, float]:
+    return learner.train(first, steps, lr)
+
+
+def _published(learner: PolicyValueLearner) -> dict[str, np.ndarray]:
+    return learner.published()
+
+
+def _state(learner: PolicyValueLearner) -> dict[str, np.ndarray]:
+    return learner.state() if learner.rank == 0 else {}
+
+
+def _load_state(learner: PolicyValueLearner, tensors: Any, total: int) -> None:
+    learner.load_state(ray.get(tensors) if isinstance(tensors, ray.ObjectRef) else tensors, total)
+
+

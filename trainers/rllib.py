@@ -1,0 +1,158 @@
+"""RLlib's side of the learner: an RLModule that is our net, and a Learner that samples from its own window."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+
+from selfplay.nets import NetConfig, PolicyValueNet, build, from_arrays, to_arrays
+from trainers.loss import losses
+from trainers.window import ReplayWindow, WindowSettings
+
+#: The one module of the MultiRLModule.
+MODULE = "default_policy"
+
+
+class PolicyValueModule(TorchRLModule):
+    """Our net as RLlib sees it.
+
+    model_config: `net` (JSON of its NetConfig), `seed` of its first weights, `bf16` (autocast in the forward pass).
+    """
+
+    def setup(self) -> None:
+        self.net = build(NetConfig.from_json(self.model_config["net"]), self.model_config["seed"])
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        x = batch["observations"]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.model_config["bf16"]):
+            policy, value = self.net(x)
+        return {"policy_logits": policy, "value_logits": value}
+
+
+class PolicyValueLearner(TorchLearner):
+    """One learner, alone or one of N processes, with its shard of the replay window.
+
+    rank: its number among the N. window: its shard; capacity and counts are 1/N of the whole window's.
+    """
+
+    def build(self) -> None:
+        super().build()
+        options = self.config.learner_config_dict
+        settings = self.settings = options["settings"]
+        shards = max(1, settings["learners"])
+        if settings["threads"]:
+            torch.set_num_threads(settings["threads"])
+        self.rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        net = NetConfig.from_json(options["net"])
+        whole = WindowSettings(**settings["window"])
+        shard = WindowSettings(
+            max(1, whole.initial // shards), whole.alpha, whole.beta, max(1, whole.maximum // shards)
+        )
+        self.window = ReplayWindow(net.input_shape, net.num_actions, shard, options["symmetries"])
+        self._batch = settings["batch"] // shards
+        self._average = {k: v.clone() for k, v in self.net.state_dict().items()} if settings["ema"] else {}
+        self._report: dict[str, Tensor] = {}
+
+    @property
+    def net(self) -> PolicyValueNet:
+        """The net being trained."""
+        net: PolicyValueNet = self.module[MODULE].unwrapped().net
+        return net
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its AdamW."""
+        optimizer: torch.optim.Optimizer = self.get_optimizer(MODULE)
+        return optimizer
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
+        """AdamW (arXiv:1711.05101) that decays kernels only: tensors of two or more dimensions."""
+        decay = self.config.learner_config_dict["settings"]["weight_decay"]
+        params = [p for p in self.get_parameters(self.module[module_id]) if p.requires_grad]
+        groups = [
+            {"params": [p for p in params if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        loss, self._report = losses(fwd_out["policy_logits"], fwd_out["value_logits"], batch)
+        return loss
+
+    def train(self, first: int, steps: int, lr: float) -> dict[str, float]:
+        """Steps `first` to `first + steps` of the run; each depends on (seed, step, rank) and the window alone.
+
+        RLlib's own `update` is left out: it takes one batch a call and reduces its metrics each time; `_update` is
+        the step inside it (forward, losses, gradients, clipping, optimiser).
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        sums: dict[str, Tensor] = {}
+        sampling = 0.0
+        for step in range(first, first + steps):
+            began = time.perf_counter()
+            rng = np.random.default_rng((self.settings["seed"], step, self.rank))
+            batch = {k: torch.from_numpy(v) for k, v in self.window.sample(self._batch, rng).items()}
+            sampling += time.perf_counter() - began
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            self._update({MODULE: batch})
+            for name, value in self._report.items():
+                sums[name] = sums[name] + value if name in sums else value
+            self._average_weights()
+        self._check_finite()
+        return {**{name: float(total) / steps for name, total in sums.items()}, "sample_seconds": sampling}
+
+    def _average_weights(self) -> None:
+        if self._average:
+            with torch.no_grad():
+                for name, value in self.net.state_dict().items():
+                    self._average[name].lerp_(value, 1 - self.settings["ema"])
+
+    def _check_finite(self) -> None:
+        for name, value in self.net.state_dict().items():
+            if not bool(torch.isfinite(value).all()):
+                raise FloatingPointError(f"training diverged: {name} is not finite; restore the last checkpoint")
+
+    def published(self) -> dict[str, np.ndarray]:
+        """The weights to play with; averaged ones where `ema` is set."""
+        if not self._average:
+            return to_arrays(self.net)
+        return {name: value.float().cpu().numpy().copy() for name, value in self._average.items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Net, AdamW's moments and step counts, averaged weights: name -> float32 array."""
+        tensors = {f"net/{name}": value for name, value in to_arrays(self.net).items()}
+        for name, parameter in self.net.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adamw/{key}/{name}"] = value.float().cpu().numpy().copy()
+        tensors |= {f"ema/{name}": value.float().cpu().numpy().copy() for name, value in self._average.items()}
+        return tensors
+
+    def load_state(self, tensors: dict[str, np.ndarray], total: int) -> None:
+        """The inverse of `state`; `total` positions were seen by all shards together."""
+        from_arrays(self.net, _below("net/", tensors))
+        self.optimizer.state.clear()
+        moments = {key: _below(f"adamw/{key}/", tensors) for key in ("step", "exp_avg", "exp_avg_sq")}
+        for name, parameter in self.net.named_parameters():
+            if name in moments["step"]:
+                self.optimizer.state[parameter] = {
+                    key: torch.tensor(moments[key][name], device=parameter.device) for key in moments
+                }
+        averaged = _below("ema/", tensors) or _below("net/", tensors)
+        for name, value in self._average.items():
+            value.copy_(torch.from_numpy(averaged[name]))
+        self.window.total = total // max(1, self.settings["learners"])
+
+
+def _below(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
