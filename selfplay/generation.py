@@ -1,0 +1,280 @@
+"""Self-play: a policy plays many games against itself, and every game becomes a sealed episode.
+
+One `Generator` holds as many games as its search has slots. They do not wait for each other: whichever search ends,
+its move is played and the next one begins. No ray here; `selfplay.actors.player` puts a generator into an actor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyspiel
+
+from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step
+from selfplay.game import Game
+from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """How games are played; see `trainers.config` for what each setting means to a person.
+
+    simulations: of a full search; cheap_simulations: of a cheap one; full_fraction: share of full ones.
+    dirichlet_alpha: PUCT root noise, None: 10 / number of legal actions.
+    resign_threshold: value in [0, 1] below whose negative a seat resigns after `resign_moves` such moves in a row.
+    """
+
+    slots: int
+    simulations: int
+    cheap_simulations: int = 8
+    full_fraction: float = 1.0
+    opening_fraction: float = 0.7
+    opening_plies: int = 8
+    temperature: float = 1.0
+    temperature_plies: int = 8
+    dirichlet_alpha: float | None = None
+    resign_threshold: float | None = None
+    resign_moves: int = 3
+    resign_playon: float = 0.2
+    ply_limit: int = 512
+    cache_entries: int = 200_000
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who plays: `policy_id` names the series, `version` and `digest` (sha256 of the weights, hex) the member."""
+
+    policy_id: str
+    version: int
+    digest: str
+
+
+@dataclass
+class _Table:
+    """One game being played. `low` counts each seat's latest moves in a row below the resignation threshold."""
+
+    seed: int
+    rng: np.random.Generator
+    state: pyspiel.State
+    began: float
+    digest: ReplayDigest = field(default_factory=ReplayDigest)
+    steps: list[Step] = field(default_factory=list)
+    spans: list[tuple[int, Policy]] = field(default_factory=list)
+    low: list[int] = field(default_factory=lambda: [0, 0])
+    plays_on: bool = False
+    would_resign: int | None = None
+    full: bool = True
+
+
+class Generator:
+    """Plays `settings.slots` games of `game` at once with one policy.
+
+    provenance, slot, epoch, first_number: the identity of the episodes it seals (design: run / slot / epoch / number).
+    seeds: gives the seed of each new game; with equal weights, seeds and settings the games are equal.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        evaluate: Evaluate,
+        search: SearchConfig,
+        settings: PlaySettings,
+        provenance: Provenance,
+        slot: str,
+        epoch: int,
+        first_number: int,
+        seeds: np.random.Generator,
+    ) -> None:
+        self.game = game
+        self.settings = settings
+        self.policy = Policy("none", 0, "")
+        self._provenance = provenance
+        self._slot, self._epoch, self._number = slot, epoch, first_number
+        self._seeds = seeds
+        self._gumbel = search.algorithm == "gumbel"
+        self.search = BatchedSearch(
+            game, evaluate, search, settings.slots, max(settings.simulations, 1), settings.cache_entries
+        )
+        self._tables: list[_Table] = []
+
+    def set_policy(self, policy: Policy) -> None:
+        """The weights behind `evaluate` are now those of `policy`; games under way go on with them."""
+        if policy != self.policy:
+            self.policy = policy
+            self.search.new_weights(policy.digest)
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """(games, moves) not yet sealed: what is lost if this process dies now."""
+        return len(self._tables), sum(len(table.steps) for table in self._tables)
+
+    def play(self, until: Callable[[int, int], bool]) -> list[Episode]:
+        """Plays on and returns the episodes that ended.
+
+        until: asked after every tick with the counts (episodes sealed, decisions made) since the call; True ends it.
+        """
+        if not self._tables:
+            for slot in range(self.settings.slots):
+                self._tables.append(self._new_table())
+                self._begin(slot)
+        sealed: list[Episode] = []
+        decisions = 0
+        while not until(len(sealed), decisions):
+            for slot in self.search.tick():
+                decisions += 1
+                episode = self._move(slot)
+                if episode is not None:
+                    sealed.append(episode)
+                    self._tables[slot] = self._new_table()
+                self._begin(slot)
+        return sealed
+
+    def abort(self) -> list[Episode]:
+        """Seals every game under way as `aborted` (archived, not trainable) and forgets them."""
+        now, self._tables = self._tables, []
+        return [self._seal(table, "aborted", "aborted") for table in now if table.steps]
+
+    def _new_table(self) -> _Table:
+        s = self.settings
+        seed = int(self._seeds.integers(2**63))
+        rng = np.random.Generator(np.random.PCG64(seed))
+        table = _Table(seed, rng, self.game.new_initial_state(), time.time())
+        table.plays_on = s.resign_threshold is not None and bool(rng.random() < s.resign_playon)
+        if s.opening_plies and rng.random() < s.opening_fraction:
+            for _ in range(int(rng.integers(1, s.opening_plies + 1))):
+                legal = table.state.legal_actions()
+                action = legal[int(rng.integers(len(legal)))]
+                ahead = table.state.clone()
+                ahead.apply_action(action)
+                if ahead.is_terminal():
+                    break
+                seat = table.state.current_player()
+                table.digest.decision(seat, legal, action)
+                table.steps.append(Step(seat, action, "opening"))
+                table.state = ahead
+        return table
+
+    def _begin(self, slot: int) -> None:
+        table, s = self._tables[slot], self.settings
+        count = len(table.state.legal_actions())
+        table.full = s.full_fraction >= 1.0 or bool(table.rng.random() < s.full_fraction)
+        if self._gumbel:
+            noise = table.rng.gumbel(size=count)
+        else:
+            noise = table.rng.dirichlet([s.dirichlet_alpha or 10.0 / count] * count) if table.full else None
+        self.search.start(slot, table.state, s.simulations if table.full else s.cheap_simulations, noise)
+
+    def _move(self, slot: int) -> Episode | None:
+        """Plays the move of a finished search; returns the episode if the game ended with it."""
+        table, result = self._tables[slot], self.search.result(slot)
+        seat = table.state.current_player()
+        if not table.spans or table.spans[-1][1] is not self.policy:
+            table.spans.append((len(table.steps), self.policy))
+        action = self._choose(table, result)
+        table.digest.decision(seat, result.actions, action)
+        table.steps.append(_step(seat, action, result, table.full, self.game.value_scale))
+        # The tree still holds the old state: play on a copy.
+        state = table.state.clone()
+        state.apply_action(action)
+        table.state = state
+        if state.is_terminal():
+            return self._seal(table, "ok", "terminal")
+        if self._resigns(table, seat, result.root_value):
+            return self._seal(table, "ok", "resignation", resigned=seat)
+        if len(table.steps) >= self.settings.ply_limit:
+            return self._seal(table, "truncated", "ply_limit")
+        return None
+
+    def _choose(self, table: _Table, result: SearchResult) -> int:
+        s = self.settings
+        if self._gumbel or s.temperature == 0 or len(table.steps) >= s.temperature_plies or not result.visits.any():
+            return result.action
+        weights = (result.visits / result.visits.max()) ** (1.0 / s.temperature)
+        return int(table.rng.choice(result.actions, p=weights / weights.sum()))
+
+    def _resigns(self, table: _Table, seat: int, value: float) -> bool:
+        s = self.settings
+        if s.resign_threshold is None:
+            return False
+        table.low[seat] = table.low[seat] + 1 if value < -s.resign_threshold else 0
+        if table.low[seat] < s.resign_moves:
+            return False
+        if table.plays_on and table.would_resign is None:
+            table.would_resign = seat
+        return not table.plays_on
+
+    def _seal(self, table: _Table, status: str, ended_by: str, resigned: int | None = None) -> Episode:
+        scale = self.game.value_scale
+        returns: tuple[float, ...] | None = None
+        if resigned is not None:
+            returns = tuple(-scale if seat == resigned else scale for seat in range(2))
+        elif ended_by == "terminal":
+            returns = tuple(table.state.returns())
+        episode = Episode(
+            provenance=self._provenance,
+            slot=self._slot,
+            epoch=self._epoch,
+            number=self._number,
+            status=status,
+            trainable=status in ("ok", "truncated"),
+            seats=2,
+            returns=returns,
+            seed=table.seed,
+            started_at=int(table.began * 1e6),
+            wall_ms=int((time.time() - table.began) * 1000),
+            policy_spans=_spans(table),
+            game=GameRecord(
+                game_string=self.game.string,
+                value_scale=scale,
+                steps=tuple(table.steps),
+                replay_digest=table.digest.end(table.state),
+                ended_by=ended_by,
+                resigned_seat=resigned,
+                played_on_after_resignation=table.plays_on,
+                would_have_resigned_seat=table.would_resign,
+            ),
+        )
+        self._number += 1
+        return episode
+
+
+def _step(seat: int, action: int, result: SearchResult, full: bool, scale: float) -> Step:
+    target, prior = result.policy_target, np.maximum(result.prior, 1e-9)
+    surprise = float(np.sum(target * np.log(np.maximum(target, 1e-9) / prior)))
+    return Step(
+        seat=seat,
+        action=action,
+        source="search",
+        simulations=result.simulations,
+        full_search=full,
+        actions=result.actions,
+        visits=result.visits,
+        prior=result.prior,
+        q=result.q * np.float32(scale) if scale != 1.0 else result.q,
+        root_value=result.root_value * scale,
+        raw_value=result.raw_value * scale,
+        surprise=max(surprise, 0.0),
+    )
+
+
+def _spans(table: _Table) -> tuple[PolicySpan, ...]:
+    """Who made which steps: the random opening, then one span for each seat and version."""
+    out = []
+    opening = next((i for i, step in enumerate(table.steps) if step.source == "search"), len(table.steps))
+    bounds = [start for start, _ in table.spans] + [len(table.steps)]
+    pieces = [(0, opening, Policy("random", 0, ""))] if opening else []
+    pieces += [(bounds[i], bounds[i + 1], policy) for i, (_, policy) in enumerate(table.spans)]
+    for first, end, policy in pieces:
+        for seat in range(2):
+            made = [i for i in range(first, end) if table.steps[i].seat == seat]
+            if made:
+                out.append(
+                    PolicySpan(seat, made[0], made[-1], policy.policy_id, policy.version, policy.digest or None)
+                )
+    return tuple(out)

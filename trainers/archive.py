@@ -1,0 +1,146 @@
+"""From archived games to training rows: every position is rebuilt by replay, every target from what the search stored.
+
+The learner has no other way to see a game than the row that was archived, so what it learns is what anybody who reads
+the corpus can compute again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selfplay.episode.schema import UNITS
+from selfplay.game import Game
+from selfplay.search.targets import gumbel_targets, visit_targets
+from trainers.samples import Rows, ragged
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """How archived decisions become targets.
+
+    algorithm: "gumbel" (improved policy) or "puct" (visit shares); c_visit, c_scale: see `selfplay.search.config`.
+    z_weight, q_weight: of the outcome and of the search value in the value target.
+    truncated_weight: factor of z_weight in games cut by the ply limit, whose outcome is the last search value.
+    """
+
+    algorithm: str
+    c_visit: float
+    c_scale: float
+    z_weight: float
+    q_weight: float
+    truncated_weight: float
+
+
+#: The columns that `rows_from` reads.
+COLUMNS = ("status", "trainable", "returns", "game")
+
+
+def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetSettings) -> Rows:
+    """The trainable decisions of game episodes (columns `COLUMNS` at least), in order.
+
+    Only full searches of trainable episodes count; random openings, cheap searches and aborted games teach nothing.
+    Raises `ValueError` if an archived action is not legal in the position it was played in.
+    """
+    steps, step_offsets = _flat_list(pc.struct_field(_one(episodes, "game"), "steps"))
+    candidates, candidate_offsets = _flat_list(pc.struct_field(steps, "candidates"))
+    seat = _numbers(steps, "seat")
+    action = _numbers(steps, "action")
+    root = _numbers(steps, "root_value") / UNITS
+    searched = np.diff(candidate_offsets) > 0
+    trainable = np.asarray(_one(episodes, "trainable").to_numpy(zero_copy_only=False), bool)
+    episode = np.repeat(np.arange(len(trainable)), np.diff(step_offsets))
+    keep = trainable[episode] & searched & np.asarray(pc.struct_field(steps, "full_search")).astype(bool)
+    kept = np.flatnonzero(keep)
+
+    flat, offsets = ragged(candidate_offsets[:-1][kept], candidate_offsets[1:][kept])
+    visits = _numbers(candidates, "visits")[flat].astype(np.int32)
+    prior = np.maximum(_numbers(candidates, "prior")[flat], 0.5) / UNITS
+    if settings.algorithm == "gumbel":
+        q = _numbers(candidates, "q")[flat] / UNITS
+        raw = _numbers(steps, "raw_value")[kept] / UNITS
+        targets = gumbel_targets(offsets, visits, prior, q, raw, settings.c_visit, settings.c_scale)
+    else:
+        targets = visit_targets(offsets, visits, prior)
+
+    z, z_weight = _outcomes(episodes, game.value_scale, seat, root, searched, episode, step_offsets)
+    n = len(kept)
+    return Rows(
+        observations=_observations(game, action, keep, step_offsets, trainable),
+        offsets=offsets,
+        actions=_numbers(candidates, "action")[flat].astype(np.int32),
+        targets=targets,
+        z=z[kept].astype(np.float32),
+        q=root[kept].astype(np.float32),
+        policy_weight=np.ones(n, np.float32),
+        z_weight=(settings.z_weight * np.where(z_weight == 1, 1.0, settings.truncated_weight)[kept]).astype(np.float32),
+        q_weight=np.full(n, settings.q_weight, np.float32),
+    )
+
+
+def _outcomes(
+    episodes: pa.RecordBatch | pa.Table,
+    scale: float,
+    seat: Array,
+    root: Array,
+    searched: Array,
+    episode: Array,
+    step_offsets: Array,
+) -> tuple[Array, Array]:
+    """z `[steps]` in [-1, 1] for the seat of each step, and 1 where the game had an outcome, else 0."""
+    z = np.zeros(len(seat))
+    known = np.zeros(len(seat), np.int8)
+    for e, returns in enumerate(_one(episodes, "returns").to_pylist()):
+        rows = slice(int(step_offsets[e]), int(step_offsets[e + 1]))
+        seats = seat[rows]
+        if returns is not None:
+            z[rows] = np.asarray(returns)[np.maximum(seats, 0)] / scale
+            known[rows] = 1
+            continue
+        values = np.flatnonzero(searched[rows])
+        if len(values):
+            last = rows.start + values[-1]
+            z[rows] = np.where(seats == seat[last], root[last], -root[last])
+    return z, known
+
+
+def _observations(game: Game, action: Array, keep: Array, step_offsets: Array, trainable: Array) -> Array:
+    """`[kept, *input_shape]` float32: what the seat to act saw before each kept step, by replay."""
+    encoder = game.encoder
+    out = np.empty((int(keep.sum()), *encoder.shape), np.float32)
+    actions, wanted, row = action.tolist(), keep.tolist(), 0
+    for e in np.flatnonzero(trainable).tolist():
+        state = game.new_initial_state()
+        for i in range(int(step_offsets[e]), int(step_offsets[e + 1])):
+            if wanted[i]:
+                encoder.encode(state, out[row])
+                row += 1
+            if actions[i] not in state.legal_actions():
+                raise ValueError(f"archived episode {e} of the batch plays {actions[i]}, which is not legal there")
+            state.apply_action(actions[i])
+    return out
+
+
+def _one(episodes: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+    column = episodes.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _flat_list(lists: pa.ListArray) -> tuple[pa.StructArray, Array]:
+    """The elements of all lists and `[n + 1]` int64 offsets into them; null lists are empty."""
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), out=offsets[1:])
+    return lists.flatten(), offsets
+
+
+def _numbers(records: pa.StructArray, name: str) -> Array:
+    """An integer field as int64, nulls as zero."""
+    return np.asarray(pc.fill_null(pc.struct_field(records, name), 0)).astype(np.int64)
