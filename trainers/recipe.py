@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,16 @@ def _from_game(name: str, overrides: Sequence[str]) -> RunConfig:
     reason = unsearchable(game)
     if reason is not None:
         raise UserError(f"{spec.id} cannot be played by this search: {reason}")
-    data = derive(name, spec.name.rsplit("/", 1)[-1], game.encoder.shape, game.num_actions, spec.ply_limit)
+    env_id = str(Path(name).expanduser().resolve()) if name.endswith(".py") else name
+    run_name = slug(Path(name).stem if name.endswith(".py") else name)
+    data = derive(env_id, run_name, game.encoder.shape, game.num_actions, spec.ply_limit)
     data["summary"] = spec.summary
     return from_mapping(apply_overrides(data, overrides), f"settings derived for {name}")
+
+
+def slug(text: str) -> str:
+    """A name for a folder: "openspiel:hex(board_size=5)" -> "hex_board_size_5"."""
+    return re.sub(r"[^a-z0-9]+", "_", text.removeprefix("openspiel:").lower()).strip("_")
 
 
 def derive(

@@ -24,7 +24,7 @@ class Display(Protocol):
 
     def close(self) -> None: ...
 
-    def finish(self, summary: Summary, recipe: str) -> None: ...
+    def finish(self, summary: Summary) -> None: ...
 
 
 def make(out: TextIO, err: TextIO, as_json: bool) -> Display:
@@ -89,9 +89,9 @@ class LiveDisplay:
     def close(self) -> None:
         self._live.stop()
 
-    def finish(self, summary: Summary, recipe: str) -> None:
+    def finish(self, summary: Summary) -> None:
         self.close()
-        self._console.print(farewell(summary, recipe))
+        self._console.print(farewell(summary))
 
 
 class LineDisplay:
@@ -137,9 +137,9 @@ class LineDisplay:
     def close(self) -> None:
         pass
 
-    def finish(self, summary: Summary, recipe: str) -> None:
+    def finish(self, summary: Summary) -> None:
         if self._final:
-            self._console.print(farewell(summary, recipe))
+            self._console.print(farewell(summary))
 
 
 def progress(status: Status) -> str:

@@ -13,8 +13,8 @@ from selfplay.cli import screen
 from trainers.status import ExactRow, Status, StrengthRow, Summary
 
 
-def farewell(summary: Summary, recipe: str) -> RenderableType:
-    """Everything that stays on the terminal when a run has ended. `recipe`: as typed by the user."""
+def farewell(summary: Summary) -> RenderableType:
+    """Everything that stays on the terminal when a run has ended."""
     status = summary.status
     parts: list[RenderableType] = [headline(summary), Text("")]
     if status.last_game is not None:
@@ -22,7 +22,7 @@ def farewell(summary: Summary, recipe: str) -> RenderableType:
     if status.strength or status.exact:
         parts += [comparison(status), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
-    return Group(*parts, next_steps(status, recipe))
+    return Group(*parts, next_steps(status))
 
 
 def headline(summary: Summary) -> RenderableType:
@@ -82,14 +82,14 @@ def _mistakes(first: ExactRow | None, last: ExactRow) -> Text:
     return Text.assemble((f"v{first.version} ", screen.DIM), screen.percent(first.mistakes))
 
 
-def next_steps(status: Status, recipe: str) -> RenderableType:
+def next_steps(status: Status) -> RenderableType:
     """Where the corpus is and the commands that use it."""
     out, corpus = shlex.quote(status.out), shlex.quote(status.corpus)
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="bold", no_wrap=True, overflow="fold")
     grid.add_column(style=screen.DIM)
     grid.add_row(f"selfplay play {out}", "play against it")
-    grid.add_row(f"selfplay run {shlex.quote(recipe)} --out {out}", "go on from here")
+    grid.add_row(f"selfplay run --out {out}", "go on from here")
     grid.add_row(f"selfplay corpus show latest {corpus}", "the newest game, move by move")
     grid.add_row(f"selfplay corpus verify {corpus}", "replay every game and check it")
     place = Text.assemble("corpus: ", (status.corpus, "bold"), (" (a Delta Lake table)", screen.DIM))

@@ -15,6 +15,14 @@ from pathlib import Path
 from typing import TextIO
 
 
+class Logged(Exception):
+    """An unexpected error, as one sentence; its traceback is already in `log`."""
+
+    def __init__(self, sentence: str, log: Path) -> None:
+        super().__init__(sentence)
+        self.log = log
+
+
 @dataclass(frozen=True)
 class Terminal:
     """The real standard streams of the process while `taken` holds.

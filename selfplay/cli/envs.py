@@ -1,0 +1,38 @@
+"""`selfplay envs`: the environments that are installed."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the environments that are installed, and where each comes from.
+
+    A new one needs no installation: selfplay check-env ./my_game.py
+    """
+    from selfplay import registry
+
+    specs = registry.all_specs()
+    sources = [registry.source_of(spec) for spec in specs]
+    if as_json:
+        rows = [
+            {"id": spec.id, "game": spec.game, "summary": spec.summary, "package": source.package,
+             "version": source.version}
+            for spec, source in zip(specs, sources, strict=True)
+        ]  # fmt: skip
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("environment", "OpenSpiel game", "", "from"):
+        table.add_column(column)
+    for spec, source in zip(specs, sources, strict=True):
+        origin = f"{source.package} {source.version}".strip() or source.name
+        table.add_row(f"[bold]{escape(spec.id)}[/]", escape(spec.game), escape(spec.summary), escape(origin))
+    Console(highlight=False).print(table)

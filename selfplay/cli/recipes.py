@@ -1,0 +1,75 @@
+"""`selfplay recipes`: what can be run by name, and what every setting means."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="A recipe, a .toml file, an environment or an OpenSpiel string.")]
+    = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every setting with its default and meaning.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the recipes that ship; with NAME, every setting it resolves to.
+
+    Examples:  selfplay recipes  ·  selfplay recipes connect_four --set simulations=64  ·
+    selfplay recipes "openspiel:hex(board_size=5)"  ·  selfplay recipes --keys
+    """
+    from trainers import config, recipe
+
+    console = Console(highlight=False)
+    if name is not None:
+        resolved = recipe.load_recipe(name, settings or ())
+        if as_json:
+            typer.echo(resolved.to_json(), nl=False)
+            return
+        data = resolved.model_dump(mode="json")
+        rows = [(key, _at(data, key), meaning) for key, meaning, _ in config.keys()]
+        console.print(_table(rows, "value"))
+    elif keys:
+        every = [(key, default, meaning) for key, meaning, default in config.keys()]
+        if as_json:
+            typer.echo(json.dumps([{"key": k, "default": d, "meaning": m} for k, d, m in every], indent=2))
+            return
+        console.print(_table(every, "default"))
+    else:
+        found = {name: recipe.load_recipe(name) for name in recipe.shipped()}
+        if as_json:
+            typer.echo(json.dumps({name: item.model_dump(mode="json") for name, item in found.items()}))
+            return
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("recipe", "minutes", "net", "simulations", ""):
+            table.add_column(column, justify="right" if column in ("minutes", "simulations") else "left")
+        for key, item in found.items():
+            net = f"{item.net.channels}x{item.net.blocks}"
+            table.add_row(f"[bold]{key}[/]", f"{item.run.minutes:g}", net, str(item.search.simulations), item.summary)
+        console.print(table)
+        console.print('Any searchable OpenSpiel game runs by its string: selfplay run "openspiel:hex(board_size=5)"')
+
+
+def _at(data: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        data = data[part]
+    return data
+
+
+def _table(rows: list[tuple[str, Any, str]], value: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("setting", style="bold", no_wrap=True)
+    table.add_column(value, style="cyan", overflow="fold")
+    table.add_column("meaning")
+    for key, item, meaning in rows:
+        # JSON's null reads "none", as `--set KEY=none` does.
+        shown = "none" if item is None else item if isinstance(item, str) else json.dumps(item)
+        table.add_row(key, shown, meaning.replace("[", r"\["))
+    return table

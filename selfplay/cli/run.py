@@ -1,0 +1,191 @@
+"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.alphazero.run`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfplay.cli.terminal import Logged, Terminal, taken
+from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    from selfplay.cli.display import Display
+    from selfplay.contract import GameSpec
+    from trainers.config import RunConfig
+    from trainers.status import Status, Summary
+
+
+def run(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe, a .toml file, an environment, a game file or an OpenSpiel string."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run folder, a path or s3://…; one that exists is continued. [runs/RECIPE]")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Length, counted from the first game.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="Join this Ray cluster instead of starting Ray here.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Progress to standard error; the last line is one JSON object.")
+    ] = False,
+) -> None:
+    """Play a game against itself, archive every game, learn from the archive.
+
+    Ctrl-C once saves everything and stops; the same command, or --out alone, goes on from there.
+
+    Examples:  selfplay run connect_four  ·  selfplay run tic_tac_toe --minutes 1.5 --set seed=3  ·
+    selfplay run "openspiel:hex(board_size=5)"  ·  selfplay run ./my_game.py  ·  selfplay run --out runs/connect_four
+    """
+    overrides = [*(settings or ()), *([] if minutes is None else [f"run.minutes={float(minutes)!r}"])]
+    config = configuration(recipe, out, overrides)
+    from selfplay import registry
+
+    spec = registry.find(config.env.id)
+    need_packages("ray", "torch", "numba", "safetensors")
+    place = out or f"runs/{config.name}"
+    with run_log(place, config.name) as log, taken(log) as terminal:
+        summary = watch(config, spec, place, address, terminal, as_json)
+        if as_json:
+            print(json.dumps(summary.to_dict()), file=terminal.out, flush=True)
+
+
+def configuration(recipe: str | None, out: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The settings of the recipe, or of the run in `out` where no recipe is named."""
+    from selfplay import storage
+    from trainers.config import CONFIG_NAME, apply_overrides, from_json, from_mapping
+    from trainers.recipe import load_recipe
+
+    if recipe is not None:
+        return load_recipe(recipe, overrides)
+    if out is None:
+        raise UserError("say what to run: a recipe such as connect_four, or --out with a run to continue")
+    uri = storage.join(out, CONFIG_NAME)
+    if not storage.exists(uri):
+        raise UserError(f"there is no run in {out} to continue (no {CONFIG_NAME}); name a recipe to begin one")
+    begun = from_json(storage.read(uri).decode(), uri)
+    return from_mapping(apply_overrides(begun.model_dump(mode="json"), overrides), uri)
+
+
+def need_packages(*names: str) -> None:
+    """Raises `UserError` where the base install alone is there."""
+    from importlib.util import find_spec
+
+    absent = [name for name in names if find_spec(name) is None]
+    if absent:
+        raise UserError(
+            f"this needs {', '.join(absent)}, which the base install leaves out; "
+            "install the extra: pip install 'selfplay-factory[factory]'"
+        )
+
+
+@contextlib.contextmanager
+def run_log(out: str, name: str) -> Iterator[Path]:
+    """The file that everything but the display is printed to, in the run folder where that is local.
+
+    A refused run (`UserError`) leaves neither an empty log nor folders that were made for it.
+    """
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    local = "://" not in out or out.startswith("file://")
+    root = Path(out.removeprefix("file://")) if local else Path(tempfile.gettempdir()) / "selfplay-logs"
+    log = root / "logs" / stamp if local else root / f"{name}-{stamp}"
+    made = [path for path in (log.parent, root) if not path.exists()]
+    try:
+        yield log
+    except UserError:
+        with contextlib.suppress(OSError):
+            log.unlink()
+            for path in made:
+                path.rmdir()
+        raise
+
+
+def watch(
+    config: RunConfig, spec: GameSpec, out: str, address: str | None, terminal: Terminal, as_json: bool
+) -> Summary:
+    """Runs, feeds the display, and turns signals into an orderly end."""
+    from selfplay.cli.display import make
+    from trainers.status import Status
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("WANDB_SILENT", "true")
+    display = make(terminal.out, terminal.err, as_json)
+    stop = threading.Event()
+    try:
+        with stopping(stop, display) as rearm:
+            begun = Status(config.name, spec.id, out, "", activity="loading torch and ray", total_s=0.0)
+            display.update(begun)
+            from trainers import alphazero
+
+            def on_status(status: Status) -> None:
+                rearm()
+                display.update(status)
+
+            summary: Summary = alphazero.run(
+                config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop
+            )
+        display.finish(summary)
+        return summary
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        lines = str(error).strip().splitlines()
+        sentence = f"the run broke: {type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}"
+        raise Logged(f"{sentence}; what was archived is safe, selfplay run --out {out} goes on", terminal.log) from error
+    finally:
+        display.close()
+
+
+@contextlib.contextmanager
+def stopping(stop: threading.Event, display: Display) -> Iterator[Callable[[], None]]:
+    """The first Ctrl-C (or SIGTERM, or the terminal closing) sets `stop`, the second raises KeyboardInterrupt.
+
+    Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM for itself.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    times = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            stop.set()
+        elif times == 2:
+            raise KeyboardInterrupt
+        else:
+            display.close()
+            os._exit(130)
+
+    def arm() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in signals:
+                if signal.getsignal(number) is not handle:
+                    signal.signal(number, handle)
+
+    before = {number: signal.getsignal(number) for number in signals}
+    arm()
+    try:
+        yield arm
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, old in before.items():
+                signal.signal(number, old)
