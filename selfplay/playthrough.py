@@ -28,7 +28,7 @@ SMALL = 80
 def ruleset_digest(spec: GameSpec) -> str:
     """sha256 (hexadecimal) of the golden playthrough and, where the rules themselves are in Python, of their file.
 
-    A file that only declares a game of OpenSpiel (its drawing, its symmetries) does not count: its rules are OpenSpiel's.
+    A file that only declares a game of OpenSpiel (its drawing, its symmetries) does not count.
     """
     digest = hashlib.sha256(playthrough(spec).encode())
     if spec.register is not None:

@@ -1,0 +1,1 @@
+"""What `selfplay.check` looks at: the rules, and the views of them that an author declares."""
