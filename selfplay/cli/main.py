@@ -21,7 +21,7 @@ from typing import Any
 import typer
 
 from selfplay._version import VERSION
-from selfplay.cli.terminal import Logged
+from selfplay.cli.terminal import Logged, one_line
 from selfplay.errors import UserError
 
 HELP = """A factory for verified self-play data: agents play games against themselves, every game is archived and can be
@@ -195,15 +195,9 @@ def _missing(error: ModuleNotFoundError) -> int:
     return _say(f"this needs the package {name!r}, which the extra brings: pip install 'selfplay-factory[{extra}]'", 2)
 
 
-def _one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}"
-
-
 def _broken(error: Exception) -> int:
     """A fault of ours: one sentence on the terminal, the traceback in a file."""
-    reason = _one_line(error)
+    reason = one_line(error)
     try:
         folder = Path(tempfile.gettempdir())
         log = folder / f"selfplay-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

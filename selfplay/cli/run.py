@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay.cli.terminal import Logged, Terminal, taken
+from selfplay.cli.terminal import Logged, Terminal, one_line, taken
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,9 +148,8 @@ def watch(
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        lines = str(error).strip().splitlines()
-        sentence = f"the run broke: {type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}"
-        raise Logged(f"{sentence}; what was archived is safe, selfplay run --out {out} goes on", terminal.log) from error
+        advice = f"what was archived is safe, `selfplay run --out {out}` goes on"
+        raise Logged(f"the run broke: {one_line(error)}; {advice}", terminal.log) from error
     finally:
         display.close()
 

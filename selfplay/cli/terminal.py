@@ -23,6 +23,12 @@ class Logged(Exception):
         self.log = log
 
 
+def one_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}"
+
+
 @dataclass(frozen=True)
 class Terminal:
     """The real standard streams of the process while `taken` holds.

@@ -1,0 +1,181 @@
+"""`selfplay doctor`: whether the installation and the machine are fit, a line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+BASE = ("numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich")
+FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
+MARKS = {"ok": "[green3]✓[/]", "note": "[yellow3]·[/]", "bad": "[red3]✗[/]"}
+
+
+Level = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: "ok"; "note" (works, but a person may want to know); "bad" (something will not work)."""
+
+    subject: str
+    level: Level
+    text: str
+
+
+def doctor(
+    out: Annotated[str, typer.Option(help="The folder runs would be written to.")] = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check the installation and the machine. Exit code 1 where something will not work."""
+    findings = [finding for check in checks(out) for finding in check()]
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for finding in findings:
+            table.add_row(MARKS[finding.level], f"[bold]{finding.subject}[/]", escape(finding.text))
+        Console(highlight=False).print(table)
+    if any(finding.level == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def checks(out: str) -> list[Callable[[], Iterator[Finding]]]:
+    return [python, packages, siblings, environments, processor, memory, graphics, lambda: folder(out)]
+
+
+def python() -> Iterator[Finding]:
+    fit = sys.version_info >= (3, 11)
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", "ok" if fit else "bad", f"{version} in {sys.prefix}" + ("" if fit else "; 3.11 is needed"))
+
+
+def packages() -> Iterator[Finding]:
+    """Versions of what is installed; the factory's packages may be absent from a reader's machine."""
+    levels: dict[str, Level] = {"base": "bad", "factory": "note"}
+    for title, names in (("base", BASE), ("factory", FACTORY)):
+        have, lack = [], []
+        for name in names:
+            try:
+                have.append(f"{name} {metadata.version(name)}")
+            except metadata.PackageNotFoundError:
+                lack.append(name)
+        yield Finding(f"{title} packages", "ok", ", ".join(have) or "none")
+        if lack:
+            advice = "pip install 'selfplay-factory[factory]'" if title == "factory" else "install again"
+            yield Finding(f"{title} packages", levels[title], f"absent: {', '.join(lack)}; {advice}")
+
+
+def siblings() -> Iterator[Finding]:
+    """`envs` and `trainers` are names of other people's packages too: are these ours?"""
+    homes = {name: _home(name) for name in ("selfplay", "envs", "trainers")}
+    ours = homes["selfplay"]
+    for name in ("envs", "trainers"):
+        if homes[name] is None:
+            yield Finding("packages", "bad", f"{name} is not installed; install selfplay-factory again")
+        elif homes[name] != ours:
+            yield Finding(
+                "packages",
+                "bad",
+                f"{name} comes from {homes[name]}, selfplay from {ours}: another distribution named {name} hides ours; "
+                f"uninstall it and install selfplay-factory again",
+            )
+    if len(set(homes.values())) == 1:
+        yield Finding("packages", "ok", f"selfplay, envs and trainers lie side by side in {ours}")
+
+
+def _home(name: str) -> Path | None:
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))).resolve().parent
+
+
+def environments() -> Iterator[Finding]:
+    from selfplay import registry
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = registry.all_specs()
+    yield Finding("environments", "ok" if found else "bad", f"{len(found)} found")
+    for warning in caught:
+        yield Finding("environments", "note", str(warning.message))
+
+
+def processor() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags = set()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                flags = set(line.split(":", 1)[1].split())
+                break
+    except OSError:
+        pass
+    fast = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    bf16 = "bfloat16 in hardware" if {"avx512_bf16", "amx_bf16"} & flags else "no bfloat16: nets run in float32"
+    yield Finding("processor", "ok", f"{cores} cores, {', '.join(fast) or 'vector units unknown'}; {bf16}")
+
+
+def memory() -> Iterator[Finding]:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError):
+        return
+    hint = "" if total >= 6 else "; a run at its defaults may take 6"
+    yield Finding("memory", "note" if hint else "ok", f"{total:.1f} GiB{hint}")
+    if Path("/dev/shm").is_dir():
+        shared = shutil.disk_usage("/dev/shm").free / 2**30
+        hint = "" if shared >= 1 else "; Ray will use the disk instead"
+        yield Finding("shared memory", "note" if hint else "ok", f"{shared:.1f} GiB free in /dev/shm{hint}")
+
+
+def graphics() -> Iterator[Finding]:
+    if find_spec("torch") is None:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        yield Finding("GPU", "ok", ", ".join(names))
+    elif shutil.which("nvidia-smi") and torch.version.cuda is None:
+        yield Finding("GPU", "note", "this machine has one, but torch is the CPU build")
+    else:
+        yield Finding("GPU", "ok", "none; nets run on the processor")
+
+
+def folder(out: str) -> Iterator[Finding]:
+    """Whether runs can be written where they would go."""
+    if "://" in out:
+        from selfplay import storage
+
+        probe = storage.join(out, "doctor-probe")
+        storage.write(probe, b"probe")
+        storage.delete(probe)
+        yield Finding("runs", "ok", f"{out} can be written")
+        return
+    place = Path(out).resolve()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        yield Finding("runs", "bad", f"{place} cannot be written: {error.strerror}")
+        return
+    free = shutil.disk_usage(place).free / 2**30
+    yield Finding("runs", "ok" if free >= 2 else "note", f"{place} can be written, {free:.1f} GiB free")
