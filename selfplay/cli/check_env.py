@@ -1,0 +1,70 @@
+"""`selfplay check-env`: does an environment keep the contract?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from selfplay.check import Report
+
+
+def check_env(
+    env: Annotated[str, typer.Argument(help="An id, a Python file, or an OpenSpiel string.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Play random games of ENV and compare what its file declares with what its rules do.
+
+    Takes a few seconds. The first difference of each check is printed; the exit code is 1 where there is one.
+
+    Examples:  selfplay check-env ./my_game.py  ·  selfplay check-env connect_four  ·
+    selfplay check-env "openspiel:hex(board_size=5)"
+    """
+    from selfplay import registry
+    from selfplay.check import check
+
+    report = check(registry.find(env))
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print(env, report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _print(env: str, report: Report) -> None:
+    from rich.console import Console
+    from rich.errors import MarkupError
+    from rich.markup import escape
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(report.id)}[/]  {escape(report.game)}")
+    for finding in report.findings:
+        mark = "[green]✓[/]" if finding.problem is None else "[red]✗[/]"
+        console.print(f"  {mark} {finding.name}")
+        if finding.problem is not None:
+            console.print(Text(f"    {finding.problem}", "red"))
+    if not report.ok:
+        failed = sum(finding.problem is not None for finding in report.findings)
+        console.print(f"[bold red]{failed} of {len(report.findings)} checks failed[/] ({report.seconds:.1f} s)")
+        return
+    try:
+        drawing = Text.from_markup(report.drawing)
+    except MarkupError:
+        drawing = Text(report.drawing)
+    console.print("\nthe end of a random game:\n")
+    console.print(drawing)
+    shape = "none" if report.input_shape is None else "x".join(map(str, report.input_shape))
+    console.print(
+        f"\n{report.players} seats, {report.actions} actions, net input {shape}, "
+        f"symmetries: {', '.join(report.symmetries) or 'none'}\nruleset {(report.ruleset or '')[:16]}"
+    )
+    console.print(f"[bold green]all checks passed[/] on {report.games} random games ({report.seconds:.1f} s)")
+    if report.unsearchable is not None:
+        console.print(f"its episodes can be archived, but the search cannot play it: {report.unsearchable}")
+    else:
+        target = f'"{env}"' if "(" in env else env
+        console.print(f"next:  selfplay run {target}")
