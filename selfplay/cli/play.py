@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console, Group
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from selfplay.cli import screen
 from selfplay.errors import UserError
+from trainers.status import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pyspiel
 
     from selfplay.game import Game
@@ -25,18 +25,24 @@ if TYPE_CHECKING:
 HELP = "a move · [bold]moves[/] lists them · [bold]hint[/] asks the net · [bold]undo[/] · [bold]quit[/]"
 
 
-class Opponent(Protocol):
-    """What `selfplay.agent.Agent` offers here.
+class Weighed(Protocol):
+    """A search's result: actions, visits `[K]` int32; prior, q `[K]` float32, q in [-1, 1] of the seat to act."""
 
-    evaluate: probabilities `[num_actions]` and a value in [-1, 1] from the point of view of the seat to act.
-    """
+    actions: Any
+    visits: Any
+    prior: Any
+    q: Any
+    action: int
+    root_value: float
+
+
+class Opponent(Protocol):
+    """What `selfplay.agent.Agent` offers here; `search(state, 0)` is the raw policy."""
 
     @property
     def game(self) -> Game: ...
 
-    def act(self, state: pyspiel.State, simulations: int) -> int: ...
-
-    def evaluate(self, state: pyspiel.State) -> tuple[Sequence[float], float]: ...
+    def search(self, state: pyspiel.State, simulations: int) -> Weighed: ...
 
 
 def play(
@@ -58,10 +64,23 @@ def play(
         raise UserError(f"--seat {seat}: say first or second")
     from selfplay.agent import Agent
 
+    _know_game_file(run)
     agent = Agent.load(run, version=version, trust=trust)
     console = Console(highlight=False)
     read = _prompt(console) if sys.stdin.isatty() else _piped(console)
     Match(agent, console, read, simulations, 0 if seat == "first" else 1).play()
+
+
+def _know_game_file(run: str) -> None:
+    """Loads the game's own file where the run was started with one that is still there: it is the user's."""
+    from selfplay import registry, storage
+    from trainers.config import CONFIG_NAME, from_json
+
+    uri = storage.join(run, CONFIG_NAME)
+    if storage.exists(uri):
+        reference = from_json(storage.read(uri).decode(), uri).env.id
+        if reference.endswith(".py") and Path(reference).is_file():
+            registry.find(reference)
 
 
 def _prompt(console: Console) -> Callable[[], str | None]:
@@ -128,18 +147,12 @@ class Match:
         return state
 
     def _opponent(self, state: pyspiel.State) -> None:
-        if self._simulations:
-            with self._console.status("thinking"):
-                action = self._agent.act(state, self._simulations)
-        else:
-            action = self._agent.act(state, 0)
-        policy, value = self._agent.evaluate(state)
-        text = escape(self._game.action_text(state, action))
-        self._console.print(
-            f"it plays [bold]{text}[/] [{screen.DIM}](at first sight {screen.percent(float(policy[action]))} likely; "
-            f"it sees itself at {float(value):+.2f}, from -1 lost to +1 won)[/]"
-        )
-        self._actions.append(action)
+        with self._console.status("thinking"):
+            result = self._agent.search(state, self._simulations)
+        text = escape(self._game.action_text(state, result.action))
+        stands = f"it sees itself at {result.root_value:+.2f}, from -1 lost to +1 won"
+        self._console.print(f"it plays [bold]{text}[/] [{screen.DIM}]({stands})[/]")
+        self._actions.append(result.action)
 
     def _person(self, state: pyspiel.State) -> bool:
         """Reads until there is a move (or an undo); False when the person leaves."""
@@ -187,11 +200,16 @@ class Match:
         return None
 
     def _hint(self, state: pyspiel.State) -> Group:
-        """What the net thinks at first sight of the person's moves."""
-        policy, value = self._agent.evaluate(state)
-        table = Table.grid(padding=(0, 2, 0, 0))
-        best = sorted(self._texts(state).items(), key=lambda item: -float(policy[item[1]]))[:5]
-        for text, action in best:
-            share = float(policy[action])
-            table.add_row(Text(text, "bold"), screen.bar(share, 16), screen.percent(share))
-        return Group(Text(f"at first sight you stand at {float(value):+.2f}; it would play", screen.DIM), table)
+        """What the net and its search think of the person's moves."""
+        result = self._agent.search(state, self._simulations)
+        rows = [
+            Candidate(
+                text=self._game.action_text(state, int(action)),
+                visits=int(result.visits[i]),
+                prior=float(result.prior[i]),
+                q=None if math.isnan(result.q[i]) else float(result.q[i]),
+                chosen=int(action) == result.action,
+            )
+            for i, action in enumerate(result.actions)
+        ]
+        return Group(Text(f"you stand at {result.root_value:+.2f}", screen.DIM), screen.candidates(rows, 6))
