@@ -92,12 +92,7 @@ class AlphaZeroLearner:
         s = self.settings
         options = {"net": self.net.to_json(), "settings": asdict(s), "symmetries": self._symmetries}
         config = AlgorithmConfig().framework("torch")
-        config.training(
-            learner_class=PolicyValueLearner,
-            learner_config_dict=options,
-            grad_clip=s.grad_clip,
-            grad_clip_by="global_norm",
-        )
+        config.training(learner_class=PolicyValueLearner, learner_config_dict=options)
         config.learners(
             num_learners=s.learners if s.learners > 1 else 0, num_gpus_per_learner=1 if s.device == "cuda" else 0
         )

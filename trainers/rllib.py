@@ -27,10 +27,13 @@ class PolicyValueModule(TorchRLModule):
     """
 
     def setup(self) -> None:
-        self.net = build(NetConfig.from_json(self.model_config["net"]), self.model_config["seed"])
+        net = build(NetConfig.from_json(self.model_config["net"]), self.model_config["seed"])
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         x = batch["observations"]
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.model_config["bf16"]):
             policy, value = self.net(x)
         return {"policy_logits": policy, "value_logits": value}
@@ -89,6 +92,15 @@ class PolicyValueLearner(TorchLearner):
         loss, self._report = losses(fwd_out["policy_logits"], fwd_out["value_logits"], batch)
         return loss
 
+    def postprocess_gradients_for_module(
+        self, *, module_id: str, config: AlgorithmConfig | None = None, module_gradients_dict: dict[Any, Tensor]
+    ) -> dict[Any, Tensor]:
+        """Clips the gradient, already averaged over the learners, by its global norm."""
+        parameters = [p for p in self.net.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings["grad_clip"])
+        self._report["grad_norm"] = norm.detach()
+        return module_gradients_dict
+
     def train(self, first: int, steps: int, lr: float) -> dict[str, float]:
         """Steps `first` to `first + steps` of the run; each depends on (seed, step, rank) and the window alone.
 
@@ -145,12 +157,14 @@ class PolicyValueLearner(TorchLearner):
         moments = {key: _below(f"adamw/{key}/", tensors) for key in ("step", "exp_avg", "exp_avg_sq")}
         for name, parameter in self.net.named_parameters():
             if name in moments["step"]:
-                self.optimizer.state[parameter] = {
-                    key: torch.tensor(moments[key][name], device=parameter.device) for key in moments
-                }
+                state = {key: torch.empty_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                state["step"] = torch.empty((), device=parameter.device)
+                for key, value in state.items():  # copied into the parameter's own memory layout
+                    value.copy_(torch.tensor(moments[key][name]))
+                self.optimizer.state[parameter] = state
         averaged = _below("ema/", tensors) or _below("net/", tensors)
         for name, value in self._average.items():
-            value.copy_(torch.from_numpy(averaged[name]))
+            value.copy_(torch.tensor(averaged[name]))
         self.window.total = total // max(1, self.settings["learners"])
 
 

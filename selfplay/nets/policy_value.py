@@ -32,7 +32,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "batch":
-            if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
+            if self.training and _world_size() > 1:
                 return self._synchronised(x)
             return F.batch_norm(x, self.mean, self.var, self.weight, self.bias, self.training, 0.1, EPSILON)
         return x * self.weight[:, None, None].to(x.dtype) + self.bias[:, None, None].to(x.dtype)
@@ -53,6 +53,11 @@ class Norm(nn.Module):
             self.var.lerp_(square / (total[-1] - 1), 0.1)
         scale = self.weight * torch.rsqrt(var + EPSILON)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def _world_size() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 class Block(nn.Module):
@@ -154,7 +159,7 @@ def from_arrays(net: PolicyValueNet, tensors: dict[str, np.ndarray]) -> None:
             raise ValueError(f"{name} has shape {tensors[name].shape}, the net needs {tuple(tensor.shape)}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+            tensor.copy_(torch.tensor(tensors[name]))  # from_numpy warns of read-only arrays
 
 
 class FoldedNet(nn.Module):

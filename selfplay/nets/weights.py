@@ -25,7 +25,7 @@ def digest(tensors: Tensors) -> str:
     """sha256 (hex) over the names in order, and each tensor's dtype, shape and little-endian bytes."""
     total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
+        tensor = np.asarray(tensors[name], order="C")
         tensor = tensor.astype(tensor.dtype.newbyteorder("<"), copy=False)
         total.update(f"{name}\0{tensor.dtype.str}\0{tensor.shape}\0".encode())
         total.update(tensor.tobytes())
@@ -37,7 +37,7 @@ def to_bytes(tensors: Tensors, meta: dict[str, Any]) -> bytes:
     from safetensors.numpy import save as encode
 
     text = json.dumps({**meta, "schema": SCHEMA, "digest": digest(tensors)}, sort_keys=True)
-    return bytes(encode({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata={"json": text}))
+    return bytes(encode({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata={"json": text}))
 
 
 def from_bytes(data: bytes, source: str) -> tuple[Tensors, dict[str, Any]]:
