@@ -144,6 +144,20 @@ def rate_moves(own: int, mask: int, moves: int) -> int:
 
 
 @njit(cache=True)
+def known_best(own: int, mask: int, moves: int, table: NDArray[np.int64]) -> int:
+    """The best lower bound that the table holds for any of the moves, for the side that makes it; -1 if for none."""
+    best = -1
+    for column in range(7):
+        move = moves & (COLUMN << (7 * column))
+        if move:
+            key = (own ^ mask) + (mask | move)
+            entry = table[slot_of(key, table)]
+            if entry >> 4 == key:
+                best = max(best, 1 - (entry & 3))
+    return best
+
+
+@njit(cache=True)
 def search(own: int, mask: int, table: NDArray[np.int64]) -> int:
     """The value, -1, 0 or 1, of a position for the side to move, which must have no win at once.
 
@@ -166,6 +180,9 @@ def search(own: int, mask: int, table: NDArray[np.int64]) -> int:
                 continue
             row[0], row[1], row[2], row[3] = own, mask, max(alpha, lower), min(beta, upper)
             row[4], row[5], row[6], row[7] = lower, upper, -1, rate_moves(own, mask, moves)
+            known = known_best(own, mask, moves, table)
+            if known >= row[3]:
+                row[6] = known
         else:
             row[6] = max(row[6], -value)
         low, high, lower, upper, best, merits = row[2], row[3], row[4], row[5], row[6], row[7]
