@@ -1,0 +1,26 @@
+"""The trajectory store: write, commit, read and verify a corpus of episodes.
+
+`from selfplay import store; corpus = store.open(uri)` needs the base install only.
+"""
+
+from selfplay.store.commit import Committer, Fenced, OutOfOrder, Receipt, Registration
+from selfplay.store.lease import Lease, acquire
+from selfplay.store.read import Corpus, open
+from selfplay.store.table import SIDE_TABLES, append
+from selfplay.store.write import Block, write_block
+
+__all__ = [
+    "SIDE_TABLES",
+    "Block",
+    "Committer",
+    "Corpus",
+    "Fenced",
+    "Lease",
+    "OutOfOrder",
+    "Receipt",
+    "Registration",
+    "acquire",
+    "append",
+    "open",
+    "write_block",
+]

@@ -1,0 +1,227 @@
+"""The committer: makes written blocks part of the corpus, each exactly once.
+
+Delta does not skip a replayed transaction and lets a counter go back, so the committer compares for itself, against
+the same snapshot from which it then commits. Each slot has one counter in the log (`run_id/slot`), that holds the
+epoch of the writer and the number of its last block. Every commit of a run also moves one counter of the whole run
+(`run_id`), that holds the epoch of the driver: two committers of one run therefore always collide, and the one with
+the lower epoch finds out that it was replaced. Commits of different runs do not collide.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction
+
+from selfplay import storage
+from selfplay.episode.schema import PARTITION_BY
+from selfplay.errors import UserError
+from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
+from selfplay.store.write import Block
+
+#: Writer epochs of driver epoch e are e * 1000, e * 1000 + 1, …: unique even for writers that never committed.
+WRITERS_PER_DRIVER = 1000
+
+
+class Fenced(Exception):
+    """A newer driver, or a newer writer in the same slot, has taken over; the call committed nothing."""
+
+
+class OutOfOrder(ValueError):
+    """A block whose number does not follow the last one of its slot: one before it is missing."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a writer must use: its epoch, and the number of its next block."""
+
+    slot: str
+    epoch: int
+    next_number: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The archive's word that a block is in the corpus.
+
+    status: "committed" by this call, or "already" there. table_version: of the episodes table, that holds the block.
+    rows, steps: of the block.
+    """
+
+    slot: str
+    epoch: int
+    number: int
+    path: str
+    status: str
+    table_version: int
+    rows: int
+    steps: int
+
+
+class Committer:
+    """The only committer of a run, by its epoch. One a run; not shared between threads."""
+
+    def __init__(self, corpus_uri: str, run_id: str, epoch: int) -> None:
+        """Takes over the run's part of the corpus. epoch: of the driver, from its lease, at least 1.
+
+        Raises `Fenced` if a committer with a higher epoch was here, `UserError` if the corpus has a newer schema.
+        """
+        if epoch < 1:
+            raise ValueError(f"a driver's epoch is at least 1, got {epoch}")
+        self.corpus_uri = corpus_uri
+        self.run_id = check_name("run id", run_id)
+        self.epoch = epoch
+        self._registered: dict[str, int] = {}
+        self._table = open_or_create_episodes(corpus_uri)
+        self._commit([])
+
+    @property
+    def table_version(self) -> int:
+        """Of the episodes table, after the last commit of this committer."""
+        return int(self._table.version())
+
+    def register(self, slot: str, resume: int | None = None) -> Registration:
+        """Admits a writer to `slot`; whoever wrote there before is fenced.
+
+        resume: the epoch of a writer that is still alive and goes on under a new committer of the same driver.
+        Raises `Fenced` if the slot has been given to a newer writer since.
+        """
+        check_name("slot", slot)
+        epoch, number = _parts(self._table.transaction_version(self._app(slot)))
+        newest = max(epoch, self._registered.get(slot, 0))
+        if resume is None:
+            resume = max(self.epoch * WRITERS_PER_DRIVER, newest + 1)
+        elif resume < newest:
+            raise Fenced(f"slot {slot} belongs to epoch {newest} now, epoch {resume} may not go on")
+        self._registered[slot] = resume
+        return Registration(slot, resume, number + 1 if resume == epoch else 0)
+
+    def commit(self, blocks: Sequence[Block]) -> list[Receipt]:
+        """Makes the blocks part of the corpus, all in one version of the table, those already there left out.
+
+        Safe to repeat with the same blocks after a crash or an error, at any time. Receipts come in the order of
+        `blocks`. Raises `Fenced` or `OutOfOrder`; then nothing was committed.
+        """
+        for block in blocks:
+            if block.run_id != self.run_id:
+                raise ValueError(f"a block of run {block.run_id} was given to the committer of {self.run_id}")
+        return self._commit(blocks)
+
+    def _commit(self, blocks: Sequence[Block]) -> list[Receipt]:
+        for attempt in range(MAX_COMMIT_RETRIES):
+            self._refresh()
+            driver, commits = _parts(self._table.transaction_version(self.run_id))
+            if driver > self.epoch:
+                raise Fenced(f"run {self.run_id} was taken over by epoch {driver}; this driver has {self.epoch}")
+            new = self._new(blocks)
+            if blocks and not new:
+                return self._receipts(blocks, new)
+            counters = {self._app(block.slot): _version(block.epoch, block.number) for block in new}
+            counters[self.run_id] = _version(self.epoch, commits + 1 if driver == self.epoch else 0)
+            storage.fault("before_commit")
+            try:
+                self._table.create_write_transaction(
+                    [_action(block) for block in new],
+                    "append",
+                    self._table.schema(),
+                    PARTITION_BY,
+                    commit_properties=CommitProperties(
+                        app_transactions=[Transaction(a, v, int(time.time() * 1000)) for a, v in counters.items()],
+                        max_commit_retries=MAX_COMMIT_RETRIES,
+                    ),
+                )
+            except CommitFailedError:
+                pause(attempt)
+                continue
+            except (DeltaError, OSError) as error:
+                if "No space left" in str(error):
+                    raise UserError(f"the disk of {self.corpus_uri} is full; make room and run again") from error
+                raise
+            storage.fault("after_commit")
+            self._refresh()
+            return self._receipts(blocks, new)
+        raise UserError(f"the corpus at {self.corpus_uri} is written by too many others at once; try again")
+
+    def _refresh(self) -> None:
+        try:
+            self._table.update_incremental()
+        except (DeltaError, OSError) as error:
+            raise UserError(f"the corpus at {self.corpus_uri} cannot be read: {first_line(error)}") from error
+
+    def _new(self, blocks: Sequence[Block]) -> list[Block]:
+        """Those blocks that are not in the table's snapshot, slot by slot in order; raises for what is refused."""
+        new: list[Block] = []
+        last: dict[str, tuple[int, int]] = {}
+        for block in sorted(blocks, key=lambda b: (b.slot, b.epoch, b.number)):
+            if block.slot not in last:
+                last[block.slot] = _parts(self._table.transaction_version(self._app(block.slot)))
+            epoch, number = last[block.slot]
+            newest = max(epoch, self._registered.get(block.slot, 0))
+            if (block.epoch, block.number) <= (epoch, number) and block.epoch == epoch:
+                continue
+            if block.epoch < newest:
+                raise Fenced(f"slot {block.slot} belongs to epoch {newest} now; epoch {block.epoch} is refused")
+            expected = number + 1 if block.epoch == epoch else 0
+            if block.number != expected:
+                raise OutOfOrder(f"slot {block.slot}: block {expected} must come next, got {block.number}")
+            self._check_file(block)
+            last[block.slot] = (block.epoch, block.number)
+            new.append(block)
+        return new
+
+    def _check_file(self, block: Block) -> None:
+        """The log accepts files that are missing or torn, and readers then fail: look first."""
+        try:
+            size = storage.size(storage.join(self._table.table_uri, block.path))
+        except FileNotFoundError:
+            raise ValueError(f"block {block.path} was never written") from None
+        if size != block.size:
+            raise ValueError(f"block {block.path} has {size} bytes instead of {block.size}")
+
+    def _receipts(self, blocks: Sequence[Block], new: Sequence[Block]) -> list[Receipt]:
+        fresh = {(block.slot, block.epoch, block.number) for block in new}
+        return [
+            Receipt(
+                slot=block.slot,
+                epoch=block.epoch,
+                number=block.number,
+                path=block.path,
+                status="committed" if (block.slot, block.epoch, block.number) in fresh else "already",
+                table_version=self.table_version,
+                rows=block.rows,
+                steps=block.steps,
+            )
+            for block in blocks
+        ]
+
+    def _app(self, slot: str) -> str:
+        return f"{self.run_id}/{slot}"
+
+
+def _version(epoch: int, number: int) -> int:
+    return epoch << 32 | number
+
+
+def _parts(version: int | None) -> tuple[int, int]:
+    """(epoch, number) of a counter in the log; (0, -1) where there is none."""
+    return (0, -1) if version is None else (version >> 32, version & 0xFFFFFFFF)
+
+
+def _action(block: Block) -> AddAction:
+    return AddAction(
+        path=block.path,
+        size=block.size,
+        partition_values={"kind": block.kind, "run_id": block.run_id},
+        modification_time=int(time.time() * 1000),
+        data_change=True,
+        stats=block.stats,
+    )
+
+
+def last_committed(table: DeltaTable, run_id: str, slot: str) -> tuple[int, int]:
+    """(epoch, block number) of the last block of a slot in the table; (0, -1) if there is none."""
+    return _parts(table.transaction_version(f"{run_id}/{slot}"))

@@ -1,0 +1,171 @@
+"""A run is held by one driver at a time, by a lease in the run's folder; each holding has its own epoch.
+
+Numbered objects `lease/000007.json` are made by put-if-absent, so every epoch belongs to one driver for ever. A
+thread renews a heartbeat object beside it. Who comes later may take the run when the heartbeat is old, when it was
+released, or when the holder was a process of this machine that has ended. A driver that was only thought dead is
+harmless: its epoch is lower, and the committer refuses it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfplay import storage
+from selfplay.errors import UserError
+
+HEARTBEAT_S = 5.0
+EXPIRES_S = 30.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds or held a run. born: when the process began, as the kernel counts, so that a reused pid is told."""
+
+    epoch: int
+    owner: str
+    host: str
+    pid: int
+    born: str
+
+
+class Lease:
+    """A held run. `epoch` rises with every holding. Leave with `release`, or as a context manager."""
+
+    def __init__(self, run_uri: str, holder: Holder) -> None:
+        self.run_uri = run_uri
+        self.holder = holder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+        self._thread.start()
+
+    @property
+    def epoch(self) -> int:
+        return self.holder.epoch
+
+    def lost(self) -> bool:
+        """Whether a later driver has taken the run (asks the storage)."""
+        return _newest(self.run_uri) > self.epoch
+
+    def release(self) -> None:
+        """Gives the run back; the next driver need not wait. Doing it twice does nothing."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join(timeout=HEARTBEAT_S)
+        storage.write(_object(self.run_uri, self.epoch, "released"), b"{}")
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                storage.write(_object(self.run_uri, self.epoch, "heartbeat"), b"{}")
+            except (UserError, OSError):
+                continue  # the storage may come back; if it does not, the lease runs out by itself
+
+
+def acquire(run_uri: str, owner: str) -> Lease:
+    """Takes the run. owner: who asks, for messages, such as the command. Raises `UserError` if it is held."""
+    run_uri = storage.normalise(run_uri)
+    while True:
+        newest = _newest(run_uri)
+        if newest:
+            _refuse_if_held(run_uri, newest)
+        holder = Holder(newest + 1, owner, socket.gethostname(), os.getpid(), _born(os.getpid()))
+        storage.write(_object(run_uri, holder.epoch, "heartbeat"), b"{}")
+        if storage.create(_object(run_uri, holder.epoch), json.dumps(holder.__dict__).encode()):
+            return Lease(run_uri, holder)
+
+
+def holder_of(run_uri: str) -> Holder | None:
+    """The last driver that took the run, None if there was none."""
+    newest = _newest(storage.normalise(run_uri))
+    return _read(storage.normalise(run_uri), newest) if newest else None
+
+
+def _refuse_if_held(run_uri: str, epoch: int) -> None:
+    holder = _read(run_uri, epoch)
+    if storage.exists(_object(run_uri, epoch, "released")):
+        return
+    if holder.host == socket.gethostname() and _born(holder.pid) != holder.born:
+        return
+    age = _age(run_uri, epoch)
+    if age > EXPIRES_S:
+        return
+    raise UserError(
+        f"{run_uri} is held by {holder.owner} (process {holder.pid} on {holder.host}, heard of {age:.0f} s ago); "
+        f"stop it, or wait until {EXPIRES_S:.0f} s have passed since it was last heard of"
+    )
+
+
+def _age(run_uri: str, epoch: int) -> float:
+    """Seconds since the last heartbeat, by the clock of the storage."""
+    name = _object(run_uri, epoch, "heartbeat")
+    beats = [entry.modified for entry in storage.entries(storage.join(run_uri, "lease")) if entry.uri == name]
+    if not beats:
+        return float("inf")
+    return max(0.0, storage.server_time(storage.join(run_uri, "lease")) - beats[0])
+
+
+def _object(run_uri: str, epoch: int, suffix: str = "") -> str:
+    return storage.join(run_uri, "lease", f"{epoch:06d}{'.' + suffix if suffix else ''}.json")
+
+
+def _newest(run_uri: str) -> int:
+    """The highest epoch that was ever taken; 0 if none."""
+    epochs = [int(stem) for name in storage.names(storage.join(run_uri, "lease")) if (stem := name[:-5]).isdigit()]
+    return max(epochs, default=0)
+
+
+def _read(run_uri: str, epoch: int) -> Holder:
+    values: dict[str, Any] = json.loads(storage.read(_object(run_uri, epoch)))
+    return Holder(**values)
+
+
+def _born(pid: int) -> str:
+    """When the process began, in clock ticks since boot and with the boot's id; "" if there is no such process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return _alive_elsewhere(pid)
+    return "" if status[0] == "Z" else f"{boot}/{status[19]}"
+
+
+def _alive_elsewhere(pid: int) -> str:
+    """For systems without /proc: "alive" or ""."""
+    if Path("/proc/self").exists():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "alive"
+    return "alive"
+
+
+def wait_until_free(run_uri: str, timeout_s: float) -> bool:
+    """Waits until nobody holds the run; False if that did not happen in time."""
+    run_uri = storage.normalise(run_uri)
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        newest = _newest(run_uri)
+        try:
+            if newest:
+                _refuse_if_held(run_uri, newest)
+            return True
+        except UserError:
+            time.sleep(0.5)
+    return False

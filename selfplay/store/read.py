@@ -1,0 +1,169 @@
+"""Reading a corpus. The base install is enough: neither torch nor ray nor numba is imported.
+
+Every read goes through the Delta log of one version: what was written but not committed, and what compaction has
+replaced, is never seen. Look into the folder yourself and you count twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from selfplay import storage
+from selfplay.episode import Episode, from_batch
+from selfplay.errors import UserError
+from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table
+
+#: Rows that are in memory at once while streaming.
+_BATCH_ROWS = 1024
+
+
+def open(uri: str, version: int | None = None) -> Corpus:
+    """The corpus at `uri` (or in its folder `corpus`), as of a version of its episodes table; None: as it is now.
+
+    Raises `UserError` where there is none, where the version is not there, and for a newer schema.
+    """
+    root = storage.normalise(uri)
+    for place in (root, storage.join(root, "corpus")):
+        try:
+            return Corpus(place, open_table(storage.join(place, EPISODES_TABLE), version))
+        except TableNotFoundError:
+            continue
+        except (DeltaError, OSError) as error:
+            if version is not None:
+                newest = open_table(storage.join(place, EPISODES_TABLE)).version()
+                raise UserError(f"{uri} has no version {version} (any more); its newest is {newest}") from error
+            raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
+    raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
+
+
+class Corpus:
+    """One version of a corpus: a consistent snapshot, however much is added or compacted meanwhile."""
+
+    def __init__(self, uri: str, table: DeltaTable) -> None:
+        self.uri = uri
+        self._table = table
+        self._dataset: pads.Dataset | None = None
+
+    @property
+    def version(self) -> int:
+        """Of the episodes table."""
+        return int(self._table.version())
+
+    @property
+    def dataset(self) -> pads.Dataset:
+        """The episodes as a pyarrow dataset: what DuckDB, Polars and others read. No column is left out."""
+        if self._dataset is None:
+            self._dataset = self._table.to_pyarrow_dataset()
+        return self._dataset
+
+    def refresh(self) -> Corpus:
+        """The newest version of the same corpus."""
+        return open(self.uri)
+
+    def episodes(
+        self, where: pc.Expression | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Streams rows in bounded memory. where: such as `pc.field("run_id") == "a"`; columns: default all."""
+        batches = self.dataset.to_batches(
+            columns=None if columns is None else list(columns),
+            filter=where,
+            batch_size=_BATCH_ROWS,
+            batch_readahead=2,
+            fragment_readahead=2,
+        )
+        return (batch for batch in batches if batch.num_rows)
+
+    def records(self, where: pc.Expression | None = None) -> Iterator[Episode]:
+        """Streams whole episodes as objects."""
+        return (episode for batch in self.episodes(where) for episode in from_batch(batch))
+
+    def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows as one table in memory."""
+        return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+
+    def count(self, where: pc.Expression | None = None) -> int:
+        """Number of episodes; without a filter from the log alone."""
+        if where is not None:
+            return int(self.dataset.count_rows(filter=where))
+        return sum(file["num_records"] for file in self.files())
+
+    def files(self) -> list[dict[str, Any]]:
+        """The data files of this version: path (below the episodes table), size_bytes, num_records, partition."""
+        return [dict(row) for row in pa.table(self._table.get_add_actions(flatten=True)).to_pylist()]
+
+    def get(self, episode_id: str) -> Episode:
+        """One episode. Raises `UserError` if it is not in this version."""
+        parts = episode_id.split("/")
+        if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):
+            raise UserError(f"{episode_id!r} is no episode id; one looks like run_id/slot/epoch/number")
+        run_id, slot, epoch, number = parts
+        where = (
+            (pc.field("run_id") == run_id)
+            & (pc.field("slot") == slot)
+            & (pc.field("epoch") == int(epoch))
+            & (pc.field("number") == int(number))
+        )
+        found = list(self.records(where))
+        if not found:
+            raise UserError(f"episode {episode_id} is not in {self.uri} at version {self.version}")
+        return found[0]
+
+    def newest(self, count: int = 1, where: pc.Expression | None = None) -> list[str]:
+        """Ids of the episodes sealed last, newest first."""
+        rows = self.to_arrow(where, ["episode_id", "started_at", "wall_ms"])
+        order = np.argsort(-_sealed_at(rows), kind="stable")[:count]
+        return [str(episode_id) for episode_id in rows.column("episode_id").take(pa.array(order)).to_pylist()]
+
+    def latest(self, run_id: str, min_positions: int, trainable: bool = True) -> pa.Table:
+        """The newest episodes of a run with `min_positions` steps together (all, if there are fewer), oldest first.
+
+        Order: by the time of sealing, then slot, epoch, number. It is the order in which they were committed up to
+        the size of a block, and other than that one it survives compaction. trainable: leave out the others.
+        """
+        where = pc.field("run_id") == run_id
+        if trainable:
+            where &= pc.field("trainable")
+        columns = ["started_at", "wall_ms", "slot", "epoch", "number", "n_steps"]
+        rows = self.to_arrow(where, columns)
+        if not rows.num_rows:
+            return self.dataset.schema.empty_table()
+        order = _order(rows)
+        steps = np.asarray(rows.column("n_steps"))[order]
+        enough = int(np.searchsorted(np.cumsum(steps[::-1]), min_positions)) + 1
+        chosen = order[max(0, len(order) - enough) :]
+        oldest = pc.min(rows.column("started_at").take(pa.array(chosen)))
+        found = self.to_arrow(where & (pc.field("started_at") >= oldest))
+        order = _order(found)
+        return found.take(pa.array(order[max(0, len(order) - enough) :]))
+
+    def table(self, name: str) -> pa.Table:
+        """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added."""
+        side = SIDE_TABLES[name]
+        try:
+            return open_table(storage.join(self.uri, name)).to_pyarrow_table()
+        except TableNotFoundError:
+            return side.schema.empty_table()
+
+    def environments(self) -> list[dict[str, Any]]:
+        """The environments whose episodes are here; see `SIDE_TABLES`."""
+        return list(self.table("environments").to_pylist())
+
+
+def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:
+    """`[rows]` int64, microseconds since 1970."""
+    started = np.asarray(rows.column("started_at").cast(pa.int64()))
+    return started + 1000 * np.asarray(rows.column("wall_ms"))
+
+
+def _order(rows: pa.Table) -> np.ndarray[Any, Any]:
+    """`[rows]` int64: indices, oldest first."""
+    slots = np.asarray(rows.column("slot").combine_chunks().dictionary_encode().indices)
+    return np.lexsort((np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), slots, _sealed_at(rows)))

@@ -1,0 +1,231 @@
+"""The tables of a corpus: Delta Lake tables below one URI.
+
+`episodes` holds every episode, partitioned by kind and run. The side tables are append-only, and small: a row is
+added once for each key, however many processes add it at the same time.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from selfplay import storage
+from selfplay.episode.schema import EPISODES, PARTITION_BY, SCHEMA_VERSION
+from selfplay.errors import UserError
+
+EPISODES_TABLE = "episodes"
+#: How often delta-rs itself retries a commit that lost a race against an unrelated one (its default lost 20 of 240).
+MAX_COMMIT_RETRIES = 200
+_VERSION_NOTE = re.compile(r"schema_version=(\d+)")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def _schema(**fields: tuple[pa.DataType, str]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, metadata={"comment": note}) for name, (kind, note) in fields.items()])
+
+
+_TEXT, _WHOLE, _TIME = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC")
+_RANGE = pa.struct([("slot", _TEXT), ("epoch", _WHOLE), ("first", _WHOLE), ("last", _WHOLE)])
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """schema: columns, each with its meaning. key: the columns whose values name a row."""
+
+    schema: pa.Schema
+    key: tuple[str, ...]
+
+
+SIDE_TABLES: dict[str, SideTable] = {
+    "environments": SideTable(
+        _schema(
+            env_id=(_TEXT, "with its version: connect_four-v0"),
+            ruleset_digest=(_TEXT, "sha256 (hex) of the golden playthrough and the source"),
+            game_string=(_TEXT, "the full OpenSpiel game string; null if it is no game"),
+            package=(_TEXT, "distribution that brings it; null for a single file"),
+            package_version=(_TEXT, "its version"),
+            source_digest=(_TEXT, "sha256 (hex) of the source file; null where there is none"),
+            source=(_TEXT, "source text of one-file environments; run it in a sandbox only"),
+            licence=(_TEXT, "SPDX id of its episodes"),
+            added_at=(_TIME, "when the row was written"),
+        ),
+        ("env_id", "ruleset_digest"),
+    ),
+    "runs": SideTable(
+        _schema(
+            run_id=(_TEXT, "the run"),
+            epoch=(_WHOLE, "incarnation of its driver"),
+            started_at=(_TIME, "when this incarnation began"),
+            env_id=(_TEXT, "what it plays"),
+            config=(_TEXT, "resolved configuration, JSON"),
+            config_digest=(_TEXT, "sha256 (hex) of it"),
+            code_commit=(_TEXT, "git commit; null outside a clone"),
+            package_version=(_TEXT, "of selfplay-factory"),
+            host=(_TEXT, "machine of the driver"),
+            run_uri=(_TEXT, "run folder, as given"),
+        ),
+        ("run_id", "epoch"),
+    ),
+    "policies": SideTable(
+        _schema(
+            policy_id=(_TEXT, "the policy, such as the run's net"),
+            version=(_WHOLE, "its version; 0 before any training"),
+            digest=(_TEXT, "sha256 (hex) of its weights"),
+            run_id=(_TEXT, "the run that trained it"),
+            created_at=(_TIME, "when it was published"),
+            parent_digest=(_TEXT, "the weights it was trained from; null for the first"),
+            training_steps=(_WHOLE, "optimiser steps so far"),
+            training_samples=(_WHOLE, "samples seen so far"),
+            uri=(_TEXT, "where the bytes were put; they may be gone"),
+            net=(_TEXT, "configuration of the net, JSON"),
+            metrics=(_TEXT, "measured at publication, JSON"),
+        ),
+        ("policy_id", "version", "digest"),
+    ),
+    "uses": SideTable(
+        _schema(
+            run_id=(_TEXT, "the run that learned"),
+            version_in=(_WHOLE, "version of the weights before"),
+            digest_in=(_TEXT, "their digest"),
+            version_out=(_WHOLE, "version published after"),
+            digest_out=(_TEXT, "its digest"),
+            first_step=(_WHOLE, "first optimiser step"),
+            last_step=(_WHOLE, "last optimiser step, inclusive"),
+            table_version=(_WHOLE, "version of the episodes table that held the window"),
+            window=(pa.list_(pa.field("element", _RANGE)), "episode numbers in the window, inclusive ranges"),
+            sampler_seed=(_WHOLE, "seed of the sampler for these steps"),
+            code_commit=(_TEXT, "code of the sampler"),
+            episodes=(pa.list_(pa.field("element", _TEXT)), "explicit episode ids of on-policy steps, else null"),
+            recorded_at=(_TIME, "when the row was written"),
+        ),
+        ("run_id", "version_out", "digest_out"),
+    ),
+    "annotations": SideTable(
+        _schema(
+            episode_id=(_TEXT, "what it is about"),
+            step=(pa.int32(), "index of the step, null for the whole episode"),
+            name=(_TEXT, "what is said"),
+            value=(_TEXT, "JSON"),
+            author=(_TEXT, "by whom"),
+            source=(_TEXT, "by which tool and version"),
+            recorded_at=(_TIME, "when"),
+        ),
+        ("episode_id", "step", "name", "author", "recorded_at"),
+    ),
+    "releases": SideTable(
+        _schema(
+            name=(_TEXT, "of the release"),
+            table_version=(_WHOLE, "version of the episodes table"),
+            created_at=(_TIME, "when"),
+            note=(_TEXT, "what for"),
+            certificate=(_TEXT, "hashes and verification results, JSON"),
+        ),
+        ("name",),
+    ),
+}
+
+
+def check_name(what: str, name: str) -> str:
+    """`name`, if it can be part of a path and of an episode id; else `UserError`."""
+    if not _NAME.match(name):
+        raise UserError(f"{what} {name!r} may hold letters, digits, dot, dash and underscore only")
+    return name
+
+
+def episodes_uri(corpus_uri: str) -> str:
+    return storage.join(storage.normalise(corpus_uri), EPISODES_TABLE)
+
+
+def open_table(table_uri: str, version: int | None = None) -> DeltaTable:
+    """The table as of `version` (None: now). Raises `TableNotFoundError`, and `UserError` for a newer schema."""
+    table = DeltaTable(table_uri, version=version, storage_options=storage.deltalake_options(table_uri) or None)
+    check_schema_version(table)
+    return table
+
+
+def check_schema_version(table: DeltaTable) -> None:
+    note = _VERSION_NOTE.search(table.metadata().description or "")
+    found = int(note.group(1)) if note else SCHEMA_VERSION
+    if found > SCHEMA_VERSION:
+        raise UserError(
+            f"the corpus at {table.table_uri} has schema version {found}, and this selfplay-factory knows "
+            f"{SCHEMA_VERSION}; install a newer one"
+        )
+
+
+def open_or_create(table_uri: str, schema: pa.Schema, partition_by: list[str] | None = None) -> DeltaTable:
+    """The table, made if there is none, by any number of processes at once."""
+    for attempt in range(20):
+        try:
+            return open_table(table_uri)
+        except TableNotFoundError:
+            pass
+        try:
+            storage.server_time(storage.join(table_uri, "_delta_log"))  # says at once if nothing can be written
+            DeltaTable.create(
+                table_uri,
+                Schema.from_arrow(schema),
+                mode="error",
+                partition_by=partition_by,
+                name=table_uri.rsplit("/", 1)[1],
+                description=f"selfplay corpus, schema_version={SCHEMA_VERSION}",
+                storage_options=storage.deltalake_options(table_uri) or None,
+            )
+        except (DeltaError, OSError) as error:
+            if attempt == 19:
+                raise UserError(f"no table could be made at {table_uri}: {first_line(error)}") from error
+            pause(attempt)
+    raise AssertionError("unreachable")
+
+
+def open_or_create_episodes(corpus_uri: str) -> DeltaTable:
+    return open_or_create(episodes_uri(corpus_uri), EPISODES, PARTITION_BY)
+
+
+def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Adds rows to the side table `name`, those whose key is not there yet. Returns how many were added.
+
+    Safe to repeat and to do from many processes: each key is one `txn` of the table, and of two processes that add
+    the same key at once one loses the race, looks again and finds it there.
+    """
+    side = SIDE_TABLES[name]
+    by_app: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        unknown = set(row) - set(side.schema.names)
+        if unknown:
+            raise ValueError(f"table {name} has no column {', '.join(sorted(unknown))}")
+        by_app.setdefault("/".join([name, *(str(row.get(column)) for column in side.key)]), row)
+    table = open_or_create(storage.join(storage.normalise(corpus_uri), name), side.schema)
+    for attempt in range(MAX_COMMIT_RETRIES):
+        table.update_incremental()
+        new = {app: row for app, row in by_app.items() if table.transaction_version(app) is None}
+        if not new:
+            return 0
+        properties = CommitProperties(
+            app_transactions=[Transaction(app, 1, int(time.time() * 1000)) for app in new],
+            max_commit_retries=MAX_COMMIT_RETRIES,
+        )
+        data = pa.Table.from_pylist([dict(row) for row in new.values()], schema=side.schema)
+        try:
+            write_deltalake(table, data, mode="append", commit_properties=properties)
+            return len(new)
+        except CommitFailedError:
+            pause(attempt)
+    raise UserError(f"table {name} of {corpus_uri} is written by too many others at once; try again")
+
+
+def pause(attempt: int) -> None:
+    """Waits a random time that grows with the attempts: who collided must not collide again."""
+    time.sleep(random.uniform(0.0, min(0.5, 0.005 * 2 ** min(attempt, 8))))
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,124 @@
+"""Writing episodes as immutable Parquet: files named by their content, not yet part of the corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from selfplay import storage
+from selfplay.episode.schema import EPISODES, PARTITION_BY
+from selfplay.store.table import check_name, episodes_uri
+
+#: Columns whose smallest and largest value go into the log, so that readers can skip files.
+_STATISTICS = ("schema_version", "slot", "epoch", "number", "status", "env_id", "n_steps")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A file of episodes of one kind, run, slot and epoch, written but not yet committed. Small; travels freely.
+
+    number: of the block within slot and epoch, from 0, without gaps. path: below the episodes table.
+    size: bytes. sha256: of the file, hex. stats: Delta statistics, JSON. first, last: episode numbers, inclusive.
+    rows: episodes. steps: the sum of their `n_steps`.
+    """
+
+    slot: str
+    epoch: int
+    number: int
+    kind: str
+    run_id: str
+    path: str
+    size: int
+    sha256: str
+    stats: str
+    first: int
+    last: int
+    rows: int
+    steps: int
+
+
+def write_block(corpus_uri: str, batch: pa.RecordBatch, slot: str, epoch: int, number: int) -> Block:
+    """Writes one batch of `to_batch` and returns what the committer must know. Writing it again changes nothing.
+
+    batch: not empty, all rows of one kind, run, slot and epoch. number: of the block within slot and epoch.
+    """
+    kind, run_id = _only(batch, "kind"), check_name("run id", _only(batch, "run_id"))
+    if (_only(batch, "slot"), _only(batch, "epoch")) != (slot, epoch):
+        raise ValueError(f"the episodes of a block must all be of slot {slot} and epoch {epoch}")
+    data = encode(batch)
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = f"kind={kind}/run_id={run_id}/{sha256}.parquet"
+    storage.fault("before_write")
+    storage.create(storage.join(episodes_uri(corpus_uri), path), data, durable=True)
+    storage.fault("after_write")
+    numbers = pc.min_max(batch.column("number")).as_py()
+    return Block(
+        slot=slot,
+        epoch=epoch,
+        number=number,
+        kind=kind,
+        run_id=run_id,
+        path=path,
+        size=len(data),
+        sha256=sha256,
+        stats=_stats(batch),
+        first=numbers["min"],
+        last=numbers["max"],
+        rows=batch.num_rows,
+        steps=pc.sum(batch.column("n_steps")).as_py(),
+    )
+
+
+def encode(batch: pa.RecordBatch) -> memoryview:
+    """The bytes of the Parquet file: all columns but those in its path (Delta keeps these in the log)."""
+    table = pa.Table.from_batches([batch]).drop_columns(PARTITION_BY)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=_DICTIONARY,
+        column_encoding=_ENCODING,
+        write_statistics=["episode_id", *_STATISTICS, "started_at", "trainable"],
+    )
+    return memoryview(sink.getvalue())
+
+
+def _leaves(kind: pa.DataType, path: str) -> list[tuple[str, pa.DataType]]:
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(field.type, f"{path}.{field.name}")]
+    if pa.types.is_list(kind):
+        return _leaves(kind.value_type, f"{path}.list.element")
+    return [(path, kind)]
+
+
+_COLUMNS = [leaf for field in EPISODES if field.name not in PARTITION_BY for leaf in _leaves(field.type, field.name)]
+#: Floats without few distinct values compress better with their bytes split into streams.
+_ENCODING = {path: "BYTE_STREAM_SPLIT" for path, kind in _COLUMNS if pa.types.is_floating(kind)}
+_DICTIONARY = [path for path, kind in _COLUMNS if path not in _ENCODING and not pa.types.is_boolean(kind)]
+
+
+def _only(batch: pa.RecordBatch, column: str) -> Any:
+    values = pc.unique(batch.column(column)).to_pylist()
+    if len(values) != 1:
+        raise ValueError(f"a block needs episodes of exactly one {column}, found {values}")
+    return values[0]
+
+
+def _stats(batch: pa.RecordBatch) -> str:
+    ends = {name: pc.min_max(batch.column(name)).as_py() for name in _STATISTICS}
+    return json.dumps(
+        {
+            "numRecords": batch.num_rows,
+            "minValues": {name: end["min"] for name, end in ends.items()},
+            "maxValues": {name: end["max"] for name, end in ends.items()},
+            "nullCount": {name: batch.column(name).null_count for name in _STATISTICS},
+        }
+    )
