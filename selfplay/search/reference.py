@@ -27,7 +27,7 @@ Choices where the papers leave one open:
 - PUCT, a root with noise: the tree holds the mixed priors, (1 - fraction) * prior + fraction * noise.
 - Mixed value: priors of visited edges count as at least the smallest normal float, so that 0 / 0 cannot occur.
 - No simulations at all: Gumbel falls out of the formulas (target = priors, action = argmax of gumbel + log prior);
-  for PUCT the target is the priors and the action is their argmax.
+  for PUCT the target is the net's priors, without noise, and the action is their argmax.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def puct_search(
         edge = puct_edge(root, settings, root_reduction)
         simulate(root, edge, lambda node: puct_edge(node, settings, settings.fpu_reduction), evaluate, value_scale)
     if simulations == 0:
-        target, best = list(root.prior), argmax(root.prior)
+        target, best = [math.exp(x) for x in root.log_prior], argmax(root.log_prior)
     else:
         target, best = [n / simulations for n in root.visits], argmax(root.visits)
     return SearchRecord(
