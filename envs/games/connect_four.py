@@ -9,8 +9,9 @@ Actions:
     is "1". A full column is not legal.
 
 Observation:
-    Planes [3, 6, 7] with entries 0 or 1, rows from the bottom: stones of the other seat, stones of the seat to act,
-    empty squares. (OpenSpiel's planes are o, x, empty whichever seat asks; `seat_planes` puts them into this order.)
+    Planes [3, 6, 7] with entries 0 or 1, rows from the bottom: stones of the seat to act, stones of the other
+    seat, empty squares. (OpenSpiel's planes are x, o, empty whichever seat asks; `seat_planes` puts them into this
+    order.)
 
 Returns:
     Per seat: win 1, draw 0, loss -1.

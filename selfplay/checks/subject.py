@@ -64,6 +64,7 @@ def prepare(spec: GameSpec) -> Subject:
         raise UserError(f"{spec.id} cannot be recorded: {reason}")
     games: list[tuple[Move, ...]] = []
     finished: list[bool] = []
+    start = str(loaded.new_initial_state())
     deadline = time.monotonic() + SECONDS
     while len(games) < MIN_GAMES or (
         len(games) < GAMES and sum(map(len, games)) < ENOUGH_PLIES and time.monotonic() < deadline
@@ -71,6 +72,10 @@ def prepare(spec: GameSpec) -> Subject:
         moves, ended = _random_game(loaded, len(games), time.monotonic() + SECONDS)
         games.append(tuple(moves))
         finished.append(ended)
+        if (now := str(loaded.new_initial_state())) != start:
+            raise UserError(f"after a game was played, a new game begins with {brief(now)} and not with {brief(start)}")
+    if not games[0]:
+        raise UserError("the initial state is terminal")
     kind = loaded.game.get_type()
     tensors = kind.provides_observation_tensor or kind.provides_information_state_tensor
     turns = kind.dynamics == pyspiel.GameType.Dynamics.SEQUENTIAL

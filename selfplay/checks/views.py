@@ -56,6 +56,9 @@ def seat_planes(subject: Subject) -> str | None:
             change = np.asarray(after.observation_tensor(seat)).reshape(shape) - views[0]
             for place in moved:
                 gains[seat][place] += int((change[planes[seat][place]] > 0).any())
+    for seat in (0, 1):
+        if not any(gains[seat].values()):
+            return f"seat_planes: none of the planes that change places fills when seat {seat} moves; its own must"
     most = [max(moved, key=lambda place, seat=seat: gains[seat][place]) for seat in (0, 1)]
     if most[0] != most[1]:
         return (
@@ -124,14 +127,15 @@ def _played(subject: Subject, symmetry: Symmetry) -> str | None:
                 if encoder is not None:
                     mapped, seen = symmetry.observation(encoder.encode(state)), encoder.encode(image)
                     if not np.array_equal(mapped, seen):
-                        return f"{at}: in the mapped observation and the image's entry {first_difference(mapped, seen)}"
+                        difference = first_difference(mapped, seen)
+                        return f"{at}: mapped observation and observation of the image: entry {difference}"
             if isinstance(move, int):
                 image.apply_action(move if state.is_chance_node() else symmetry.actions[move])
     return None
 
 
 def texts(subject: Subject) -> str | None:
-    """Every state has a text, which changes with each move."""
+    """Every state has a text, which changes with each move (unless information is hidden)."""
     return _changes(subject, "text", subject.loaded.text)
 
 
@@ -155,6 +159,8 @@ def drawings(subject: Subject) -> str | None:
 
 
 def _changes(subject: Subject, name: str, write: Callable[[pyspiel.State], str]) -> str | None:
+    kind = subject.loaded.game.get_type()
+    open_game = kind.information == pyspiel.GameType.Information.PERFECT_INFORMATION
     for index, moves in enumerate(subject.games[:TEXT_GAMES]):
         before = ""
         for ply, state, _ in subject.walk(moves):
@@ -163,7 +169,7 @@ def _changes(subject: Subject, name: str, write: Callable[[pyspiel.State], str])
             now = write(state)
             if not isinstance(now, str) or not (now.strip() or state.is_chance_node()):
                 return f"game {index}, ply {ply}: the {name} is {now!r}"
-            if now == before and not state.is_chance_node():
+            if now == before and open_game and not state.is_chance_node():
                 return f"game {index}: the {name} after ply {ply} is the same as before it: {brief(now)}"
             before = now
     return None

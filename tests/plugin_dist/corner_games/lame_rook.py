@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 import pyspiel
-from corner_games._board import SIZE
 
+from corner_games._board import SIZE
 from selfplay.contract import GameSpec, Symmetry
 
 GAME_TYPE = pyspiel.GameType(
