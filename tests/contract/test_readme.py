@@ -1,0 +1,47 @@
+"""envs/README.md does what it says, in a folder that is not the clone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+Python = Callable[..., subprocess.CompletedProcess[str]]
+MAIN = "from selfplay.cli.main import main; main()"
+LIGHT = """
+import sys
+from selfplay.cli.check_env import check_env
+check_env(sys.argv[1], as_json=True)
+heavy = sorted({"torch", "ray", "numba", "gymnasium", "pyarrow", "deltalake"} & set(sys.modules))
+assert not heavy, heavy
+"""
+
+
+def test_the_game_passes_the_check(tmp_path: Path, readme_game: str, python: Python) -> None:
+    (tmp_path / "four_on_five.py").write_text(readme_game, encoding="utf-8")
+    done = python(MAIN, "check-env", "./four_on_five.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "✓ symmetries" in done.stdout
+    assert "all checks passed" in done.stdout
+    assert "selfplay run ./four_on_five.py" in done.stdout
+
+
+def test_a_fault_is_told_and_fails(tmp_path: Path, readme_game: str, python: Python) -> None:
+    """The fault and the line that envs/README.md shows."""
+    text = readme_game.replace("actions=tuple(SQUARES[:, ::-1].flat)", "actions=tuple(SQUARES.T.flat)", 1)
+    (tmp_path / "four_on_five.py").write_text(text, encoding="utf-8")
+    done = python(MAIN, "check-env", "./four_on_five.py", cwd=tmp_path)
+    assert done.returncode == 1
+    printed = " ".join(done.stdout.split())
+    readme = (Path(__file__).parents[2] / "envs" / "README.md").read_text(encoding="utf-8")
+    shown = " ".join(line.removeprefix(">").strip() for line in readme.splitlines() if line.startswith(">"))
+    assert shown in printed, printed
+
+
+def test_the_check_needs_neither_torch_nor_ray(tmp_path: Path, readme_game: str, python: Python) -> None:
+    (tmp_path / "four_on_five.py").write_text(readme_game, encoding="utf-8")
+    done = python(LIGHT, "./four_on_five.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["ok"] and report["seconds"] < 10
