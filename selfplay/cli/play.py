@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, Group
@@ -20,29 +20,9 @@ from trainers.status import Candidate
 if TYPE_CHECKING:
     import pyspiel
 
-    from selfplay.game import Game
+    from selfplay.agent import Agent
 
 HELP = "a move · [bold]moves[/] lists them · [bold]hint[/] asks the net · [bold]undo[/] · [bold]quit[/]"
-
-
-class Weighed(Protocol):
-    """A search's result: actions, visits `[K]` int32; prior, q `[K]` float32, q in [-1, 1] of the seat to act."""
-
-    actions: Any
-    visits: Any
-    prior: Any
-    q: Any
-    action: int
-    root_value: float
-
-
-class Opponent(Protocol):
-    """What `selfplay.agent.Agent` offers here; `search(state, 0)` is the raw policy."""
-
-    @property
-    def game(self) -> Game: ...
-
-    def search(self, state: pyspiel.State, simulations: int) -> Weighed: ...
 
 
 def play(
@@ -114,7 +94,7 @@ class Match:
     """
 
     def __init__(
-        self, agent: Opponent, console: Console, read: Callable[[], str | None], simulations: int, seat: int
+        self, agent: Agent, console: Console, read: Callable[[], str | None], simulations: int, seat: int
     ) -> None:
         self._agent = agent
         self._game = agent.game

@@ -171,8 +171,8 @@ def strength(rows: Sequence[StrengthRow], exact: Sequence[ExactRow]) -> Renderab
     parts: list[RenderableType] = []
     if rows:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style=DIM, pad_edge=False)
-        for name, justify in (("against", "left"), ("net", "right"), ("W-D-L", "right"), ("", "left"), ("", "left")):
-            table.add_column(name, justify=justify, no_wrap=True)
+        for name in ("against", "net", "W-D-L", "", ""):
+            table.add_column(name, justify="right" if name in ("net", "W-D-L") else "left", no_wrap=True)
         for row in rows:
             style = score_style(row.score)
             share = Text.assemble((percent(row.score), f"bold {style}"), (f" {interval(row)}", DIM))

@@ -1,0 +1,45 @@
+# make run     play connect four against itself for ten minutes, archive every game, leave a strong player
+# make test    lint, types, import order and the quick tests; at most ten minutes
+# make test-all  the slow tests too
+# make bench   what the parts cost on this machine
+# Needs Python 3.11 to 3.13 with pip, and make. Everything is installed into .venv; name another Python by PYTHON=….
+
+PYTHON ?= python3
+VENV := .venv/bin
+# Kernels and tests share the machine's cores; more workers than cores only wait for each other.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
+
+.PHONY: help run test test-all lint bench install install-dev golden clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install:
+	@$(PYTHON) .ci/bootstrap.py factory
+
+install-dev:
+	@$(PYTHON) .ci/bootstrap.py factory dev
+
+run: install
+	@$(VENV)/selfplay run connect_four
+
+test: lint
+	$(VENV)/pytest -q -n $(JOBS) --dist loadfile
+
+test-all: lint
+	$(VENV)/pytest -q -m "slow or not slow"
+
+lint: install-dev
+	$(VENV)/ruff check .
+	$(VENV)/lint-imports
+	$(VENV)/mypy
+
+bench: install-dev
+	$(VENV)/selfplay bench search --game connect_four --net 64x5 --simulations 64 --seconds 20
+	$(VENV)/pytest -q -m "slow or not slow" -s tests/benchmarks
+
+golden: install-dev
+	$(VENV)/pytest -q tests/golden --update-golden
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
