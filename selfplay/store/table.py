@@ -24,6 +24,10 @@ from selfplay.errors import UserError
 EPISODES_TABLE = "episodes"
 #: How often delta-rs itself retries a commit that lost a race against an unrelated one (its default lost 20 of 240).
 MAX_COMMIT_RETRIES = 200
+#: Columns whose smallest and largest value every file of episodes has in the log, so that readers can skip files.
+#: They must be declared to Delta: for any other column with values in some of the statistics, deltalake's pyarrow
+#: dataset takes the missing bounds for nulls, and a filter on that column then silently finds nothing.
+STATISTICS = ("schema_version", "slot", "epoch", "number", "status")
 _VERSION_NOTE = re.compile(r"schema_version=(\d+)")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -161,7 +165,9 @@ def check_schema_version(table: DeltaTable) -> None:
         )
 
 
-def open_or_create(table_uri: str, schema: pa.Schema, partition_by: list[str] | None = None) -> DeltaTable:
+def open_or_create(
+    table_uri: str, schema: pa.Schema, partition_by: list[str] | None = None, statistics: tuple[str, ...] = ()
+) -> DeltaTable:
     """The table, made if there is none, by any number of processes at once."""
     for attempt in range(20):
         try:
@@ -175,6 +181,7 @@ def open_or_create(table_uri: str, schema: pa.Schema, partition_by: list[str] | 
                 Schema.from_arrow(schema),
                 mode="error",
                 partition_by=partition_by,
+                configuration=_skipping(statistics),
                 name=table_uri.rsplit("/", 1)[1],
                 description=f"selfplay corpus, schema_version={SCHEMA_VERSION}",
                 storage_options=storage.deltalake_options(table_uri) or None,
@@ -186,8 +193,14 @@ def open_or_create(table_uri: str, schema: pa.Schema, partition_by: list[str] | 
     raise AssertionError("unreachable")
 
 
+def _skipping(statistics: tuple[str, ...]) -> dict[str, str | None]:
+    if statistics:
+        return {"delta.dataSkippingStatsColumns": ",".join(statistics)}
+    return {"delta.dataSkippingNumIndexedCols": "0"}
+
+
 def open_or_create_episodes(corpus_uri: str) -> DeltaTable:
-    return open_or_create(episodes_uri(corpus_uri), EPISODES, PARTITION_BY)
+    return open_or_create(episodes_uri(corpus_uri), EPISODES, PARTITION_BY, STATISTICS)
 
 
 def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -13,10 +13,7 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
-from selfplay.store.table import check_name, episodes_uri
-
-#: Columns whose smallest and largest value go into the log, so that readers can skip files.
-_STATISTICS = ("schema_version", "slot", "epoch", "number", "status", "env_id", "n_steps")
+from selfplay.store.table import STATISTICS, check_name, episodes_uri
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def encode(batch: pa.RecordBatch) -> memoryview:
         compression_level=3,
         use_dictionary=_DICTIONARY,
         column_encoding=_ENCODING,
-        write_statistics=["episode_id", *_STATISTICS, "started_at", "trainable"],
+        write_statistics=["episode_id", *STATISTICS, "started_at", "trainable", "env_id", "n_steps"],
     )
     return memoryview(sink.getvalue())
 
@@ -113,12 +110,12 @@ def _only(batch: pa.RecordBatch, column: str) -> Any:
 
 
 def _stats(batch: pa.RecordBatch) -> str:
-    ends = {name: pc.min_max(batch.column(name)).as_py() for name in _STATISTICS}
+    ends = {name: pc.min_max(batch.column(name)).as_py() for name in STATISTICS}
     return json.dumps(
         {
             "numRecords": batch.num_rows,
             "minValues": {name: end["min"] for name, end in ends.items()},
             "maxValues": {name: end["max"] for name, end in ends.items()},
-            "nullCount": {name: batch.column(name).null_count for name in _STATISTICS},
+            "nullCount": {name: batch.column(name).null_count for name in STATISTICS},
         }
     )

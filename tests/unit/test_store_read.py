@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyspiel
 import pytest
@@ -51,6 +52,19 @@ def test_streaming_with_a_filter_and_columns(corpus_uri: str) -> None:
 def test_what_is_read_is_what_was_written(corpus_uri: str) -> None:
     table = store.open(corpus_uri).to_arrow()
     assert to_batch(from_batch(table)).column("content_digest").to_pylist() == table["content_digest"].to_pylist()
+
+
+def test_a_filter_on_any_column_finds_what_is_there(corpus_uri: str) -> None:
+    corpus = store.open(corpus_uri)
+    first = corpus.to_arrow().slice(0, 1)
+    for field in first.schema:
+        value = first.column(field.name)[0]
+        if not value.is_valid:
+            assert corpus.count(pc.field(field.name).is_null()) == 100, field.name
+        elif not pa.types.is_nested(field.type):
+            assert corpus.count(pc.field(field.name) == value) >= 1, field.name
+            assert corpus.count(pc.field(field.name).is_valid()) == 100, field.name
+    assert corpus.count(pc.field("game", "ended_by") == "terminal") == 100
 
 
 def test_one_episode_by_its_id(corpus_uri: str) -> None:

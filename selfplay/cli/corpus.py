@@ -1,0 +1,298 @@
+"""`selfplay corpus`: look at archived episodes, count them, and check that they are true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    import pyspiel
+    from rich.console import Console, RenderableType
+
+    from selfplay.episode import Episode, Step
+    from selfplay.game import Game
+    from selfplay.store import Corpus
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Show, count and verify archived episodes.
+
+    Examples:  selfplay corpus show latest runs/connect_four  ·  selfplay corpus stats runs/connect_four --json  ·
+    selfplay corpus verify s3://bucket/corpus""",
+)
+
+CorpusArgument = Annotated[str, typer.Argument(help="The corpus or the folder of a run: a path or s3://…")]
+VersionOption = Annotated[int | None, typer.Option("--version", help="Version of the table; default the newest.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+#: How many candidates of a decision are printed.
+_TOP = 5
+
+
+@app.command()
+def show(
+    episode: Annotated[str, typer.Argument(help='An episode id, or "latest".')],
+    corpus: CorpusArgument,
+    top: Annotated[int, typer.Option(help="Candidates to print at each decision.", min=1)] = _TOP,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print an episode as boards, with what each search considered.
+
+    Values are from the point of view of the seat to act, in the game's own utility units.
+
+    Examples:  selfplay corpus show latest runs/connect_four  ·
+    selfplay corpus show run/actor-0/1000/17 runs/connect_four --json
+    """
+    found = _episode(_open(corpus, version), episode)
+    if as_json:
+        typer.echo(json.dumps(_plain(found)))
+        return
+    from rich.console import Console
+
+    _print_episode(Console(highlight=False), found, top)
+
+
+@app.command()
+def stats(corpus: CorpusArgument, version: VersionOption = None, as_json: JsonOption = False) -> None:
+    """Count episodes and steps by kind, environment, status, origin and run; and say how much room they take.
+
+    Example:  selfplay corpus stats runs/connect_four
+    """
+    numbers = count(_open(corpus, version))
+    if as_json:
+        typer.echo(json.dumps(numbers))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{numbers['episodes']:,}[/] episodes, {numbers['steps']:,} steps, {numbers['bytes'] / 1e6:,.1f} MB in "
+        f"{numbers['files']:,} files ({numbers['bytes_per_step']:.1f} bytes a step), version {numbers['version']}"
+    )
+    table = Table("", "", "episodes", "steps", "trainable", box=None, pad_edge=False, header_style="dim")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, groups in numbers["by"].items():
+        for i, group in enumerate(groups):
+            figures = [f"{group[key]:,}" for key in ("episodes", "steps", "trainable")]
+            table.add_row(name if i == 0 else "", str(group["value"]), *figures)
+    console.print(table)
+
+
+@app.command()
+def verify(corpus: CorpusArgument, version: VersionOption = None, as_json: JsonOption = False) -> None:
+    """Check every file and every row, and replay every game to its digest and its returns.
+
+    Ends with exit code 1 if anything is false. What cannot be checked here is said, with what to install.
+
+    Example:  selfplay corpus verify runs/connect_four
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, verify_corpus
+
+    opened = _open(corpus, version)
+    counts = {TRUE: 0, FALSE: 0, NOT_CHECKABLE: 0}
+    lies: list[Check] = []
+    missing: dict[str, int] = {}
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=opened.count())
+        for check in verify_corpus(opened):
+            counts[check.state] += 1
+            if check.state == FALSE:
+                lies.append(check)
+            elif check.state == NOT_CHECKABLE:
+                missing[check.reason] = missing.get(check.reason, 0) + 1
+            progress.advance(task)
+    if as_json:
+        false = [{"subject": check.subject, "reason": check.reason} for check in lies]
+        typer.echo(json.dumps({"version": opened.version, **counts, "falsehoods": false, "missing": missing}))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for check in lies:
+            console.print(f"[red]false[/] {check.subject}: {check.reason}")
+        for reason, how_many in missing.items():
+            console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {reason}")
+        console.print(
+            f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
+            f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
+        )
+    if lies:
+        raise typer.Exit(1)
+
+
+def count(corpus: Corpus) -> dict[str, Any]:
+    """The numbers of `stats`: totals, and by value of each column in `by`."""
+    import pyarrow.compute as pc
+
+    names = ["kind", "env_id", "status", "origin", "run_id"]
+    rows = corpus.to_arrow(columns=[*names, "n_steps", "trainable"])
+    files = corpus.files()
+    size, steps = sum(file["size_bytes"] for file in files), pc.sum(rows.column("n_steps")).as_py() or 0
+    by = {}
+    for name in names:
+        groups = rows.group_by(name).aggregate([("n_steps", "count"), ("n_steps", "sum"), ("trainable", "sum")])
+        by[name] = [
+            {
+                "value": group[name],
+                "episodes": group["n_steps_count"],
+                "steps": group["n_steps_sum"],
+                "trainable": group["trainable_sum"] or 0,
+            }
+            for group in sorted(groups.to_pylist(), key=lambda group: -group["n_steps_count"])
+        ]
+    return {
+        "version": corpus.version,
+        "episodes": rows.num_rows,
+        "steps": steps,
+        "bytes": size,
+        "bytes_per_step": size / steps if steps else 0.0,
+        "files": len(files),
+        "by": by,
+    }
+
+
+def _open(uri: str, version: int | None) -> Corpus:
+    from selfplay import store
+
+    return store.open(uri, version)
+
+
+def _episode(corpus: Corpus, episode: str) -> Episode:
+    if episode == "latest":
+        newest = corpus.newest(1)
+        if not newest:
+            raise UserError(f"the corpus at {corpus.uri} holds no episode yet")
+        episode = newest[0]
+    return corpus.get(episode)
+
+
+def _plain(episode: Episode) -> dict[str, Any]:
+    """The episode as JSON can hold it: the row of the corpus, values in utility units, NaN as null."""
+    from selfplay.episode import to_batch
+
+    (row,) = to_batch([episode]).to_pylist()
+    row["started_at"] = row["started_at"].isoformat()
+    if episode.game is not None:
+        for stored, step in zip(row["game"]["steps"], episode.game.steps, strict=True):
+            stored["root_value"], stored["raw_value"] = _number(step.root_value), _number(step.raw_value)
+            for candidate, prior, q in zip(stored["candidates"], step.prior, step.q, strict=True):
+                candidate["prior"], candidate["q"] = _number(prior), _number(q)
+    return dict(row)
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else round(float(value), 4)
+
+
+def _print_episode(console: Console, episode: Episode, top: int) -> None:
+    from rich.markup import escape
+
+    outcome = "no outcome" if episode.returns is None else " : ".join(f"{value:+g}" for value in episode.returns)
+    console.print(f"[bold]{escape(episode.episode_id)}[/]  {escape(episode.provenance.env_id)}  {episode.status}")
+    for span in episode.policy_spans:
+        console.print(
+            f"[dim]seat {span.seat}, steps {span.first_step}-{span.last_step}: {escape(span.policy_id)} "
+            f"version {span.version}[/]"
+        )
+    if episode.game is None:
+        console.print_json(data=_plain(episode))
+        return
+    for part in _boards(episode, top):
+        console.print(part)
+    console.print(f"{episode.game.ended_by}, {episode.n_steps} steps, returns {outcome}")
+
+
+def _boards(episode: Episode, top: int) -> Iterator[RenderableType]:
+    """What to print for each step, and the last board."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from selfplay.episode import advance
+
+    assert episode.game is not None
+    game = _game(episode)
+    if game is None:
+        yield Text(f"{episode.provenance.env_id} is not installed here: actions are shown by number", "yellow")
+    state = None if game is None else game.new_initial_state()
+    for ply, step in enumerate(episode.game.steps):
+        row = Table.grid(padding=(0, 4))
+        row.add_row(_drawing(game, state) if _is_board(state) else Text(""), _weighed(game, state, step, ply, top))
+        yield Padding(row, (0, 0, 1, 0))
+        if state is not None:
+            advance(state, step, ply)
+    if state is not None:
+        yield _drawing(game, state)
+
+
+def _is_board(state: pyspiel.State | None) -> bool:
+    return state is not None and not state.is_chance_node()
+
+
+def _game(episode: Episode) -> Game | None:
+    from selfplay import registry
+    from selfplay.game import load, spec_from_string
+
+    assert episode.game is not None
+    for find, name in ((registry.find, episode.provenance.env_id), (spec_from_string, episode.game.game_string)):
+        try:
+            return load(find(name))
+        except UserError:
+            continue
+    return None
+
+
+def _drawing(game: Game | None, state: pyspiel.State | None) -> RenderableType:
+    from rich.errors import MarkupError
+    from rich.text import Text
+
+    assert game is not None and state is not None
+    drawing = game.draw(state)
+    if game.spec.draw is None:
+        return Text(drawing)
+    try:
+        return Text.from_markup(drawing)
+    except MarkupError:
+        return Text(drawing)
+
+
+def _weighed(game: Game | None, state: pyspiel.State | None, step: Step, ply: int, top: int) -> RenderableType:
+    """Who did what at this step, and the candidates that were weighed, those with most visits first."""
+    import numpy as np
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    def name(action: int) -> str:
+        return str(action) if game is None or state is None else game.action_text(state, action)
+
+    if step.joint is not None:
+        done = f"all seats at once: {', '.join(map(str, step.joint))}"
+    elif step.seat < 0:
+        done = f"chance: {'' if state is None else state.action_to_string(-1, step.action)} ({step.action})"
+    else:
+        done = f"seat {step.seat} plays {name(step.action)} ({step.source})"
+    lines: list[RenderableType] = [Text.assemble((f"{ply + 1}. ", "dim"), (done, "bold"))]
+    if not len(step.actions):
+        return lines[0]
+    kind = "full" if step.full_search else "cheap"
+    values = f"value {step.root_value:+.2f}, net alone {step.raw_value:+.2f}"
+    lines.append(Text(f"{step.simulations} simulations ({kind}), {values}", "dim"))
+    table = Table("move", "visits", "prior", "value", box=None, pad_edge=False, header_style="dim")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for i in np.lexsort((-step.prior, -step.visits))[:top]:
+        q = "" if np.isnan(step.q[i]) else f"{step.q[i]:+.2f}"
+        style = "bold green" if step.actions[i] == step.action else ""
+        figures = (str(step.visits[i]), f"{100 * step.prior[i]:.1f}%", q)
+        table.add_row(name(int(step.actions[i])), *figures, style=style)
+    return Group(*lines, table)

@@ -1,0 +1,204 @@
+"""Every falsehood is named: edited rows, flipped bytes, missing files, other rules; and what cannot be checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyspiel
+import pytest
+from typer.testing import CliRunner
+
+from selfplay import registry, store
+from selfplay.cli.corpus import app
+from selfplay.episode import Episode, GameRecord, Provenance, Step, random_episode, to_batch
+from selfplay.errors import UserError
+from selfplay.playthrough import ruleset_digest
+from selfplay.store.table import episodes_uri
+from selfplay.store.verify import Check, Rules, verify_corpus, verify_episode
+
+SPEC = registry.find("tic_tac_toe")
+PROVENANCE = Provenance("run", SPEC.id, SPEC.version, ruleset_digest(SPEC), "b" * 64, "0.1.0", "here", "CC0-1.0")
+GAME = pyspiel.load_game(SPEC.game)
+runner = CliRunner()
+
+
+def searched(seed: int, number: int = 0) -> Episode:
+    """A random game dressed as if a search had been at every step."""
+    episode = random_episode(GAME, seed, PROVENANCE, slot="a0", epoch=1000, number=number)
+    assert episode.game is not None
+    state, steps = GAME.new_initial_state(), []
+    for step in episode.game.steps:
+        legal = np.array(state.legal_actions(), np.int32)
+        visits = np.arange(len(legal), dtype=np.int32)
+        steps.append(
+            Step(
+                seat=step.seat,
+                action=step.action,
+                source="search",
+                simulations=int(visits.sum()) + 1,
+                full_search=True,
+                actions=legal,
+                visits=visits,
+                prior=np.full(len(legal), 1 / len(legal), np.float32),
+                q=np.where(visits > 0, 0.25, np.nan).astype(np.float32),
+                root_value=0.2,
+                raw_value=0.1,
+                surprise=0.5,
+            )
+        )
+        state.apply_action(step.action)
+    return dataclasses.replace(
+        episode, game=dataclasses.replace(episode.game, steps=tuple(steps)), policy_spans=(), trainable=True
+    )
+
+
+def archive(uri: str, episodes: list[Episode]) -> None:
+    committer = store.Committer(uri, "run", 1)
+    committer.register("a0")
+    committer.commit([store.write_block(uri, to_batch(episodes), "a0", 1000, 0)])
+
+
+def edited(change: Any) -> Episode:
+    episode = searched(3)
+    assert episode.game is not None
+    return dataclasses.replace(episode, game=change(episode.game))
+
+
+def other_step(game: GameRecord, **changes: Any) -> GameRecord:
+    return dataclasses.replace(game, steps=(dataclasses.replace(game.steps[0], **changes), *game.steps[1:]))
+
+
+def answer(episode: Episode) -> Check:
+    return verify_episode(episode, Rules([]))
+
+
+def test_true_episodes() -> None:
+    assert answer(searched(3)) == Check("run/a0/1000/0", "true")
+    resigned = dataclasses.replace(
+        edited(lambda g: dataclasses.replace(g, steps=g.steps[:2], ended_by="resignation", resigned_seat=1)),
+        returns=(1.0, -1.0),
+    )
+    state = GAME.new_initial_state()
+    from selfplay.episode import ReplayDigest
+
+    digest = ReplayDigest()
+    assert resigned.game is not None
+    for step in resigned.game.steps:
+        digest.step(state, step.action)
+        state.apply_action(step.action)
+    game = dataclasses.replace(resigned.game, replay_digest=digest.end(state))
+    assert answer(dataclasses.replace(resigned, game=game)).state == "true"
+    wrong = answer(dataclasses.replace(resigned, game=game, returns=(-1.0, 1.0)))
+    assert wrong.reason == "the seat that resigned did not get the lowest return"
+
+
+@pytest.mark.parametrize(
+    ("episode", "reason"),
+    [
+        (dataclasses.replace(searched(3), returns=(0.0, 0.0)), "its returns are"),
+        (dataclasses.replace(searched(3), returns=None), "no return for every seat"),
+        (dataclasses.replace(searched(3), status="truncated"), "its status is truncated, and it ended by terminal"),
+        (edited(lambda g: dataclasses.replace(g, ended_by="ply_limit")), "its status is ok, and it ended by ply_limit"),
+        (edited(lambda g: dataclasses.replace(g, steps=g.steps[:-1])), "replayed, the rules say otherwise"),
+        (edited(lambda g: dataclasses.replace(g, replay_digest="0" * 64)), "replayed, the rules say otherwise"),
+        (edited(lambda g: other_step(g, action=77)), "step 0: action 77 is not legal"),
+        (edited(lambda g: other_step(g, seat=1)), "step 0: seat 0 is to move"),
+        (edited(lambda g: other_step(g, actions=np.arange(1, 10, dtype=np.int32))), "not the legal actions"),
+        (edited(lambda g: other_step(g, simulations=3)), "more than the 3 simulations"),
+        (edited(lambda g: other_step(g, prior=np.zeros(9, np.float32))), "the priors sum to 0"),
+        (edited(lambda g: other_step(g, q=np.zeros(9, np.float32))), "a value without visits"),
+        (edited(lambda g: dataclasses.replace(g, game_string="connect_four()")), "it names the game connect_four()"),
+    ],
+)
+def test_falsehoods_that_a_new_digest_would_hide(episode: Episode, reason: str) -> None:
+    check = answer(episode)
+    assert check.state == "false" and reason in check.reason
+
+
+def test_what_is_not_installed_is_not_checkable() -> None:
+    row = {"env_id": "unheard_of-v3", "ruleset_digest": "x", "package": "their-games", "package_version": "2.1"}
+    away = dataclasses.replace(PROVENANCE, env_id="unheard_of-v3", ruleset_digest="x")
+    check = verify_episode(dataclasses.replace(searched(1), provenance=away), Rules([row]))
+    assert (check.state, check.reason) == (
+        "not checkable",
+        "unheard_of-v3 is not installed; install their-games 2.1",
+    )
+    changed = dataclasses.replace(PROVENANCE, ruleset_digest="c" * 64)
+    check = answer(dataclasses.replace(searched(1), provenance=changed))
+    assert check.state == "not checkable" and "not those it was played under" in check.reason
+
+
+def test_damage_to_files_is_named(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    committer = store.Committer(uri, "run", 1)
+    committer.register("a0")
+    blocks = [
+        store.write_block(uri, to_batch([searched(n, 2 * n), searched(n, 2 * n + 1)]), "a0", 1000, n) for n in range(4)
+    ]
+    committer.commit(blocks)
+    assert [c.state for c in verify_corpus(store.open(uri))] == ["true"] * 8
+    flipped, missing, torn, swapped = (Path(episodes_uri(uri)) / block.path for block in blocks)
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 3] ^= 1
+    flipped.write_bytes(data)
+    missing.unlink()
+    torn.write_bytes(torn.read_bytes()[:-100])
+    edited_block = to_batch([dataclasses.replace(searched(3, 6), returns=(0.5, -0.5)), searched(3, 7)])
+    from selfplay.store.write import encode
+
+    swapped.write_bytes(encode(edited_block))
+    false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
+    assert false[blocks[0].path].startswith("the file was changed")
+    assert false[blocks[1].path] == "the file is missing"
+    assert false[blocks[2].path].startswith("the file was changed")
+    assert false[blocks[3].path].startswith("the file was changed")
+    assert "its returns are" in false["run/a0/1000/6"] and "run/a0/1000/7" not in false
+
+
+def test_a_row_changed_in_place_is_named(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    batch = to_batch([searched(1, 0), searched(2, 1)])
+    place = batch.schema.get_field_index("seed")
+    batch = batch.set_column(place, batch.schema.field("seed"), batch.column("seed").fill_null(0).take([1, 1]))
+    committer = store.Committer(uri, "run", 1)
+    committer.register("a0")
+    committer.commit([store.write_block(uri, batch, "a0", 1000, 0)])
+    found = {c.subject: c for c in verify_corpus(store.open(uri))}
+    assert "changed after sealing" in found["run/a0/1000/0"].reason
+    assert found["run/a0/1000/1"].state == "true"
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    uri = str(tmp_path / "corpus")
+    archive(uri, [searched(n, n) for n in range(3)])
+    shown = runner.invoke(app, ["show", "run/a0/1000/1", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert "visits" in shown.output and "1. seat 0 plays" in shown.output and "returns" in shown.output
+    as_json = json.loads(runner.invoke(app, ["show", "latest", uri, "--json"]).output)
+    assert as_json["kind"] == "game" and as_json["game"]["steps"][0]["candidates"][1]["q"] == 0.25
+    numbers = json.loads(runner.invoke(app, ["stats", uri, "--json"]).output)
+    assert numbers["episodes"] == 3 and numbers["by"]["status"] == [
+        {"value": "ok", "episodes": 3, "steps": numbers["steps"], "trainable": 3}
+    ]
+    assert "3 episodes" in runner.invoke(app, ["stats", uri]).output
+    verified = runner.invoke(app, ["verify", uri, "--json"])
+    assert verified.exit_code == 0 and json.loads(verified.output)["true"] == 3
+    os.unlink(Path(episodes_uri(uri)) / store.open(uri).files()[0]["path"])
+    broken = runner.invoke(app, ["verify", uri])
+    assert broken.exit_code == 1 and "the file is missing" in broken.output
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    for words in (["show", "latest"], ["stats"], ["verify"]):
+        error = runner.invoke(app, [*words, str(tmp_path)]).exception
+        assert isinstance(error, UserError) and "there is no corpus" in str(error)
+    store.Committer(str(tmp_path), "run", 1)
+    error = runner.invoke(app, ["show", "latest", str(tmp_path)]).exception
+    assert isinstance(error, UserError) and "holds no episode yet" in str(error)
+    assert runner.invoke(app, ["stats", str(tmp_path)]).exit_code == 0
+    assert runner.invoke(app, ["verify", str(tmp_path)]).exit_code == 0
