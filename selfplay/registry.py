@@ -234,8 +234,8 @@ def _run(module: ModuleType, text: str, name: str) -> ModuleType:
     try:
         code = compile(text, name, "exec")
     except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise UserError(f"{name}{line} is not Python: {error.args[0]}") from None
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"{name}{where} is not Python: {error.args[0]}") from None
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     sys.modules[module.__name__] = module
     try:

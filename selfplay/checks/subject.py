@@ -107,9 +107,9 @@ def _random_move(state: pyspiel.State, seed: int, ply: int) -> Move:
         options = [sorted(state.legal_actions(seat)) for seat in range(state.num_players())]
         return tuple(o[choose(seed, ply, len(o), seat)] if o else 0 for seat, o in enumerate(options))
     if state.is_chance_node():
-        legal = sorted(action for action, chance in state.chance_outcomes() if chance > 0)
+        legal = sorted(int(action) for action, chance in state.chance_outcomes() if chance > 0)
     else:
-        legal = sorted(state.legal_actions())
+        legal = sorted(map(int, state.legal_actions()))
     if not legal:
         raise UserError(f"game {seed}, ply {ply}: legal_actions is empty although the state is not terminal")
     return legal[choose(seed, ply, len(legal))]

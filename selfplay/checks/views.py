@@ -44,8 +44,8 @@ def seat_planes(subject: Subject) -> str | None:
             if move is None or not player_moves(state):
                 continue
             views = [np.asarray(state.observation_tensor(seat)).reshape(shape) for seat in (0, 1)]
-            if not np.array_equal(*views):
-                where = first_difference(*views)
+            if not np.array_equal(views[0], views[1]):
+                where = first_difference(views[0], views[1])
                 return (
                     f"game {index}, ply {ply}: seat_planes is given, but the observation depends on the seat that asks "
                     f"(entry {where}); leave seat_planes out"
@@ -59,7 +59,7 @@ def seat_planes(subject: Subject) -> str | None:
     for seat in (0, 1):
         if not any(gains[seat].values()):
             return f"seat_planes: none of the planes that change places fills when seat {seat} moves; its own must"
-    most = [max(moved, key=lambda place, seat=seat: gains[seat][place]) for seat in (0, 1)]
+    most = [max(moved, key=gain.__getitem__) for gain in gains]
     if most[0] != most[1]:
         return (
             f"seat_planes: when seat 0 moves, the plane at place {most[0]} of its view fills; when seat 1 moves, "
@@ -135,7 +135,7 @@ def _played(subject: Subject, symmetry: Symmetry) -> str | None:
 
 
 def texts(subject: Subject) -> str | None:
-    """Every state has a text, which changes with each move (unless information is hidden)."""
+    """Every state has a text, which changes with each move that `str(state)` shows."""
     return _changes(subject, "text", subject.loaded.text)
 
 
@@ -159,19 +159,26 @@ def drawings(subject: Subject) -> str | None:
 
 
 def _changes(subject: Subject, name: str, write: Callable[[pyspiel.State], str]) -> str | None:
-    kind = subject.loaded.game.get_type()
-    open_game = kind.information == pyspiel.GameType.Information.PERFECT_INFORMATION
+    """`write` gives a text for every state, another one whenever `str(state)` is another.
+
+    `str(state)` itself may stay the same in a few moves (a step against a wall, a hidden move), not in nearly all.
+    """
+    same = moved = 0
     for index, moves in enumerate(subject.games[:TEXT_GAMES]):
-        before = ""
+        last = before = ""
         for ply, state, _ in subject.walk(moves):
             if TEXT_PLIES < ply < len(moves) - 1:
                 continue
-            now = write(state)
+            text, now = str(state), write(state)
             if not isinstance(now, str) or not (now.strip() or state.is_chance_node()):
                 return f"game {index}, ply {ply}: the {name} is {now!r}"
-            if now == before and open_game and not state.is_chance_node():
+            if ply > 0 and text != last and now == before and not state.is_chance_node():
                 return f"game {index}: the {name} after ply {ply} is the same as before it: {brief(now)}"
-            before = now
+            moved += ply > 0
+            same += ply > 0 and text == last
+            last, before = text, now
+    if 10 * same > 9 * moved:
+        return f"str(state) stays the same in {same} of {moved} moves; it must show the state"
     return None
 
 

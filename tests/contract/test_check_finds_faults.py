@@ -135,7 +135,7 @@ RULES = [
         "is not finite",
     ),
     ("    max_game_length=SIZE * SIZE,", "    max_game_length=5,", "game lengths", "but max_game_length is 5"),
-    ("def __str__(self):", "def __str__(self):\n        return 'board'", "texts", "the text after ply 1 is the same"),
+    ("def __str__(self):", "def __str__(self):\n        return 'board'", "texts", "str(state) stays the same in"),
     ("    ply_limit=SIZE * SIZE,", "    ply_limit=2,", "game lengths", "ply_limit is 2, but the shortest"),
     (
         'Symmetry("mirror", actions=tuple(SQUARES[:, ::-1].flat)',
