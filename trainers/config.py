@@ -193,6 +193,8 @@ class RunSettings(Settings):
     """Length of the run, counted from the first game."""
     seed: NonNegative = 0
     """Root of every random generator of the run."""
+    positions: Positive | None = None
+    """End after this many positions instead of after `minutes`."""
     deterministic: bool = False
     """Actors and learner take turns at fixed counts, so that the whole run repeats."""
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0

@@ -223,5 +223,3 @@ def _state(learner: PolicyValueLearner) -> dict[str, np.ndarray]:
 
 def _load_state(learner: PolicyValueLearner, tensors: Any, total: int) -> None:
     learner.load_state(ray.get(tensors) if isinstance(tensors, ray.ObjectRef) else tensors, total)
-
-

@@ -94,7 +94,7 @@ class BatchedSearch:
         self.slots = slots
         self.stats = SearchStats()
         self._c = config.constants()
-        self._max_simulations = max_simulations
+        self.max_simulations = max_simulations
         actions = game.num_actions
         self._tree = trees.new_tree(slots, max_simulations, (max_simulations + 1) * min(actions, 48))
         self._cache = table.new_cache(cache_entries, cache_entries * min(actions, 64))
@@ -120,8 +120,8 @@ class BatchedSearch:
 
         noise: `[K]` floats over the legal actions: Gumbel(0, 1) or Dirichlet by the algorithm; None: no noise.
         """
-        if simulations > self._max_simulations:
-            raise ValueError(f"at most {self._max_simulations} simulations were announced, got {simulations}")
+        if simulations > self.max_simulations:
+            raise ValueError(f"at most {self.max_simulations} simulations were announced, got {simulations}")
         if state.is_terminal():
             raise ValueError("a finished game cannot be searched")
         tree = self._tree

@@ -1,0 +1,38 @@
+"""The committer as an actor: the one place of a run that makes written blocks part of the corpus.
+
+Ray restarts it and repeats calls after a crash; both are harmless, because the committer recognises in the log what it
+has committed before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfplay.store.commit import Committer, Receipt, Registration
+from selfplay.store.table import append
+from selfplay.store.write import Block
+
+
+class Archivist:
+    """Commits the blocks of one run and adds rows to the side tables."""
+
+    def __init__(self, corpus: str, run_id: str, epoch: int) -> None:
+        self._committer = Committer(corpus, run_id, epoch)
+
+    def pid(self) -> int:
+        """The process, for who wants to watch or to kill it."""
+        return os.getpid()
+
+    def register(self, slot: str) -> Registration:
+        """Admits a new writer to a slot; whoever wrote there before is fenced."""
+        return self._committer.register(slot)
+
+    def commit(self, blocks: Sequence[Block]) -> list[Receipt]:
+        """Makes the blocks part of the corpus, each exactly once."""
+        return self._committer.commit(blocks)
+
+    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Adds rows to a side table, those whose key is not there yet."""
+        return append(self._committer.corpus_uri, table, rows)

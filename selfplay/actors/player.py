@@ -1,0 +1,225 @@
+"""The actor that plays: pulls weights, generates games, seals and writes them, and hands them on.
+
+A call returns two objects: a small report for the driver, and the sealed episodes as Arrow for the learner, which the
+driver passes on by reference once the committer has acknowledged them. A call that dies loses its games in flight; they
+are counted, never replayed under their ids.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from selfplay import registry
+from selfplay.actors.weights import Published
+from selfplay.episode import EPISODES, Episode, Provenance, to_batch
+from selfplay.game import Game, load
+from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.nets.config import NetConfig
+from selfplay.nets.inference import Dtype, Evaluator
+from selfplay.search import SearchConfig
+from selfplay.store.write import Block, write_block
+
+
+@dataclass(frozen=True)
+class PlayerJob:
+    """Everything a player is told once. seed: of this incarnation's games."""
+
+    env: registry.Portable
+    net: str
+    search: SearchConfig
+    play: PlaySettings
+    provenance: Provenance
+    corpus: str
+    policy_id: str
+    slot: str
+    epoch: int
+    first_number: int
+    first_block: int
+    seed: tuple[int, ...]
+    dtype: Dtype
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """The newest finished game for people: its last searched position.
+
+    candidates: (action as text, visits, prior, q or None in utility units, chosen), most visited first.
+    """
+
+    board: str
+    caption: str
+    result: str
+    plies: int
+    candidates: tuple[tuple[str, int, float, float | None, bool], ...]
+    episode_id: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a call did.
+
+    block: where the episodes were written, None if none ended. decisions: searched moves made.
+    in_flight: (games, moves) that are lost if the actor dies now. seconds: of the call; net_s: in the net.
+    """
+
+    slot: str
+    block: Block | None
+    episodes: int
+    decisions: int
+    archived_decisions: int
+    version: int
+    in_flight: tuple[int, int]
+    seconds: float
+    net_s: float
+    simulations: int
+    evaluations: int
+    batches: int
+    lookups: int
+    hits: int
+    showcase: Showcase | None
+
+
+class Player:
+    """Plays with the newest weights. `weights` is the handle of a `WeightServer`, or None for untrained play."""
+
+    def __init__(self, job: PlayerJob, weights: Any) -> None:
+        self._job = job
+        self._weights = weights
+        self._version = -1
+        self._block = job.first_block
+        self._game: Game = load(registry.unpack(job.env))
+        self._evaluate = Evaluator(
+            NetConfig.from_json(job.net), dtype=job.dtype, device=job.device, threads=job.threads
+        )
+        self._generator = Generator(
+            self._game,
+            self._evaluate,
+            job.search,
+            job.play,
+            replace(job.provenance, host=os.uname().nodename),
+            job.slot,
+            job.epoch,
+            job.first_number,
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(job.seed))),
+        )
+
+    def pid(self) -> int:
+        """The process, for who wants to watch or to kill it."""
+        return os.getpid()
+
+    @ray.method(num_returns=2)
+    def play(self, decisions: int, seconds: float | None) -> tuple[Report, pa.RecordBatch]:
+        """Plays until `decisions` moves were searched or `seconds` have passed; writes the games that ended.
+
+        seconds: None for no limit, so that what is played depends on nothing but seeds and weights.
+        """
+        began = time.perf_counter()
+        self._pull()
+        made = 0
+
+        def until(_: int, count: int) -> bool:
+            nonlocal made
+            made = count
+            return count >= decisions or (seconds is not None and time.perf_counter() - began >= seconds)
+
+        episodes = self._generator.play(until)
+        return self._hand_over(episodes, began, made)
+
+    @ray.method(num_returns=2)
+    def finish(self) -> tuple[Report, pa.RecordBatch]:
+        """Seals the games under way as aborted, and writes them."""
+        return self._hand_over(self._generator.abort(), time.perf_counter(), 0)
+
+    def _pull(self) -> None:
+        if self._weights is None:
+            return
+        newer: Published | None = ray.get(self._weights.newer_than.remote(self._version))
+        if newer is not None:
+            self._evaluate.load(ray.get(newer.ref[0]))
+            self._version = newer.version
+            self._generator.set_policy(Policy(self._job.policy_id, newer.version, newer.digest))
+
+    def _hand_over(self, episodes: list[Episode], began: float, made: int) -> tuple[Report, pa.RecordBatch]:
+        batch = to_batch(episodes) if episodes else pa.RecordBatch.from_pylist([], EPISODES)
+        block = None
+        if episodes:
+            block = write_block(self._job.corpus, batch, self._job.slot, self._job.epoch, self._block)
+            self._block += 1
+        stats = self._generator.search.stats
+        report = Report(
+            slot=self._job.slot,
+            block=block,
+            episodes=len(episodes),
+            decisions=made,
+            archived_decisions=sum(step.source == "search" for e in episodes if e.game for step in e.game.steps),
+            version=self._version,
+            in_flight=self._generator.in_flight,
+            seconds=time.perf_counter() - began,
+            net_s=stats.net_s,
+            simulations=stats.simulations,
+            evaluations=stats.evaluations,
+            batches=stats.batches,
+            lookups=stats.lookups,
+            hits=stats.hits,
+            showcase=showcase(self._game, episodes[-1]) if episodes else None,
+        )
+        return report, batch
+
+
+
+
+def showcase(game: Game, episode: Episode, most: int = 6) -> Showcase | None:
+    """The last searched position of a game, drawn, with what the search preferred there."""
+    assert episode.game is not None
+    steps = episode.game.steps
+    last = max((i for i, step in enumerate(steps) if len(step.actions)), default=None)
+    if last is None:
+        return None
+    state = game.after([step.action for step in steps[:last]])
+    step = steps[last]
+    order = sorted(range(len(step.actions)), key=lambda i: (-int(step.visits[i]), -float(step.prior[i])))[:most]
+    candidates = tuple(
+        (
+            game.action_text(state, int(step.actions[i])),
+            int(step.visits[i]),
+            float(step.prior[i]),
+            float(step.q[i]) if step.visits[i] else None,
+            int(step.actions[i]) == step.action,
+        )
+        for i in order
+    )
+    mover = f"seat {step.seat}"
+    state.apply_action(step.action)
+    return Showcase(
+        board=game.draw(state),
+        caption=f"last move by {mover}: {candidates[0][0] if candidates[0][4] else _chosen(candidates)}",
+        result=_result(episode),
+        plies=len(steps),
+        candidates=candidates,
+        episode_id=episode.episode_id,
+    )
+
+
+def _chosen(candidates: tuple[tuple[str, int, float, float | None, bool], ...]) -> str:
+    return next((text for text, _, _, _, chosen in candidates if chosen), "another move")
+
+
+def _result(episode: Episode) -> str:
+    assert episode.game is not None
+    if episode.game.resigned_seat is not None:
+        return f"seat {episode.game.resigned_seat} resigns"
+    if episode.returns is None:
+        return "cut off" if episode.game.ended_by == "ply_limit" else "not finished"
+    best = max(episode.returns)
+    if min(episode.returns) == best:
+        return "draw"
+    return f"seat {episode.returns.index(best)} wins"

@@ -1,0 +1,162 @@
+"""Use what was trained: a net and a search that choose moves, without ray.
+
+    from selfplay.agent import Agent
+    agent = Agent.load("runs/connect_four")
+    agent.act(state, simulations=64)     # -> int
+    agent.evaluate(state)                # -> (policy [A], value)
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyspiel
+
+from selfplay import registry, storage
+from selfplay.errors import UserError
+from selfplay.game import Game, load
+from selfplay.nets import weights
+from selfplay.nets.config import NetConfig
+from selfplay.nets.inference import Evaluator
+from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
+
+Array = np.ndarray[Any, Any]
+
+#: Rises when the description of a run's net changes so that older code would misread it.
+SCHEMA = 1
+#: Names below a run's URI.
+AGENT_FILE = "agent.json"
+WEIGHTS_FOLDER = "weights"
+
+_AT_ONCE = 256
+
+
+def weights_uri(run_uri: str, version: int) -> str:
+    """Where a run keeps the weights of one version."""
+    return storage.join(run_uri, WEIGHTS_FOLDER, f"{version:06d}.safetensors")
+
+
+def describe(game: Game, net: NetConfig, search: SearchConfig, policy_id: str) -> str:
+    """The JSON of `agent.json`: what `Agent.load` needs besides weights."""
+    portable = registry.pack(game.spec)
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "policy_id": policy_id,
+            "env": {"reference": portable.reference, "source": portable.text, "id": game.spec.id},
+            "net": json.loads(net.to_json()),
+            "search": {name: getattr(search, name) for name in SearchConfig.__dataclass_fields__},
+        },
+        indent=2,
+    )
+
+
+class Agent:
+    """A net, its game and a search. Not for use by several threads at once.
+
+    spec, game: what it plays. version: of the net. policy_id: the run's series of nets.
+    """
+
+    def __init__(self, game: Game, evaluate: Evaluate, search: SearchConfig, version: int, policy_id: str) -> None:
+        self.game = game
+        self.spec = game.spec
+        self.version = version
+        self.policy_id = policy_id
+        self._evaluate = evaluate
+        self._config = search
+        self._searches: dict[int, BatchedSearch] = {}
+
+    @classmethod
+    def load(cls, run_uri: str, version: int | None = None, threads: int = 1, trust: bool = False) -> Agent:
+        """The newest agent of a run, or the one of `version`.
+
+        A game that came as a file of its own is looked up by its path again; its source as kept in the run is run
+        only if you `trust` it. Raises `UserError` where there is no run, no such version, or a newer schema.
+        """
+        run_uri = storage.normalise(run_uri)
+        try:
+            about = json.loads(storage.read(storage.join(run_uri, AGENT_FILE)))
+        except FileNotFoundError:
+            raise UserError(f"{run_uri} holds no run; give the folder that `selfplay run` wrote to (--out)") from None
+        if about["schema"] > SCHEMA:
+            raise UserError(f"{run_uri} was written by a newer version (schema {about['schema']}); upgrade the package")
+        game = load(_spec(about["env"], trust))
+        net = NetConfig.from_json(json.dumps(about["net"]))
+        found = versions(run_uri)
+        if not found:
+            raise UserError(f"{run_uri} has no weights yet; let it run until the first net is published")
+        if version is not None and version not in found:
+            raise UserError(f"{run_uri} keeps no version {version}; it has {', '.join(map(str, found))}")
+        chosen = found[-1] if version is None else version
+        tensors, _ = weights.load(weights_uri(run_uri, chosen))
+        evaluator = Evaluator(net, device="cpu", threads=threads)
+        evaluator.load(tensors)
+        return cls(game, evaluator, SearchConfig(**about["search"]), chosen, about["policy_id"])
+
+    def act(self, state: pyspiel.State, simulations: int = 64) -> int:
+        """The move that the search prefers, without noise; `simulations=0`: the likeliest legal move of the net."""
+        return self.search(state, simulations).action
+
+    def act_many(self, states: list[pyspiel.State], simulations: int = 64) -> list[int]:
+        """`act` for many states, searched side by side."""
+        return [result.action for result in self.search_many(states, simulations)]
+
+    def search(self, state: pyspiel.State, simulations: int = 64) -> SearchResult:
+        """What a search from `state` finds."""
+        return self.search_many([state], simulations)[0]
+
+    def search_many(self, states: list[pyspiel.State], simulations: int = 64) -> list[SearchResult]:
+        """`search` for many states, side by side."""
+        if simulations < 0:
+            raise ValueError(f"simulations must be 0 or more, got {simulations}")
+        results: list[SearchResult] = []
+        for first in range(0, len(states), _AT_ONCE):
+            results += self._together(states[first : first + _AT_ONCE], simulations)
+        return results
+
+    def _together(self, states: list[pyspiel.State], simulations: int) -> list[SearchResult]:
+        slots = 1
+        while slots < len(states):
+            slots *= 2
+        search = self._searches.get(slots)
+        if search is None or search.max_simulations < simulations:
+            search = BatchedSearch(self.game, self._evaluate, self._config, slots, max(simulations, 64))
+            self._searches[slots] = search
+        for slot, state in enumerate(states):
+            search.start(slot, state.clone(), simulations)
+        left = len(states)
+        while left:
+            left -= len(search.tick())
+        return [search.result(slot) for slot in range(len(states))]
+
+    def evaluate(self, state: pyspiel.State) -> tuple[Array, float]:
+        """The net alone: policy `[A]` float32 (zero on illegal actions, sums to one), and the expected return.
+
+        The value is in the game's utility units, from the point of view of the seat to act.
+        """
+        result = self.search(state, 0)
+        policy = np.zeros(self.game.num_actions, np.float32)
+        policy[result.actions] = result.prior
+        return policy, result.raw_value * self.game.value_scale
+
+
+def versions(run_uri: str) -> list[int]:
+    """The versions whose weights the run keeps, ascending."""
+    names = storage.names(storage.join(run_uri, WEIGHTS_FOLDER))
+    return sorted(int(name.split(".")[0]) for name in names if name.endswith(".safetensors"))
+
+
+def _spec(env: dict[str, Any], trust: bool) -> Any:
+    if env["source"] is None:
+        return registry.find(env["reference"])
+    if trust:
+        return registry.unpack(registry.Portable(env["reference"], env["source"]))
+    for spec in registry.all_specs():
+        if spec.id == env["id"] and registry.source_of(spec).text == env["source"]:
+            return spec
+    raise UserError(
+        f"{env['id']} came as the file {env['reference']}; load that file first (selfplay.registry.find), "
+        "or pass trust=True to run the copy kept in the run"
+    )

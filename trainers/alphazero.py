@@ -1,0 +1,393 @@
+"""AlphaZero's loop: play, archive, learn, publish, measure. Read it from top to bottom.
+
+Silver et al. 2018 (arXiv:1712.01815) with the search of Danihelka et al. 2022. What differs from the papers: playing
+and learning go on at the same time, in processes of their own; a learner sees only what the archive has acknowledged;
+and training is paced by the number of archived positions, so that the loop is the same on two cores and on a cluster.
+
+    players ──(report, episodes)──> driver ──block──> archivist ──receipt──> driver ──(receipt, episodes)──> student
+       ^                                                                                                       │
+       └──────────── weights n+1 ──── weight server <──────────────────── publish ─────────────────────────────┘
+
+The driver owns every actor; its death ends them, and the next driver goes on from checkpoint and archive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from selfplay.actors.examiner import Marks
+from selfplay.actors.player import Report
+from selfplay.contract import GameSpec
+from selfplay.errors import UserError
+from selfplay.store import Receipt, acquire
+from trainers import cluster
+from trainers.config import RunConfig
+from trainers.crew import Crew
+from trainers.run_folder import RunFolder
+from trainers.scoreboard import Scoreboard
+from trainers.status import Status, Summary
+from trainers.watch import Watch
+
+if TYPE_CHECKING:
+    from trainers.student import Progress
+
+#: Longest call of a player; it looks for new weights between calls.
+_PLAY_S = 4.0
+#: A slot whose players die this often in a row without one good call is given up.
+_MOST_DEATHS = 3
+_FINAL_EXAMS_S = 20.0
+
+
+def run(
+    config: RunConfig,
+    spec: GameSpec,
+    out: str,
+    address: str | None,
+    on_status: Callable[[Status], None],
+    stop: threading.Event,
+) -> Summary:
+    """Runs until the time is over or `stop` is set; everything played is archived by then.
+
+    out: URI of the run's folder; one that exists is continued. Raises `UserError` for what only a person can mend.
+    """
+    folder = RunFolder(out, config)
+    with acquire(folder.uri, f"selfplay run {config.name}") as lease, cluster.ray_session(address):
+        crew = Crew(config, spec, folder, lease.epoch, cluster.size(config, bool(address)))
+        watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
+        try:
+            return _Loop(config, folder, crew, watch, stop).run()
+        except RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, UserError) else error) from None
+        finally:
+            watch.close()
+            crew.dismiss()
+
+
+class _Loop:
+    def __init__(self, config: RunConfig, folder: RunFolder, crew: Crew, watch: Watch, stop: threading.Event) -> None:
+        self.config, self.folder, self.crew, self.watch, self.stop = config, folder, crew, watch, stop
+        self.state = folder.state
+        self.board = Scoreboard(config.evaluation, self.state, crew.game.spec.exact is not None, crew.sizing.cores)
+        self.players: dict[str, Any] = {}
+        self.playing: dict[Any, tuple[str, Any]] = {}  # report ref -> (slot, episodes ref)
+        self.in_flight: dict[str, tuple[int, int]] = {}
+        self.deaths: dict[str, int] = {}
+        self.committing: tuple[Any, list[Any]] | None = None  # (receipts ref, episodes refs)
+        self.written: deque[tuple[Report, Any]] = deque()
+        self.lessons: list[tuple[Receipt, Any]] = []
+        self.lesson_rows = 0
+        self.last_report: Report | None = None
+        self.studying: Any = None
+        self.progress: Progress | None = None
+        self.published_samples = 0
+        self.student: Any = None
+        self.examiner: Any = None
+        self.exam: tuple[Any, float] | None = None
+        self.checkpointed = time.monotonic()
+
+    # -- the whole run ------------------------------------------------------------------------------------------
+
+    def run(self) -> Summary:
+        self.begin()
+        while not self.stop.is_set() and not self.over():
+            if self.config.run.deterministic:
+                self.turn()
+            else:
+                self.step()
+            self.watch.show(self.progress, self.board)
+        interrupted = not self.over()
+        self.drain()
+        if not interrupted:
+            self.final_exams()
+        return self.watch.summary(self.progress, self.board, interrupted)
+
+    def begin(self) -> None:
+        """Starts the actors; the first games begin before the learner has loaded."""
+        self.watch.activity("starting the players")
+        self.crew.open_archive()
+        self.watch.count_archived()
+        if not self.crew.kept_versions():
+            self.crew.publish_first()
+        else:
+            self.crew.publish_kept()
+        for number in range(self.crew.sizing.players):
+            self.hire(f"p{number:04d}")
+        if not self.config.run.deterministic:
+            for slot in self.players:
+                self.launch(slot)
+        self.watch.activity("starting the learner")
+        self.student = self.crew.student()
+        self.studying = self.student.resume.remote(self.checkpoint_uri())
+        if self.config.evaluation.opponents or self.config.evaluation.exact_positions:
+            self.examiner = self.crew.examiner()
+        if self.config.run.deterministic:
+            self.studied()
+        self.watch.activity("waiting for the first game")
+
+    def over(self) -> bool:
+        return self.watch.share_done() >= 1.0
+
+    def step(self) -> None:
+        """One look at everything that may have finished."""
+        waiting = [*self.playing]
+        waiting += [ref for ref in (self.studying, self.committing and self.committing[0]) if ref is not None]
+        waiting += [self.exam[0]] if self.exam else []
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0.1) if waiting else ([], [])
+        for ref in ready:
+            if ref in self.playing:
+                self.played(ref)
+        if self.committing and self.committing[0] in ready:
+            self.committed()
+        if self.studying in ready:
+            self.studied()
+        if self.exam and self.exam[0] in ready:
+            self.examined()
+        self.commit()
+        self.study()
+        self.launch_idle()
+        self.begin_exam()
+
+    def turn(self) -> None:
+        """The deterministic loop: all play, all is archived, all that is owed is learned; each in a fixed order."""
+        for slot in self.players:
+            self.launch(slot)
+        for ref in list(self.playing):
+            self.played(ref)
+        self.settle_archive()
+        while self.lessons or self.owes():
+            self.study()
+            if self.studying is None:
+                break
+            self.studied()
+        self.begin_exam()
+        if self.exam and ray.wait([self.exam[0]], timeout=0)[0]:
+            self.examined()
+
+    # -- playing ------------------------------------------------------------------------------------------------
+
+    def hire(self, slot: str) -> None:
+        self.players[slot] = self.crew.player(slot)
+        self.in_flight[slot] = (0, 0)
+
+    def launch(self, slot: str) -> None:
+        decisions = self.config.selfplay.refresh_moves * self.config.selfplay.games
+        seconds = None if self.config.run.deterministic else _PLAY_S
+        report, episodes = self.players[slot].play.remote(decisions, seconds)
+        self.playing[report] = (slot, episodes)
+
+    def launch_idle(self) -> None:
+        """Back-pressure: nobody plays on while the learner owes too much or the archive lags."""
+        busy = {slot for slot, _ in self.playing.values()}
+        limit = self.config.learner.samples_per_position * self.config.learner.window_initial
+        limit = max(limit, 3.0 * self.config.learner.publish_every_samples)
+        if len(self.written) > 4 * len(self.players) or self.owed() > limit:
+            return
+        for slot in self.players:
+            if slot not in busy:
+                self.launch(slot)
+
+    def played(self, ref: Any) -> None:
+        slot, episodes = self.playing.pop(ref)
+        try:
+            report: Report = ray.get(ref)
+        except RayActorError as error:
+            self.bury(slot, error)
+            return
+        self.deaths[slot] = 0
+        self.in_flight[slot] = report.in_flight
+        self.last_report = report
+        self.watch.playing(report)
+        self.watch.played(report)
+        if report.block is not None:
+            self.written.append((report, episodes))
+
+    def bury(self, slot: str, error: RayActorError) -> None:
+        """A player died: its games are lost and counted, and another takes its place under a new epoch."""
+        games, plies = self.in_flight[slot]
+        self.state.lost_games += games
+        self.state.lost_plies += plies
+        self.deaths[slot] = self.deaths.get(slot, 0) + 1
+        if self.deaths[slot] >= _MOST_DEATHS:
+            raise UserError(f"player {slot} died {_MOST_DEATHS} times in a row; see the log for its last words")
+        self.watch.message(f"player {slot} died with {games} games in flight; another goes on")
+        self.settle_archive()  # what it wrote belongs to its epoch: commit before the next epoch is registered
+        self.hire(slot)
+
+    # -- archiving ----------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        if self.committing is None and self.written:
+            taken = list(self.written)
+            self.written.clear()
+            receipts = self.crew.archivist.commit.remote([report.block for report, _ in taken])
+            self.committing = (receipts, [(report, episodes) for report, episodes in taken])
+
+    def committed(self) -> None:
+        assert self.committing is not None
+        (receipts_ref, taken), self.committing = self.committing, None
+        for receipt, (report, episodes) in zip(ray.get(receipts_ref), taken, strict=True):
+            self.watch.archived(report)
+            self.lessons.append((receipt, [episodes]))
+            self.lesson_rows += report.archived_decisions
+
+    def settle_archive(self) -> None:
+        """Waits until everything written is committed."""
+        while self.committing or self.written:
+            self.commit()
+            self.committed()
+
+    # -- learning -----------------------------------------------------------------------------------------------
+
+    def owed(self) -> float:
+        """Samples that the archived positions still owe, those on their way to the learner included."""
+        rate = self.config.learner.samples_per_position
+        return (self.progress.debt if self.progress else 0.0) + rate * self.lesson_rows
+
+    def owes(self) -> bool:
+        progress = self.progress
+        if progress is None or progress.positions < self.config.learner.window_initial:
+            return False
+        return progress.debt >= self.config.learner.batch
+
+    def study(self) -> None:
+        """Gives the idle learner its next task: take archived games in, publish, save, or train."""
+        if self.studying is not None or self.progress is None:
+            return
+        c = self.config.learner
+        if self.progress.samples - self.published_samples >= c.publish_every_samples:
+            self.publish()
+        if time.monotonic() - self.checkpointed >= self.config.run.checkpoint_every_s:
+            self.checkpoint()
+        if self.lessons:
+            self.studying = self.student.take.remote(self.lessons)
+            self.lessons, self.lesson_rows = [], 0
+        elif self.owes():
+            chunk = max(c.batch, min(c.publish_every_samples // 4, 16 * c.batch))
+            self.studying = self.student.train.remote(chunk, self.learning_rate())
+
+    def studied(self) -> None:
+        ref, self.studying = self.studying, None
+        try:
+            before, self.progress = self.progress, ray.get(ref)
+        except RayActorError:
+            self.watch.message("the learner died; another goes on from the last checkpoint")
+            self.student = self.crew.student()
+            self.studying = self.student.resume.remote(self.checkpoint_uri())
+            return
+        if before is None:
+            self.published_samples = self.progress.samples
+
+    def learning_rate(self) -> float:
+        """Constant, then falling linearly to `lr_final` at the end of the run."""
+        c = self.config.learner
+        late = (self.watch.share_done() - c.lr_decay_from) / max(1e-9, 1.0 - c.lr_decay_from)
+        return c.lr + (c.lr_final - c.lr) * min(1.0, max(0.0, late))
+
+    def publish(self) -> None:
+        """Weights n + 1: written, entered in the policies table, then handed out."""
+        assert self.progress is not None
+        version = self.state.version + 1
+        digest_ref, tensors = self.student.publish.remote(version)
+        try:
+            digest = ray.get(digest_ref)
+        except RayActorError:
+            return
+        self.crew.enter_policy(version, digest, self.state.digest, self.progress)
+        self.crew.publish(version, digest, tensors)
+        self.state.version, self.state.digest = version, digest
+        self.published_samples = self.progress.samples
+        self.watch.published(self.progress, version, self.last_report)
+
+    def checkpoint(self) -> None:
+        assert self.progress is not None
+        name = f"{self.crew.epoch:06d}-{self.progress.step:09d}.safetensors"
+        self.checkpointed = time.monotonic()
+        try:
+            ray.get(self.student.checkpoint.remote(name))
+        except RayActorError:
+            return
+        self.state.checkpoint = name
+        self.watch.note_clock()
+        self.folder.save()
+        self.crew.forget_old()
+
+    def checkpoint_uri(self) -> str | None:
+        return self.folder.checkpoint_uri(self.state.checkpoint) if self.state.checkpoint else None
+
+    # -- measuring ----------------------------------------------------------------------------------------------
+
+    def begin_exam(self) -> None:
+        if self.exam is None and self.examiner is not None and self.watch.began:
+            exam = self.board.next(self.state.version, self.crew.kept_versions())
+            if exam is not None:
+                self.board.begun()
+                self.exam = (self.examiner.examine.remote(exam), time.monotonic())
+
+    def examined(self) -> None:
+        assert self.exam is not None
+        (ref, began), self.exam = self.exam, None
+        try:
+            marks: Marks = ray.get(ref)
+        except RayActorError:
+            self.examiner = self.crew.examiner()
+            self.board.failed()
+            return
+        except UserError:  # the version's weights were deleted meanwhile
+            self.board.failed()
+            return
+        self.board.record(marks, self.watch.elapsed(), time.monotonic() - began)
+        self.watch.examined(marks, self.board)
+
+    def final_exams(self) -> None:
+        """Measures the last net at full length, for as long as a person will wait."""
+        if self.examiner is None:
+            return
+        until = time.monotonic() + _FINAL_EXAMS_S
+        self.watch.activity("measuring the last net")
+        exams = self.board.final(self.state.version)
+        while (self.exam or exams) and time.monotonic() < until and not self.stop.is_set():
+            if self.exam is None:
+                self.exam = (self.examiner.examine.remote(exams.pop(0)), time.monotonic())
+            if ray.wait([self.exam[0]], timeout=0.2)[0]:
+                self.examined()
+            self.watch.show(self.progress, self.board)
+        self.folder.save()
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Seals what is being played, archives and learns of it, publishes the last net, saves everything."""
+        self.watch.draining()
+        for ref in list(self.playing):
+            self.watch.show(self.progress, self.board)
+            self.played(ref)
+        ends = {}
+        for slot, player in self.players.items():
+            report, episodes = player.finish.remote()
+            ends[report] = (slot, episodes)
+        self.playing = ends
+        for ref in list(ends):
+            self.played(ref)
+        self.settle_archive()
+        if self.studying is not None:
+            self.studied()
+        if self.studying is not None:  # a new learner is still being restored
+            self.studied()
+        if self.progress is None:
+            self.folder.save()
+            return
+        if self.lessons:
+            self.progress = ray.get(self.student.take.remote(self.lessons))
+            self.lessons, self.lesson_rows = [], 0
+        if self.progress.samples > self.published_samples:
+            self.publish()
+        self.checkpoint()
+

@@ -1,0 +1,77 @@
+"""Starting Ray or joining it, and sizing a run to the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from selfplay.errors import UserError
+from trainers.config import RunConfig
+
+_OBJECT_STORE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What a run uses. players: self-play processes. gpus: of the machines, 0 for CPU only."""
+
+    players: int
+    cores: int
+    gpus: int
+    joined: bool
+
+    def sentence(self, config: RunConfig) -> str:
+        where = "a Ray cluster" if self.joined else "this machine"
+        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "no GPU"
+        games = config.selfplay.games
+        return (
+            f"{where}: {self.cores} cores, {device}; {self.players} self-play "
+            f"process{'es' * (self.players != 1)} of {games} games, "
+            f"{max(1, config.learner.learners)} learner{'s' * (config.learner.learners > 1)}"
+        )
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet; nothing is left behind."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                namespace="selfplay",
+            )
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"Ray at {address or 'this machine'} cannot be used: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def size(config: RunConfig, joined: bool) -> Sizing:
+    """How many players: as configured, or one a core. Raises `UserError` where a GPU was demanded and there is none."""
+    resources = ray.cluster_resources()
+    cores = max(1, int(resources.get("CPU", 1)))
+    gpus = int(resources.get("GPU", 0))
+    for name, device in (("selfplay.device", config.selfplay.device), ("learner.device", config.learner.device)):
+        if device == "cuda" and not gpus:
+            raise UserError(f"{name} = cuda, but Ray sees no GPU here; say {name}=auto or run where there is one")
+    wanted = config.selfplay.actors
+    players = cores if wanted == "auto" else wanted
+    return Sizing(1 if config.run.deterministic and wanted == "auto" else players, cores, gpus, joined)

@@ -1,0 +1,162 @@
+"""Which exam comes next, and what all of them together say: strength, mistakes, ratings."""
+
+from __future__ import annotations
+
+import time
+
+from selfplay.actors.examiner import Exam, Marks
+from selfplay.arena.match import wilson
+from selfplay.arena.rating import Pairing, ratings
+from trainers.config import EvaluationConfig
+from trainers.run_folder import State
+from trainers.status import ExactRow, RatingPoint, StrengthRow
+
+#: Games and positions of the first look at a net, so that a figure is there within seconds.
+QUICK_GAMES = 20
+
+
+class Scoreboard:
+    """Plans exams so that they keep to their share of the processor, and puts their results into the run's state."""
+
+    def __init__(self, config: EvaluationConfig, state: State, has_exact: bool, cores: int) -> None:
+        self._config = config
+        self._state = state
+        self._budget = config.cpu_share * cores
+        exact = ["exact"] if has_exact and config.exact_positions else []
+        self._subjects = [*config.opponents, *exact]
+        self._turn = 0
+        self._free_at = 0.0
+        self._rated: tuple[int, tuple[RatingPoint, ...]] = (-1, ())
+
+    def next(self, version: int, versions: list[int]) -> Exam | None:
+        """The exam to begin now, or None: one subject after the other, each on the newest version.
+
+        versions: whose weights are kept; an earlier one is the opponent when it is the turn of "checkpoints".
+        """
+        if not self._subjects or time.monotonic() < self._free_at:
+            return None
+        first_look = self._turn < len(self._subjects)
+        for _ in self._subjects:
+            subject = self._subjects[self._turn % len(self._subjects)]
+            self._turn += 1
+            if subject == "checkpoints":
+                earlier = [v for v in versions if 0 < v < version]
+                if not earlier:
+                    continue
+                subject = f"version {earlier[len(earlier) // 2]}"
+            if self._hopeless(subject) or self._examined(version, subject):
+                continue
+            games = min(self._config.games, QUICK_GAMES) if first_look else self._config.games
+            positions = min(self._config.exact_positions, 100) if first_look else self._config.exact_positions
+            return Exam(version, subject, games, positions, self._config.simulations)
+        return None
+
+    def final(self, version: int) -> list[Exam]:
+        """What the last net is measured by, at full length."""
+        c = self._config
+        fixed = [s for s in self._subjects if s != "checkpoints"]
+        return [
+            Exam(version, subject, c.games, c.exact_positions, c.simulations)
+            for subject in fixed
+            if not self._examined(version, subject, c.games)
+        ]
+
+    def begun(self) -> None:
+        """An exam was handed out: no other until its marks are in."""
+        self._free_at = float("inf")
+
+    def failed(self) -> None:
+        """The exam came to nothing."""
+        self._free_at = time.monotonic() + 5.0
+
+    def record(self, marks: Marks, elapsed_s: float, seconds: float) -> None:
+        """Takes marks in. seconds: how long the exam took by the clock."""
+        rest = marks.cpu_s / self._budget - seconds
+        self._free_at = time.monotonic() + max(0.0, rest)
+        exam = marks.exam
+        if exam.opponent == "exact":
+            self._state.exact += [
+                {"version": exam.version, "label": label, "mistakes": share, "positions": count}
+                for label, share, count in marks.mistakes
+            ]
+            return
+        self._state.matches.append(
+            {
+                "version": exam.version,
+                "opponent": exam.opponent,
+                "wins": marks.wins,
+                "draws": marks.draws,
+                "losses": marks.losses,
+                "cut": marks.cut,
+                "elapsed_s": elapsed_s,
+                "simulations": exam.simulations,
+            }
+        )
+
+    def _hopeless(self, subject: str) -> bool:
+        """Random play teaches nothing more about a net that always beats it; a strong bot nothing about a weak net."""
+        rows = [m for m in self._state.matches if m["opponent"] == subject]
+        return subject == "random" and len(rows) >= 2 and all(m["losses"] + m["draws"] == 0 for m in rows[-2:])
+
+    def _examined(self, version: int, subject: str, games: int = 1) -> bool:
+        if subject == "exact":
+            return any(row["version"] == version for row in self._state.exact)
+        return any(
+            m["version"] == version and m["opponent"] == subject and m["wins"] + m["draws"] + m["losses"] >= games
+            for m in self._state.matches
+        )
+
+    def strength(self, first: bool = False) -> tuple[StrengthRow, ...]:
+        """The newest match against each fixed opponent and the newest against an earlier version; or the first ones."""
+        rows: dict[str, StrengthRow] = {}
+        for m in reversed(self._state.matches) if first else self._state.matches:
+            key = "version" if m["opponent"].startswith("version") else m["opponent"]
+            games = m["wins"] + m["draws"] + m["losses"] + m["cut"]
+            points = m["wins"] + 0.5 * (m["draws"] + m["cut"])
+            low, high = wilson(points, games)
+            rows[key] = StrengthRow(
+                m["opponent"],
+                m["version"],
+                m["wins"],
+                m["draws"] + m["cut"],
+                m["losses"],
+                points / max(games, 1),
+                low,
+                high,
+                m["elapsed_s"],
+            )
+        order = [s for s in self._subjects if s in rows] + [k for k in rows if k == "version"]
+        return tuple(rows[key] for key in order)
+
+    def exact(self, first: bool = False) -> tuple[ExactRow, ...]:
+        """The newest figures against exact play, or the first."""
+        if not self._state.exact:
+            return ()
+        version = self._state.exact[0 if first else -1]["version"]
+        rows = [row for row in self._state.exact if row["version"] == version]
+        return tuple(ExactRow(row["label"], version, row["mistakes"], row["positions"]) for row in rows)
+
+    def ratings(self) -> tuple[RatingPoint, ...]:
+        """Elo of every version that was measured, on the scale of random play = 0; computed when matches came in."""
+        count, points = self._rated
+        if count == len(self._state.matches):
+            return points
+        pairings = [
+            Pairing(
+                f"version {m['version']}", m["opponent"], m["wins"], m["draws"] + m["cut"], m["losses"]
+            )
+            for m in self._state.matches
+        ]
+        rated = ratings(pairings, resamples=50)
+        points = tuple(
+            sorted(
+                (
+                    RatingPoint(int(r.player.removeprefix("version ")), r.elo, r.low, r.high)
+                    for r in rated
+                    if r.player.startswith("version ")
+                ),
+                key=lambda point: point.version,
+            )
+        )
+        self._rated = (len(self._state.matches), points)
+        return points

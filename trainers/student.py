@@ -1,0 +1,130 @@
+"""The learner as a Ray actor: takes archived games, trains at the pace that their number allows, hands out weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from selfplay import agent, registry, storage
+from selfplay.game import load
+from selfplay.nets import weights
+from selfplay.nets.config import NetConfig
+from selfplay.store import Receipt
+from selfplay.store import open as open_corpus
+from trainers.archive import TargetSettings, rows_from
+from trainers.learner import AlphaZeroLearner, LearnerSettings
+
+#: Episodes turned into rows at once when the window is refilled.
+_REFILL_EPISODES = 512
+
+
+@dataclass(frozen=True)
+class StudentJob:
+    """Everything the learner is told once.
+
+    samples_per_position: training samples owed for each archived position. first_rows: positions before training.
+    """
+
+    env: registry.Portable
+    net: str
+    learner: LearnerSettings
+    targets: TargetSettings
+    samples_per_position: float
+    first_rows: int
+    run_uri: str
+    corpus: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the learner stands.
+
+    positions: rows ever taken in. samples, step: trained since the run began. debt: samples still owed.
+    losses: means over the newest call that trained, empty before.
+    """
+
+    positions: int
+    samples: int
+    step: int
+    debt: float
+    window_rows: int
+    window_capacity: int
+    losses: dict[str, float]
+
+
+class Student:
+    """Owns the net, the optimiser and the replay window of a run."""
+
+    def __init__(self, job: StudentJob) -> None:
+        self._job = job
+        self._game = load(registry.unpack(job.env))
+        symmetries = self._game.spec.symmetries if not self._game.encoder.seat_plane else ()
+        self._learner = AlphaZeroLearner(NetConfig.from_json(job.net), job.learner, symmetries)
+        self._paid = 0.0
+        self._losses: dict[str, float] = {}
+
+    def resume(self, checkpoint: str | None) -> Progress:
+        """Restores a checkpoint and refills the window with the run's newest archived games."""
+        if checkpoint is not None:
+            self._learner.restore(checkpoint)
+        newest = open_corpus(self._job.corpus).latest(self._job.run_id, self._learner.capacity)
+        for first in range(0, newest.num_rows, _REFILL_EPISODES):
+            self._add(newest.slice(first, _REFILL_EPISODES), new=checkpoint is None)
+        self._paid = self._learner.total * self._job.samples_per_position
+        return self.progress()
+
+    def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:
+        """Takes archived games in: pairs of an archive receipt and a list with the ObjectRef of the episodes."""
+        for receipt, ref in lessons:
+            batch: pa.RecordBatch = ray.get(ref[0])
+            if receipt.rows != batch.num_rows:
+                raise ValueError(f"the receipt is for {receipt.rows} episodes, the batch holds {batch.num_rows}")
+            self._add(batch, new=True)
+        return self.progress()
+
+    def _add(self, episodes: pa.RecordBatch | pa.Table, new: bool) -> None:
+        rows = rows_from(self._game, episodes, self._job.targets)
+        if len(rows):
+            self._learner.add(rows, new=new)
+
+    def train(self, samples: int, lr: float) -> Progress:
+        """Trains on at most `samples` of the samples owed, in whole steps; nothing before the window has begun."""
+        batch = self._job.learner.batch
+        steps = int(min(self._debt(), samples) // batch)
+        if steps > 0 and self._learner.total >= self._job.first_rows:
+            self._losses = self._learner.train(steps, lr)
+            self._paid += steps * batch
+        return self.progress()
+
+    def _debt(self) -> float:
+        return self._learner.total * self._job.samples_per_position - self._paid
+
+    def progress(self) -> Progress:
+        """The present state."""
+        learner = self._learner
+        return Progress(
+            positions=learner.total,
+            samples=learner.samples,
+            step=learner.step,
+            debt=self._debt(),
+            window_rows=learner.window_rows(),
+            window_capacity=learner.capacity,
+            losses=self._losses,
+        )
+
+    @ray.method(num_returns=2)
+    def publish(self, version: int) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
+        """Writes the weights under a version; returns their digest and them."""
+        tensors = self._learner.weights()
+        meta = {"version": version, "step": self._learner.step, "samples": self._learner.samples}
+        weights.save(agent.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
+        return weights.digest(tensors), tensors
+
+    def checkpoint(self, name: str) -> None:
+        """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""
+        self._learner.save(storage.join(self._job.run_uri, "checkpoints", name))

@@ -1,0 +1,222 @@
+"""Keeps the clock and the counts of a run, and tells them: to the screen, to TensorBoard and to wandb."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+
+from selfplay import storage, store
+from selfplay.actors.examiner import Marks
+from selfplay.actors.player import Report
+from selfplay.contract import GameSpec
+from trainers.config import RunConfig
+from trainers.metrics import ScalarWriter
+from trainers.run_folder import RunFolder
+from trainers.scoreboard import Scoreboard
+from trainers.status import Candidate, LastGame, LostGames, Status, Summary
+
+if TYPE_CHECKING:
+    from trainers.student import Progress
+
+_RATE_S = 15.0
+_SHOW_S = 0.25
+
+
+class Watch:
+    """What a person sees of a run, kept up to date by the loop."""
+
+    def __init__(
+        self, config: RunConfig, spec: GameSpec, folder: RunFolder, sizing: str, on_status: Callable[[Status], None]
+    ) -> None:
+        self._config, self._folder, self._tell = config, folder, on_status
+        state, planned = folder.state, config.run.minutes * 60.0
+        # A plan that was cut short is finished; after it (or with another length) a new one begins.
+        unfinished = state.total_s == planned and state.elapsed_s < 0.98 * planned
+        self._before = state.elapsed_s if unfinished else 0.0
+        self._total = planned
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._rates: deque[tuple[float, int]] = deque()
+        self._decisions = 0
+        self._shown = 0.0
+        self._archive_s = self._play_s = 0.0
+        self._losses: list[tuple[float, float]] = []
+        self.status = Status(
+            recipe=config.name,
+            env=spec.id,
+            out=folder.uri,
+            corpus=folder.corpus,
+            sizing=sizing,
+            total_s=self._total,
+            elapsed_s=self._before,
+            lost=LostGames(state.lost_games, state.lost_plies),
+        )
+        local = None if storage.is_remote(folder.uri) else Path(folder.uri)
+        self._scalars = ScalarWriter(
+            local or Path(tempfile.mkdtemp(prefix="selfplay-scalars-")),
+            folder.run_id,
+            config.model_dump(mode="json"),
+            tell=self.message,
+            wandb_id=state.wandb_id,
+        )
+        state.wandb_id = self._scalars.wandb_id
+
+    # -- the clock ----------------------------------------------------------------------------------------------
+
+    @property
+    def began(self) -> bool:
+        """Whether the first move was made; the clock runs since then."""
+        return self._began is not None
+
+    def elapsed(self) -> float:
+        """Seconds of the present plan, those before an interruption included."""
+        if self._began is None:
+            return self._before
+        return self._before + (self._ended or time.monotonic()) - self._began
+
+    def share_done(self) -> float:
+        """How much of the run is done, 0 to 1: of its positions where their number is set, else of its time."""
+        positions = self._config.run.positions
+        if positions is not None:
+            return min(1.0, self.status.positions / positions)
+        return min(1.0, self.elapsed() / self._total)
+
+    def note_clock(self) -> None:
+        """Puts the clock into the run's state, to be saved."""
+        state = self._folder.state
+        state.total_s, state.elapsed_s = self._total, self.elapsed()
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def activity(self, text: str) -> None:
+        self._set(activity=text)
+        self._tell(self.status)
+
+    def message(self, text: str) -> None:
+        self._set(messages=(*self.status.messages[-4:], text))
+
+    def count_archived(self) -> None:
+        """Counts what the run has archived before: the corpus is the truth."""
+        if self._folder.new:
+            return
+        episodes = positions = 0
+        where = pc.field("run_id") == self._folder.run_id
+        for batch in store.open(self._folder.corpus).episodes(where, ["game"]):
+            steps = pc.list_flatten(pc.struct_field(batch.column("game"), "steps"))
+            episodes += batch.num_rows
+            positions += pc.sum(pc.equal(pc.struct_field(steps, "source"), "search")).as_py() or 0
+        self._set(episodes=episodes, positions=positions)
+
+    def playing(self, report: Report) -> None:
+        """Moves were made: the clock runs since the first of them."""
+        if self._began is None:
+            self._began = time.monotonic() - report.seconds
+            self._set(phase="playing", activity="")
+
+    def played(self, report: Report) -> None:
+        now = time.monotonic()
+        self._decisions += report.decisions
+        self._rates.append((now, self._decisions))
+        while len(self._rates) > 2 and now - self._rates[0][0] > _RATE_S:
+            self._rates.popleft()
+        if report.showcase is not None:
+            s = report.showcase
+            candidates = tuple(Candidate(*row) for row in s.candidates)
+            self._set(last_game=LastGame(s.board, s.caption, s.result, s.plies, candidates, s.episode_id))
+        state = self._folder.state
+        self._set(lost=LostGames(state.lost_games, state.lost_plies))
+
+    def archived(self, report: Report) -> None:
+        status = self.status
+        self._set(
+            episodes=status.episodes + report.episodes, positions=status.positions + report.archived_decisions
+        )
+
+    def published(self, progress: Progress, version: int, report: Report | None) -> None:
+        self._set(version=version)
+        scalars = {f"learner/{name}": value for name, value in progress.losses.items()}
+        scalars |= {
+            "learner/window": progress.window_rows,
+            "learner/debt": progress.debt,
+            "selfplay/positions_per_s": self.status.positions_per_s,
+            "selfplay/episodes": self.status.episodes,
+            "policy/version": version,
+            "run/elapsed_s": self.elapsed(),
+        }
+        if report is not None:
+            scalars |= {
+                "search/cache_hit_rate": report.hits / max(1, report.lookups),
+                "search/batch": report.evaluations / max(1, report.batches),
+            }
+        self._scalars.write(self.status.positions, scalars)
+
+    def examined(self, marks: Marks, board: Scoreboard) -> None:
+        exam = marks.exam
+        scalars = {f"exact/{label}": share for label, share, _ in marks.mistakes}
+        if not marks.mistakes:
+            name = "version" if exam.opponent.startswith("version") else exam.opponent
+            scalars[f"strength/{name}"] = marks.score
+        ratings = board.ratings()
+        if ratings:
+            scalars["strength/elo"] = ratings[-1].elo
+        self._scalars.write(self.status.positions, scalars)
+
+    def draining(self) -> None:
+        self._ended = time.monotonic()
+        self._set(phase="draining", activity="finishing games under way")
+        self._tell(self.status)
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def show(self, progress: Progress | None, board: Scoreboard) -> None:
+        """Tells the present status, a few times a second."""
+        if time.monotonic() - self._shown < _SHOW_S:
+            return
+        self._shown = time.monotonic()
+        self._refresh(progress, board)
+        self._tell(self.status)
+
+    def _refresh(self, progress: Progress | None, board: Scoreboard) -> None:
+        rate = 0.0
+        if len(self._rates) > 1:
+            (t0, n0), (t1, n1) = self._rates[0], self._rates[-1]
+            rate = (n1 - n0) / max(t1 - t0, 1e-9)
+        self._set(
+            elapsed_s=self.elapsed(),
+            positions_per_s=rate,
+            strength=board.strength(),
+            first_strength=board.strength(first=True),
+            exact=board.exact(),
+            first_exact=board.exact(first=True),
+            ratings=board.ratings(),
+            version=self._folder.state.version,
+        )
+        if progress is not None:
+            self._set(
+                learner_steps=progress.step, window_rows=progress.window_rows, window_capacity=progress.window_capacity
+            )
+            if progress.losses:
+                newest = (progress.losses["policy_loss"], progress.losses["value_loss"])
+                if not self._losses or self._losses[-1] != newest:
+                    self._losses = [*self._losses[-200:], newest]
+                self._set(policy_loss=newest[0], value_loss=newest[1], loss_history=tuple(self._losses))
+
+    def summary(self, progress: Progress | None, board: Scoreboard, interrupted: bool) -> Summary:
+        """The last word, told once more as a status."""
+        self._refresh(progress, board)
+        self._set(phase="finished", activity="")
+        self._tell(self.status)
+        return Summary(self._folder.run_id, "interrupted" if interrupted else "time", self.status)
+
+    def close(self) -> None:
+        self._scalars.close()
+
+    def _set(self, **changes: object) -> None:
+        self.status = replace(self.status, **changes)  # type: ignore[arg-type]
