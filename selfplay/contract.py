@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import pyspiel
 
-ENV_ID = re.compile(r"^[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?-v(0|[1-9][0-9]*)$")
+ENV_ID = re.compile(r"^[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)?-v(0|[1-9][0-9]*)$")
 
 #: Exact game values: legal action -> value (utility units) from the point of view of the seat to act in that state.
 ExactValues = Mapping[int, float]
@@ -75,7 +75,6 @@ class GameSpec:
     exact: Callable[[], ExactSolver] | None = None
     register: Callable[[], None] | None = None
     licence: str = "CC0-1.0"
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not ENV_ID.match(self.id):

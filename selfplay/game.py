@@ -7,6 +7,7 @@ batched search can play the game at all. It imports neither torch nor ray nor nu
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 #: An id "openspiel/NAME-v0" stands for an OpenSpiel game that has no spec of its own.
 OPENSPIEL_PREFIX = "openspiel:"
-DERIVED_PLY_LIMIT = 512
+DERIVED_PLY_LIMIT = 1024
 
 
 class RawObservation:
@@ -162,7 +163,11 @@ class Game:
         kind = self.game.get_type()
         tensors = kind.provides_observation_tensor or kind.provides_information_state_tensor
         turns = kind.dynamics == pyspiel.GameType.Dynamics.SEQUENTIAL
-        self._encoder = _encoder(self.game, spec) if tensors and turns else None
+        self._encoder: Encoder | None = None
+        if tensors and turns:
+            # A few games announce a tensor that they then refuse to give.
+            with contextlib.suppress(pyspiel.SpielError):
+                self._encoder = _encoder(self.game, spec)
 
     @property
     def encoder(self) -> Encoder:
@@ -210,7 +215,7 @@ def _load_openspiel(game_string: str) -> pyspiel.Game:
         raise UserError(f"OpenSpiel has no game named {name!r}{hint}")
     try:
         return pyspiel.load_game(game_string)
-    except (pyspiel.SpielError, RuntimeError) as error:
+    except (pyspiel.SpielError, RuntimeError, IndexError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
         raise UserError(f"OpenSpiel cannot load {game_string!r}: {reason}") from None
 
