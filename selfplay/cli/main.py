@@ -29,6 +29,8 @@ replayed, and nets learn from the archive."""
 EXAMPLES = """Examples:  selfplay run connect_four  ·  selfplay run "openspiel:hex(board_size=5)" --minutes 5  ·
 selfplay play runs/connect_four"""
 
+ABORTED = 130
+
 #: Errors of the machine that a person can do something about: they end like bad input.
 MACHINE = {
     errno.ENOSPC: "the disk is full",
@@ -146,7 +148,8 @@ def call(arguments: Sequence[str]) -> int:
     try:
         result = application(verb)(list(arguments), prog_name="selfplay", standalone_mode=False)
         sys.stdout.flush()
-        return int(result) if isinstance(result, int) else 0
+        code = int(result) if isinstance(result, int) else 0  # typer turns Ctrl-C into 130
+        return _say("aborted", code) if code == ABORTED else code
     except UserError as error:
         return _say(str(error), 2)
     except typer.Exit as error:
@@ -154,7 +157,7 @@ def call(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _usage(error, verb)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("aborted", 130)
+        return _say("aborted", ABORTED)
     except BrokenPipeError:
         # Whoever read our output is gone (`selfplay … | head`); nothing may be written on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,132 @@
+"""Settings: every mistake is one sentence that names the key, the value and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfplay.errors import UserError
+from trainers.config import apply_overrides, from_json, from_mapping, from_toml, incompatible, keys
+from trainers.recipe import derive, load_recipe, shipped, slug
+
+SMALL = {"name": "x", "env": {"id": "connect_four"}}
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_recipes_hold(name: str) -> None:
+    config = load_recipe(name)
+    assert config.name == name and config.summary
+    assert from_json(config.to_json(), "copy") == config
+
+
+def test_all_seven_games_have_a_recipe() -> None:
+    assert set(shipped()) == {"tic_tac_toe", "connect_four", "othello", "breakthrough", "hex", "go", "chess"}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "parts"),
+    [
+        ("search", "simulations", "many", ["search.simulations", '"many"', "a whole number"]),
+        ("search", "simulations", 0, ["search.simulations = 0", "greater than or equal to 1"]),
+        ("search", "simulation", 3, ["no setting search.simulation", "nearest is search.simulations"]),
+        ("selfplay", "actors", "x", ['selfplay.actors = "x"', "a whole number or 'auto'"]),
+        ("learner", "lr", float("nan"), ["learner.lr", "finite"]),
+        ("learner", "lr", "fast", ["learner.lr", "a number"]),
+        ("learner", "window_max", 3, ["window_max must be at least window_initial"]),
+        ("learner", "learners", 3, ["batch must be a multiple of learners"]),
+        ("evaluation", "opponents", ["mcts"], ["evaluation.opponents", "'mctsN'"]),
+        ("run", "deterministic", "yes", ["run.deterministic", "true or false"]),
+    ],
+)
+def test_a_wrong_setting_is_named(section: str, key: str, value: object, parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        from_mapping({**SMALL, section: {key: value}}, "mine.toml")
+    for part in ["mine.toml", *parts]:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides() -> None:
+    data = apply_overrides(SMALL, ["search.simulations=64", "seed=3", "deterministic=true", "resign_threshold=none"])
+    config = from_mapping(data, "x")
+    assert (config.search.simulations, config.run.seed, config.run.deterministic) == (64, 3, True)
+    assert config.selfplay.resign_threshold is None
+    assert from_mapping(apply_overrides(SMALL, ["algorithm=puct"]), "x").search.algorithm == "puct"
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("simulations=64", "say search.simulations or evaluation.simulations"),
+        ("seeed=3", "nearest is run.seed"),
+        ("seed", "KEY=VALUE"),
+        ("nonsense=3", "no such setting"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        apply_overrides(SMALL, [override])
+
+
+def test_broken_toml_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="mine.toml is not valid TOML"):
+        from_toml("name = ", "mine.toml")
+
+
+def test_every_setting_is_described() -> None:
+    for key, meaning, _ in keys():
+        assert meaning or key == "env", f"{key} has no description"
+
+
+def test_digest_follows_content() -> None:
+    config = from_mapping(SMALL, "x")
+    assert config.digest == from_json(config.to_json(), "y").digest
+    assert config.digest != from_mapping(apply_overrides(SMALL, ["seed=3"]), "x").digest
+
+
+def test_a_run_goes_on_only_as_itself() -> None:
+    config = load_recipe("connect_four")
+    assert incompatible(config, load_recipe("connect_four", ["minutes=3", "lr=1e-3"])) is None
+    assert "net.channels" in str(incompatible(config, load_recipe("connect_four", ["channels=64"])))
+    assert "name" in str(incompatible(config, load_recipe("othello")))
+
+
+def test_any_searchable_game_has_settings() -> None:
+    config = load_recipe("openspiel:hex(board_size=5)", ["minutes=1"])
+    assert config.env.id == "openspiel:hex(board_size=5)" and config.name == "hex_board_size_5"
+    assert config.run.minutes == 1.0
+    assert load_recipe("connect_four-v0").env.id == "connect_four-v0"
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (9, 19, 19), (40,), (2000,)])
+@pytest.mark.parametrize("actions", [2, 81, 4674])
+@pytest.mark.parametrize("plies", [1, 9, 1000])
+def test_derived_settings_hold(shape: tuple[int, ...], actions: int, plies: int) -> None:
+    from_mapping(derive("openspiel:x", "x", shape, actions, plies), "derived")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("conect_four", "did you mean connect_four"),
+        ("openspiel:hxe", "hex"),
+        ("openspiel:kuhn_poker", "chance"),
+        ("openspiel:matrix_rps", "cannot be played by this search"),
+        ("nothing.toml", "no recipe file"),
+        ("./nothing.py", "nothing.py"),
+    ],
+)
+def test_an_unknown_recipe_is_a_sentence(name: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        load_recipe(name)
+
+
+def test_a_recipe_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nenv.id = "tic_tac_toe"\nsearch.simulations = 8\n')
+    assert load_recipe(str(path)).search.simulations == 8
+
+
+def test_slug() -> None:
+    assert slug("openspiel:hex(board_size=5)") == "hex_board_size_5"
