@@ -253,9 +253,7 @@ def _store(uri: str) -> tuple[Any, str]:
 def _bucket(bucket: str, endpoint: str | None, _key: str | None) -> Any:
     from obstore.store import S3Store
 
-    config: dict[str, Any] = {}
-    if endpoint:
-        config["endpoint"] = endpoint
+    config: Any = {"endpoint": endpoint} if endpoint else {}
     return S3Store(
         bucket,
         config=config,
@@ -289,7 +287,7 @@ class _told:
         if error is None:
             return
         if isinstance(error, FileNotFoundError):
-            if is_remote(self.uri) and "bucket" in str(error).lower():
+            if is_remote(self.uri) and "NoSuchBucket" in str(error):
                 raise UserError(f"there is no bucket for {self.uri}; create it first") from error
             return
         if isinstance(error, OSError):
@@ -298,8 +296,6 @@ class _told:
             return
         errors = _errors()
         if isinstance(error, errors.NotFoundError):
-            if "NoSuchBucket" in str(error):
-                raise UserError(f"there is no bucket for {self.uri}; create it first") from error
             raise FileNotFoundError(self.uri) from error
         if isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError)):
             raise UserError(f"no permission for {self.uri}; check AWS_ACCESS_KEY_ID and its rights") from error
@@ -312,7 +308,7 @@ def _tell(uri: str, error: OSError) -> NoReturn:
     """Raises the `UserError` for errors of the file system that have a plain cause, else the error itself."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise UserError(f"the disk is full: nothing more can be written to {uri}; make room and run again") from error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         raise UserError(f"no permission to use {uri}; choose a place that this user can write") from error
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         raise UserError(f"{uri} runs through a file where a folder must be, or the other way round") from error

@@ -48,7 +48,7 @@ def _collect(array: pa.Array, ends: Array, leaves: list[tuple[memoryview, list[i
 
     def emit(values: Array, at: Array) -> None:
         width = values.dtype.itemsize
-        leaves.append((memoryview(np.ascontiguousarray(values)).cast("B"), (at * width).tolist()))
+        leaves.append((memoryview(values.tobytes()), (at * width).tolist()))
 
     kind = array.type
     if pa.types.is_struct(kind):

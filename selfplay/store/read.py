@@ -159,11 +159,13 @@ class Corpus:
 
 def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:
     """`[rows]` int64, microseconds since 1970."""
-    started = np.asarray(rows.column("started_at").cast(pa.int64()))
-    return started + 1000 * np.asarray(rows.column("wall_ms"))
+    started: np.ndarray[Any, Any] = np.asarray(rows.column("started_at").cast(pa.int64()))
+    wall: np.ndarray[Any, Any] = np.asarray(rows.column("wall_ms"))
+    return started + 1000 * wall
 
 
 def _order(rows: pa.Table) -> np.ndarray[Any, Any]:
     """`[rows]` int64: indices, oldest first."""
     slots = np.asarray(rows.column("slot").combine_chunks().dictionary_encode().indices)
-    return np.lexsort((np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), slots, _sealed_at(rows)))
+    keys = (np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), slots, _sealed_at(rows))
+    return np.asarray(np.lexsort(keys))

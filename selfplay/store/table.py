@@ -174,6 +174,8 @@ def open_or_create(
             return open_table(table_uri)
         except TableNotFoundError:
             pass
+        except (DeltaError, OSError) as error:
+            raise UserError(f"the table at {table_uri} cannot be opened: {first_line(error)}") from error
         try:
             storage.server_time(storage.join(table_uri, "_delta_log"))  # says at once if nothing can be written
             DeltaTable.create(
