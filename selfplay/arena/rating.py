@@ -58,7 +58,9 @@ def ratings(
 
     pairings: in any order; a pair may come several times. Players with no chain of games to the anchor are left out:
     nothing is known of them. Without any game of the anchor the result is empty.
-    resamples: bootstrap samples; each draws as many games as were played, pairing by pair, with replacement.
+    resamples: samples of a parametric bootstrap (Efron and Tibshirani 1993, section 6.5): matches of the same lengths
+      between players of the fitted strengths, with the share of draws that was seen, are simulated and rated again.
+      (Drawing from the games themselves would give a clean sweep an interval of no width.)
     `PRIOR_DRAWS` draws a pairing pull ratings slightly together; the fewer the games, the more.
     """
     counts = _merge(pairings)
@@ -72,14 +74,16 @@ def ratings(
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     pairs = list(counts)
     at = players.index(anchor)
-    elo = _fit(players, pairs, played, at) + anchor_elo
-    samples = np.stack(
-        [
-            _fit(players, pairs, rng.multinomial(totals, played / totals[:, None]), at) + anchor_elo
-            for _ in range(resamples)
-        ]
-        or [elo]
-    )
+    fitted = _fit(players, pairs, played + PRIOR_DRAWS * np.array([0.0, 1.0, 0.0]), at)
+    elo = fitted + anchor_elo
+    first, second = (np.array([players.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    score = 1 / (1 + 10 ** ((fitted[second] - fitted[first]) / 400))
+    draws = np.minimum(played[:, 1] / totals, 2 * np.minimum(score, 1 - score))
+    shares = np.stack([score - draws / 2, draws, 1 - score - draws / 2], axis=1).clip(0, 1)
+    # Samples are pulled towards the fit as the fit was towards equality; else they would lie off it to one side.
+    pull = np.clip(score, 0.05, 0.95)
+    prior = PRIOR_DRAWS * np.stack([pull, np.zeros_like(pull), 1 - pull], axis=1)
+    samples = [_fit(players, pairs, rng.multinomial(totals, shares) + prior, at) + anchor_elo for _ in range(resamples)]
     tail = 50 * (1 - confidence)
     low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
     took_part = {p: int(sum(n for pair, n in zip(pairs, totals, strict=True) if p in pair)) for p in players}
@@ -114,20 +118,19 @@ def _linked(counts: dict[tuple[str, str], NDArray[np.int64]], anchor: str) -> se
 
 
 def _fit(
-    players: list[str], pairs: list[tuple[str, str]], played: NDArray[np.int64], anchor: int
+    players: list[str], pairs: list[tuple[str, str]], weights: NDArray[np.float64], anchor: int
 ) -> NDArray[np.float64]:
-    """Elo of each player, 0 for the one at index `anchor`; played: `[pairs, 3]`."""
+    """Elo of each player, 0 for the one at index `anchor`; weights: `[pairs, 3]` wins, draws, losses of the first."""
     from evalica import Winner, bradley_terry
 
-    weights = played + np.array([0.0, PRIOR_DRAWS, 0.0])
     cells = [(a, b, winner) for a, b in pairs for winner in (Winner.X, Winner.Draw, Winner.Y)]
     fitted = bradley_terry(
         [a for a, _, _ in cells],
         [b for _, b, _ in cells],
         [winner for _, _, winner in cells],
-        weights=list(weights.reshape(-1)),
-        tolerance=1e-8,
-        limit=20_000,
+        weights=weights.reshape(-1).tolist(),
+        tolerance=1e-6,
+        limit=5_000,
     )
     elo = 400 * np.log10(fitted.scores.reindex(players).to_numpy(np.float64))
     return np.asarray(elo - elo[anchor], np.float64)
