@@ -9,7 +9,7 @@ import torch
 
 from selfplay.errors import UserError
 from selfplay.nets.config import NetConfig
-from selfplay.nets.policy_value import FoldedNet, build, from_arrays, value_of
+from selfplay.nets.policy_value import FoldedNet, build, from_arrays, to_arrays, value_of
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 #: Batches are padded to a multiple of this: a new batch size costs a kernel, and few sizes are met all the time.
@@ -34,8 +34,8 @@ class Evaluator:
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         torch.set_num_threads(threads)
-        self._net = FoldedNet(build(config, 0), self._torch_dtype).eval().to(self.device)
         self._input = torch.empty(0)
+        self.load(to_arrays(build(config, 0)))
 
     @property
     def _torch_dtype(self) -> torch.dtype:
@@ -45,7 +45,8 @@ class Evaluator:
         """Takes the weights that `to_arrays` gave; a copy is made. Raises `ValueError` for those of another net."""
         net = build(self.config, 0)
         from_arrays(net, tensors)
-        self._net = FoldedNet(net.eval(), self._torch_dtype).eval().to(self.device)
+        net = net.eval().requires_grad_(False)
+        self._net = FoldedNet(net, self._torch_dtype, winograd=self.device == "cpu").eval().to(self.device)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates `B` observations, 1 or more.
