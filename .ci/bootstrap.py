@@ -9,7 +9,9 @@ Does nothing, in a moment, where .venv is up to date. Exit codes: 0 done; 1 pip 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,6 +21,11 @@ import tempfile
 import threading
 import time
 import urllib.request
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # before Python 3.11
+    tomllib = None  # type: ignore[assignment]
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
@@ -30,11 +37,24 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 EXTRAS = ("factory", "dev")
 
 #: Megabytes downloaded into an empty environment, measured; torch apart because it depends on the build.
-DOWNLOAD_MB = {"factory": 560, "dev": 110}
+DOWNLOAD_MB = {"factory": 310, "dev": 110}
 TORCH_MB = {"cpu": 190, "cuda": 3000}
+#: What a downloaded megabyte becomes on the disk, roughly.
+UNPACKED = 4.0
 
 
 def main() -> int:
+    # One installation at a time: a second one waits and then finds the work done.
+    lock = os.open(os.path.join(ROOT, ".ci"), os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another installation into .venv is under way; waiting for it …", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return bootstrap()
+
+
+def bootstrap() -> int:
     extras = sys.argv[1:] or list(EXTRAS)
     unknown = [extra for extra in extras if extra not in EXTRAS]
     if unknown:
@@ -70,11 +90,17 @@ def installed_before() -> set:
 
 
 def wanted() -> str:
-    """Changes when an installation would: with the pins, the project file and the place (a .venv cannot be moved)."""
+    """Changes when an installation would: with the pins, the project and the place (a .venv cannot be moved)."""
     digest = hashlib.sha256(ROOT.encode())
-    for name in ("pyproject.toml", "constraints.txt"):
-        with open(os.path.join(ROOT, name), "rb") as file:
-            digest.update(file.read())
+    with open(os.path.join(ROOT, "constraints.txt"), "rb") as file:
+        digest.update(file.read())
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        text = file.read()
+    if tomllib is not None:  # the settings of linters do not count
+        data = tomllib.loads(text.decode())
+        installed = [data["build-system"], data["project"], data["tool"]["setuptools"]]
+        text = json.dumps(installed, sort_keys=True).encode()
+    digest.update(text)
     return digest.hexdigest()
 
 
@@ -114,10 +140,10 @@ def install(python: str, extras: list) -> int:
     pins = ["-c", os.path.join(ROOT, "constraints.txt")]
     if cpu_index:
         # From torch's own index comes torch alone; everything else from the usual one.
-        if pip(["--no-deps", "--index-url", CPU_INDEX, *pins, "torch"], "torch", TORCH_MB["cpu"]):
+        if pip(["--no-deps", "--index-url", CPU_INDEX, *pins, "torch"], TORCH_MB["cpu"]):
             return 1
         size -= TORCH_MB["cpu"]
-    if pip([*pins, "-e", "{}[{}]".format(ROOT, ",".join(extras))], "packages", size):
+    if pip([*pins, "-e", "{}[{}]".format(ROOT, ",".join(extras))], size):
         return 1
     if "factory" in extras:
         print("Compiling the search, once …")
@@ -130,7 +156,7 @@ def install(python: str, extras: list) -> int:
     return 0
 
 
-def pip(arguments: list, what: str, expected_mb: float) -> int:
+def pip(arguments: list, expected_mb: float) -> int:
     """Installs, with one line of progress; the whole output goes to .venv/install.log."""
     downloads = tempfile.mkdtemp(prefix="downloads-", dir=VENV)  # pip keeps what it downloads here until it is done
     environment = dict(os.environ, TMPDIR=downloads, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_PROGRESS_BAR="off")
@@ -143,7 +169,7 @@ def pip(arguments: list, what: str, expected_mb: float) -> int:
         reader = threading.Thread(target=read, args=(process.stdout, lines), daemon=True)
         reader.start()
         try:
-            show_progress(process, lines, downloads, what, expected_mb)
+            show_progress(process, lines, downloads, expected_mb)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
@@ -153,7 +179,7 @@ def pip(arguments: list, what: str, expected_mb: float) -> int:
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
     if process.returncode:
-        errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
+        errors = [line for line in lines if line.lower().startswith("error:")] or lines[-1:]
         return fail("pip failed: {} (all it said is in .venv/install.log)".format(errors[0] if errors else "?"), 1)
     return 0
 
@@ -166,17 +192,23 @@ def read(stream, lines: list) -> None:
             lines.append(line.strip())
 
 
-def show_progress(process, lines: list, downloads: str, what: str, expected_mb: float) -> None:
+def show_progress(process, lines: list, downloads: str, expected_mb: float) -> None:
     """One line, rewritten on a terminal; elsewhere a line every ten seconds."""
     start = shown = time.monotonic()
     terminal = sys.stdout.isatty()
+    used = 0
     while process.poll() is None:
         time.sleep(0.25 if terminal else 0.1)
         now = time.monotonic()
         if not terminal and now - shown < 10:
             continue
         shown = now
-        text = progress(list(lines), folder_mb(downloads), what, expected_mb, now - start)
+        if any(line.startswith("Installing collected packages") for line in list(lines)):
+            used = used or shutil.disk_usage(VENV).used
+            done, of, name = (shutil.disk_usage(VENV).used - used) / 1e6, expected_mb * UNPACKED, "unpacking"
+        else:
+            done, of, name = folder_mb(downloads), expected_mb, collecting(list(lines))
+        text = progress(done, of, name, now - start)
         width = shutil.get_terminal_size().columns - 1
         print("\r\033[K" + text[:width] if terminal else text, end="" if terminal else "\n")
         sys.stdout.flush()
@@ -185,14 +217,16 @@ def show_progress(process, lines: list, downloads: str, what: str, expected_mb: 
         sys.stdout.flush()
 
 
-def progress(lines: list, megabytes_here: float, what: str, expected_mb: float, elapsed: float) -> str:
-    if any(line.startswith("Installing collected packages") for line in lines):
-        return f"  unpacking {what}   {clock(elapsed)}"
-    share = min(1.0, megabytes_here / expected_mb)
-    bar = "█" * round(24 * share) + "░" * (24 - round(24 * share))
+def collecting(lines: list) -> str:
+    """The package that pip names last."""
     names = [match.group(1) for match in map(re.compile(r"Collecting ([\w.\-]+)").match, lines) if match]
-    name = names[-1] if names else "asking the index"
-    return f"  {bar} {megabytes_here:4.0f} of about {megabytes(expected_mb)}  {clock(elapsed)}  {name}"
+    return names[-1] if names else "asking the index"
+
+
+def progress(done_mb: float, of_mb: float, name: str, elapsed: float) -> str:
+    full = round(24 * min(1.0, max(0.0, done_mb / of_mb)))
+    bar = "█" * full + "░" * (24 - full)
+    return f"  {bar} {megabytes(max(0.0, done_mb))} of about {megabytes(of_mb)}  {clock(elapsed)}  {name}"
 
 
 def folder_mb(folder: str) -> float:
