@@ -140,11 +140,14 @@ def install(python: str, extras: list) -> int:
     pins = ["-c", os.path.join(ROOT, "constraints.txt")]
     if cpu_index:
         # From torch's own index comes torch alone; everything else from the usual one.
-        if pip(["--no-deps", "--index-url", CPU_INDEX, *pins, "torch"], TORCH_MB["cpu"]):
-            return 1
-        size -= TORCH_MB["cpu"]
-    if pip([*pins, "-e", "{}[{}]".format(ROOT, ",".join(extras))], size):
-        return 1
+        code = pip(["--no-deps", "--index-url", CPU_INDEX, *pins, "torch"], TORCH_MB["cpu"])
+        if code == 130:
+            return code
+        if code == 0:
+            size -= TORCH_MB["cpu"]
+    code = pip([*pins, "-e", "{}[{}]".format(ROOT, ",".join(extras))], size)
+    if code:
+        return code
     if "factory" in extras:
         print("Compiling the search, once …")
         sys.stdout.flush()
