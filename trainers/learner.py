@@ -136,6 +136,14 @@ class AlphaZeroLearner:
         """Positions in the window now."""
         return sum(self._each(_window_rows))
 
+    @property
+    def local(self) -> PolicyValueLearner:
+        """The one learner in this process; for measurements and tests. Raises where learners are processes."""
+        if self._group is None or not self._group.is_local:
+            raise RuntimeError("the learners of this group are processes of their own")
+        learner: PolicyValueLearner = self._group._learner
+        return learner
+
     def train(self, steps: int, lr: float | None = None) -> dict[str, float]:
         """Takes `steps` steps at learning rate `lr` and returns the means over them.
 
