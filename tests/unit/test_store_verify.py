@@ -152,12 +152,14 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     from selfplay.store.write import encode
 
     swapped.write_bytes(encode(edited_block))
+    lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)])
+    committer.commit([store.write_block(uri, lie, "a0", 1000, 4)])
     false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
     assert false[blocks[0].path].startswith("the file was changed")
     assert false[blocks[1].path] == "the file is missing"
     assert false[blocks[2].path].startswith("the file was changed")
     assert false[blocks[3].path].startswith("the file was changed")
-    assert "its returns are" in false["run/a0/1000/6"] and "run/a0/1000/7" not in false
+    assert "its returns are" in false["run/a0/1000/8"] and "run/a0/1000/9" not in false
 
 
 def test_a_row_changed_in_place_is_named(tmp_path: Path) -> None:
