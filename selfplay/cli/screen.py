@@ -142,9 +142,11 @@ def numbers(status: Status) -> RenderableType:
     grid.add_row("games", f"{count(status.episodes)}, all archived")
     grid.add_row("positions", f"{count(status.positions)} [{DIM}]at[/] {count(status.positions_per_s)}/s")
     grid.add_row("net", f"version {status.version}" if status.version else "untrained (version 0)")
-    filled = status.window_rows / status.window_capacity if status.window_capacity else 0.0
-    size = f"{count(status.window_rows)} of {count(status.window_capacity)}"
-    grid.add_row("replay", Text.assemble(bar(filled, 10), " ", size))
+    if status.window_capacity:
+        size = f" {count(status.window_rows)} of {count(status.window_capacity)}"
+        grid.add_row("replay", Text.assemble(bar(status.window_rows / status.window_capacity, 10), size))
+    else:
+        grid.add_row("replay", Text("empty", DIM))
     if status.policy_loss is not None and status.value_loss is not None:
         line = spark([policy + value for policy, value in status.loss_history], 10)
         text = f"policy {status.policy_loss:.3f}  value {status.value_loss:.3f}  "
