@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import Protocol, TextIO
 
 from rich.console import Console, RenderableType
@@ -18,9 +19,14 @@ LINE_EVERY_S = 10.0
 
 
 class Display(Protocol):
-    """Fed with a `Status` whenever there is a new one; `close` gives the terminal back, also after an error."""
+    """Fed with a `Status` whenever there is a new one; `close` gives the terminal back, also after an error.
+
+    `stopping` is called from a signal handler, at the first Ctrl-C: it must show at once that it was heard.
+    """
 
     def update(self, status: Status) -> None: ...
+
+    def stopping(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -63,7 +69,7 @@ class LiveDisplay:
         self._console = console
         self._stream = stream
         self._status: Status | None = None
-        self._arrived = time.monotonic()
+        self._stopping = False
         self._live = Live(
             get_renderable=self._render,
             console=console,
@@ -81,10 +87,16 @@ class LiveDisplay:
             self._console.size = size  # type: ignore[assignment]
         if self._status is None:
             return Text(" starting", screen.DIM)
-        return screen.screen(self._status, self._console.width, self._console.height)
+        status = self._status
+        if self._stopping and status.phase in ("starting", "playing"):
+            status = replace(status, phase="draining", activity="")
+        return screen.screen(status, self._console.width, self._console.height)
 
     def update(self, status: Status) -> None:
         self._status = status
+
+    def stopping(self) -> None:
+        self._stopping = True
 
     def close(self) -> None:
         self._live.stop()
@@ -103,10 +115,14 @@ class LineDisplay:
         self._every_s = every_s
         self._last_line = float("-inf")
         self._seen: Status | None = None
+        self._stopping = self._told = False
 
     def update(self, status: Status) -> None:
         before = self._seen
         self._seen = status
+        if self._stopping and not self._told:
+            self._told = True
+            self._line(status, "stopping: games are sealed and everything is saved; Ctrl-C again gives that up")
         if before is None or (status.sizing and status.sizing != before.sizing):
             self._line(status, status.sizing or f"{status.recipe}: {status.activity or status.phase}")
         elif status.phase != before.phase or (status.phase == "starting" and status.activity != before.activity):
@@ -130,6 +146,10 @@ class LineDisplay:
         if status.phase == "playing" and time.monotonic() - self._last_line >= self._every_s:
             self._last_line = time.monotonic()
             self._line(status, progress(status))
+
+    def stopping(self) -> None:
+        # Not printed here: a signal handler may interrupt a print.
+        self._stopping = True
 
     def _line(self, status: Status, text: str) -> None:
         self._console.print(Text(f"[{screen.clock(status.elapsed_s):>5}] {text}"), soft_wrap=True)

@@ -168,6 +168,7 @@ def stopping(stop: threading.Event, display: Display) -> Iterator[Callable[[], N
         times += 1
         if times == 1:
             stop.set()
+            display.stopping()
         elif times == 2:
             raise KeyboardInterrupt
         else:
