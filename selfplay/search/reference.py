@@ -5,6 +5,9 @@
 - PUCT: Silver et al., "A general reinforcement learning algorithm that masters chess, shogi, and Go through
   self-play", Science 2018 (arXiv:1712.01815), "Search" in the supplementary materials and its pseudocode.
 
+The Gumbel search agreed with mctx 0.0.71 (float64, q mapped to [0, 1] and not rescaled) in visits, q, action, target
+and root value on 30 random trees with terminal states, 1-16 considered actions, 4-40 simulations, c_scale 0.2 and 1.
+
 All arithmetic is Python's float (64 bits). Nothing is random: noise is an argument. Conventions, which the batched
 search shares:
 
