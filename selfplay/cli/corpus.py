@@ -290,7 +290,9 @@ def _weighed(game: Game | None, state: pyspiel.State | None, step: Step, ply: in
     table = Table("move", "visits", "prior", "value", box=None, pad_edge=False, header_style="dim")
     for column in table.columns[1:]:
         column.justify = "right"
-    for i in np.lexsort((-step.prior, -step.visits))[:top]:
+    order = np.lexsort((-step.prior, -step.visits))
+    played = step.actions[order] == step.action
+    for i in [*order[:top], *order[top:][played[top:]]]:
         q = "" if np.isnan(step.q[i]) else f"{step.q[i]:+.2f}"
         style = "bold green" if step.actions[i] == step.action else ""
         figures = (str(step.visits[i]), f"{100 * step.prior[i]:.1f}%", q)

@@ -7,12 +7,11 @@ replaced, is never seen. Look into the folder yourself and you count twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -20,6 +19,9 @@ from selfplay import storage
 from selfplay.episode import Episode, from_batch
 from selfplay.errors import UserError
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads
 
 #: Rows that are in memory at once while streaming.
 _BATCH_ROWS = 1024
@@ -161,7 +163,8 @@ def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:
     """`[rows]` int64, microseconds since 1970."""
     started: np.ndarray[Any, Any] = np.asarray(rows.column("started_at").cast(pa.int64()))
     wall: np.ndarray[Any, Any] = np.asarray(rows.column("wall_ms"))
-    return started + 1000 * wall
+    sealed: np.ndarray[Any, Any] = started + 1000 * wall
+    return sealed
 
 
 def _order(rows: pa.Table) -> np.ndarray[Any, Any]:
