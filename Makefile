@@ -39,7 +39,7 @@ bench: install-dev
 	$(VENV)/pytest -q -m "slow or not slow" -s tests/benchmarks
 
 golden: install-dev
-	$(VENV)/pytest -q tests/golden --update-golden
+	$(VENV)/pytest -q --force-regen tests/golden tests/unit/test_search_reference.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -202,3 +206,50 @@ def test_nobody_else_writes_to_the_terminal(how: str, tmp_path: Path) -> None:
     log = (tmp_path / "logs" / "run.log").read_text()
     for line in ("python noise", "python error noise", "child noise", "child error noise", "raw noise"):
         assert line in log
+
+
+LIVE = """
+    import os, sys, time
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from test_display import finished, playing
+    from selfplay.cli.display import make
+    from selfplay.cli.terminal import taken
+    with taken(Path(sys.argv[2])) as terminal:
+        display = make(terminal.out, terminal.err, as_json=False)
+        try:
+            display.update(playing())
+            print("a line of ray")
+            os.system("echo a line of a child")
+            time.sleep(0.6)
+            display.stopping()
+            time.sleep(0.6)
+            if sys.argv[3] == "crash":
+                raise SystemExit(3)
+            display.finish(finished())
+        finally:
+            display.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["normal", "crash"])
+def test_a_live_screen_on_a_terminal(how: str, tmp_path: Path) -> None:
+    """On a pseudo-terminal: the alternate screen is entered and left, and holds nothing but the display."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+    arguments = [sys.executable, "-c", textwrap.dedent(LIVE), str(Path(__file__).parent), str(tmp_path / "log"), how]
+    environment = dict(os.environ, TERM="xterm-256color")
+    process = subprocess.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux ends a pseudo-terminal with an error
+        while data := os.read(ours, 65536):
+            seen += data
+    os.close(ours)
+    assert process.wait() == (0 if how == "normal" else 3)
+    text = seen.decode()
+    assert text.count("\x1b[?1049h") == 1 and text.count("\x1b[?1049l") == 1
+    assert "a line of" not in text and "playing and learning" in text and "games are sealed and saved" in text
+    after = text.split("\x1b[?1049l")[1]
+    assert ("selfplay play runs/connect_four" in after) == (how == "normal")
+    assert "a line of ray" in (tmp_path / "log").read_text()
