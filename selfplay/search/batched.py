@@ -28,7 +28,6 @@ Array = np.ndarray[Any, Any]
 #: The one door to a net: inputs `[B, *shape]` float32 -> (logits `[B, A]`, values `[B]` in [-1, 1] of the seat to act).
 Evaluate = Callable[[Array], tuple[Array, Array]]
 
-TERMINAL = pyspiel.PlayerId.TERMINAL
 _ROUNDS = 6
 
 
@@ -129,9 +128,7 @@ class BatchedSearch:
         if count > tree.noise.shape[1]:
             tree = self._tree = trees.with_root_edges(tree, count)
         tree.noise[slot, :count] = 0.0 if noise is None else noise
-        tree.noisy[slot] = noise is not None and self._c.algorithm == PUCT
-        tree.nodes[slot] = tree.edges[slot] = tree.done[slot] = 0
-        tree.target[slot] = simulations
+        tree.slot[slot] = (0, 0, 0, simulations, noise is not None and self._c.algorithm == PUCT)
         if self._c.algorithm != PUCT and simulations > 0:
             considered = min(self.config.considered, count, simulations)
             tree.schedule[slot, :simulations] = considered_visits(considered, simulations)
@@ -140,7 +137,7 @@ class BatchedSearch:
 
     def tick(self) -> list[int]:
         """One net batch for all running slots; returns the slots whose searches ended with it."""
-        tree_before = self._tree.done.sum()
+        tree_before = self._tree.slot["done"].sum()
         for _ in range(_ROUNDS):
             slot, node, edge, action = self._leaf
             n = lockstep.choose_leaves(
@@ -176,38 +173,38 @@ class BatchedSearch:
             )
             if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, 64 * self.slots):
                 table.clear(self._cache)
-        self.stats.simulations += int(self._tree.done.sum() - tree_before)
+        self.stats.simulations += int(self._tree.slot["done"].sum() - tree_before)
         n = lockstep.retire(self._tree, self._status, self._finished)
         return [int(s) for s in self._finished[:n]]
 
     def _step(self, slot: Array, node: Array, edge: Array, action: Array) -> lockstep.Leaves:
         """Makes the states below the chosen edges and reads what the trees need to know of them."""
-        states, set_from, scale = self._states, self._set_from, self._value_scale
+        states, set_from = self._states, self._set_from
         seats: list[int] = []
         legal: list[int] = []
-        values: list[float] = []
         actions: list[int] = []
+        values = [0.0] * len(slot)
+        add_seat, add_legal = seats.append, legal.append
         for s, parent, a in zip(slot.tolist(), node.tolist(), action.tolist(), strict=True):
+            path = states[s]
             if parent >= 0:
-                above = states[s][parent]
-                state = above.clone()
+                state = path[parent].clone()
                 state.apply_action(a)
-                states[s].append(state)
+                path.append(state)
             else:
-                state = states[s][0]
+                state = path[0]
             seat = state.current_player()
-            if seat == TERMINAL:
-                mover = above.current_player()
-                seats.append(mover)
-                legal.append(-1)
-                values.append(state.returns()[mover] / scale)
-                continue
-            set_from[s](state, seat)
-            choices = state.legal_actions()
-            seats.append(seat)
-            legal.append(len(choices))
-            values.append(0.0)
-            actions += choices
+            if seat >= 0:
+                set_from[s](state, seat)
+                choices = state.legal_actions()
+                actions += choices
+                add_seat(seat)
+                add_legal(len(choices))
+            else:
+                mover = path[parent].current_player()
+                values[len(legal)] = state.returns()[mover] / self._value_scale
+                add_seat(mover)
+                add_legal(-1)
         return lockstep.Leaves(
             slot,
             node,
@@ -222,21 +219,20 @@ class BatchedSearch:
         widest = int(leaves.legal.max())
         if widest > len(self._scratch):
             self._scratch = np.zeros(2 * widest, np.float64)
-        needed = int(self._tree.edges.max()) + widest
-        if needed > self._tree.action.shape[1]:
+        needed = int(self._tree.slot["edges"].max()) + widest
+        if needed > self._tree.edge.shape[1]:
             self._tree = trees.with_edges(self._tree, 2 * needed)
 
     def result(self, slot: int) -> SearchResult:
         """The finished search of a slot."""
         tree = self._tree
-        first, count = 0, int(tree.count[slot, 0])
-        edges = slice(first, first + count)
-        visits = tree.edge_visits[slot, edges].copy()
+        root = tree.node[slot, 0]
+        count, total, raw = int(root["count"]), int(root["visits"]), float(root["value"])
+        edges = tree.edge[slot, :count]
+        visits = edges["visits"].copy()
         with np.errstate(invalid="ignore", divide="ignore"):
-            q = np.where(visits > 0, tree.total[slot, edges] / visits, np.nan).astype(np.float32)
-        raw = float(tree.value[slot, 0])
-        total = int(tree.visits[slot, 0])
-        prior = np.exp(tree.log_prior[slot, edges])
+            q = (edges["total"] / visits).astype(np.float32)
+        prior = np.exp(edges["log_prior"])
         if self._c.algorithm == PUCT:
             best = int(visits.argmax()) if total else int(prior.argmax())
             policy = visits / total if total else prior
@@ -246,13 +242,13 @@ class BatchedSearch:
             kernels.improved_logits(tree, self._c, slot, 0, policy)
             kernels.softmax(policy, count)
         return SearchResult(
-            actions=tree.action[slot, edges].copy(),
+            actions=edges["action"].copy(),
             visits=visits,
             prior=prior.astype(np.float32),
             q=q,
             policy_target=policy.astype(np.float32),
-            action=int(tree.action[slot, best]),
-            root_value=float((raw + tree.total[slot, edges].sum()) / (1 + total)),
+            action=int(edges["action"][best]),
+            root_value=float((raw + edges["total"].sum()) / (1 + total)),
             raw_value=raw,
             simulations=total,
         )
@@ -261,21 +257,21 @@ class BatchedSearch:
         """The slot's tree for a person or a test: the moves from the root ("3 4") -> what its node holds."""
         t, out = self._tree, {}
         paths = {0: ""}
-        for node in range(int(t.nodes[slot])):
-            first, count = int(t.first[slot, node]), int(t.count[slot, node])
-            for e in range(first, first + count):
-                if t.child[slot, e] >= 0:
-                    paths[int(t.child[slot, e])] = f"{paths[node]} {t.action[slot, e]}".strip()
-            edges = slice(first, first + count)
-            visits = t.edge_visits[slot, edges]
-            out[paths[node]] = {
-                "player": int(t.player[slot, node]),
-                "terminal": bool(t.terminal[slot, node]),
-                "value": float(t.value[slot, node]),
-                "actions": t.action[slot, edges].tolist(),
+        for index in range(int(t.slot[slot]["nodes"])):
+            node = t.node[slot, index]
+            edges = t.edge[slot, node["first"] : node["first"] + node["count"]]
+            for edge in edges:
+                if edge["child"] >= 0:
+                    paths[int(edge["child"])] = f"{paths[index]} {edge['action']}".strip()
+            visits = edges["visits"]
+            out[paths[index]] = {
+                "player": int(node["player"]),
+                "terminal": bool(node["terminal"]),
+                "value": float(node["value"]),
+                "actions": edges["action"].tolist(),
                 "visits": visits.tolist(),
-                "q": [float(w / n) if n else None for w, n in zip(t.total[slot, edges], visits, strict=True)],
-                "prior": t.prior[slot, edges].tolist(),
+                "q": [float(w / n) if n else None for w, n in zip(edges["total"], visits, strict=True)],
+                "prior": edges["prior"].tolist(),
             }
         return out
 

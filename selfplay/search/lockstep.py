@@ -95,14 +95,14 @@ def choose_leaves(
     for s in range(len(status)):
         if status[s] != RUNNING:
             continue
-        if tree.nodes[s] == 0:
+        if tree.slot[s].nodes == 0:
             slot[n], node[n], edge[n], act[n] = s, -1, -1, -1
             n += 1
             continue
         parent, chosen = k.find_leaf(tree, c, s, scratch)
         if chosen < 0:
             continue
-        slot[n], node[n], edge[n], act[n] = s, parent, chosen, tree.action[s, chosen]
+        slot[n], node[n], edge[n], act[n] = s, parent, chosen, tree.edge[s, chosen].action
         n += 1
     return n
 
@@ -132,8 +132,8 @@ def take_in(
         s, seat, legal = leaves.slot[i], leaves.seat[i], leaves.legal[i]
         node = k.add_node(tree, s, leaves.parent[i], leaves.edge[i], seat)
         if legal < 0:
-            tree.terminal[s, node] = True
-            tree.value[s, node] = leaves.value[i]
+            tree.node[s, node].terminal = 1
+            tree.node[s, node].value = leaves.value[i]
             k.back_up(tree, s, node)
             continue
         actions = leaves.actions[offset : offset + legal]
@@ -184,11 +184,11 @@ def take_evaluation(
     gathered = np.empty(64, logits.dtype)
     for w in range(batch.waiting[0]):
         s, node, row, entry = batch.slot[w], batch.node[w], batch.row[w], batch.entry[w]
-        first, count = tree.first[s, node], tree.count[s, node]
+        first, count = tree.node[s, node].first, tree.node[s, node].count
         if count > len(gathered):
             gathered = np.empty(2 * count, logits.dtype)
         for i in range(count):
-            gathered[i] = logits[row, tree.action[s, first + i]]
+            gathered[i] = logits[row, tree.edge[s, first + i].action]
         value = values[row]
         if entry >= 0:
             start = cache.used[1]
@@ -213,7 +213,8 @@ def retire(tree: Tree, status: Array, finished: Array) -> int:
     """Makes slots idle whose simulations are made; fills `finished` with them and returns how many."""
     n = 0
     for s in range(len(status)):
-        if status[s] == RUNNING and tree.nodes[s] > 0 and tree.done[s] >= tree.target[s]:
+        slot = tree.slot[s]
+        if status[s] == RUNNING and slot.nodes > 0 and slot.done >= slot.target:
             status[s] = IDLE
             finished[n] = s
             n += 1
