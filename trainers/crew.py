@@ -62,6 +62,7 @@ class Crew:
         self.archivist: Any = None
         self._hired: list[Any] = []
         self._kept = agent.versions(folder.uri)
+        self._newest: Published | None = None
 
     def open_archive(self) -> None:
         """Starts the archivist; describes the run, its environment and its agent."""
@@ -95,7 +96,7 @@ class Crew:
             "run_uri": folder.uri,
         }
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
-        self.weights = ray.remote(WeightServer).options(num_cpus=0, max_restarts=0).remote()
+        self.weights = ray.remote(WeightServer).options(**options).remote()
 
     def publish_first(self) -> None:
         """Version 0: the untrained net that the learner begins with, too."""
@@ -117,12 +118,13 @@ class Crew:
     def _serve(self, version: int, digest: str, tensors: Any) -> None:
         self.folder.state.version, self.folder.state.digest = version, digest
         self._kept = sorted({*self._kept, version})
-        ray.get(self.weights.publish.remote(Published(version, digest, [ray.put(tensors)])))
+        self._newest = Published(version, digest, [ray.put(tensors)])
 
     def publish(self, version: int, digest: str, tensors: Any) -> None:
         """Hands out a version; tensors: the ObjectRef of its weights."""
         self._kept.append(version)
-        self.weights.publish.remote(Published(version, digest, [tensors]))
+        self._newest = Published(version, digest, [tensors])
+        self.weights.publish.remote(self._newest)
 
     def enter_policy(self, version: int, digest: str, parent: str, progress: Progress | None) -> None:
         """A version's row in the policies table; there before anybody plays with it."""
@@ -154,6 +156,7 @@ class Crew:
         """A new player for a slot, under a new epoch."""
         c, s = self.config.selfplay, self.config.search
         registration = ray.get(self.archivist.register.remote(slot))
+        ray.get(self.weights.publish.remote(self._newest))  # told again: the server may have been restarted
         job = PlayerJob(
             env=self.env,
             net=self.net.to_json(),

@@ -20,16 +20,15 @@ class Published:
 
 
 class WeightServer:
-    """The newest weights. An actor pulls; nobody waits for it."""
+    """The newest weights. An actor pulls; nobody waits for it. A restarted server knows nothing until told again."""
 
     def __init__(self) -> None:
         self._newest: Published | None = None
 
     def publish(self, published: Published) -> None:
-        """Makes this version the newest; an older one than the newest is refused."""
-        if self._newest is not None and published.version <= self._newest.version:
-            raise ValueError(f"version {published.version} is not newer than {self._newest.version}")
-        self._newest = published
+        """Makes this version the newest, unless a newer one is known."""
+        if self._newest is None or published.version > self._newest.version:
+            self._newest = published
 
     def newer_than(self, version: int) -> Published | None:
         """The newest version if it is newer than `version`."""
