@@ -118,8 +118,8 @@ class SelfplaySettings(Settings):
     """Evaluations kept by each actor, keyed by net input, cleared at every version; 0: no cache."""
     refresh_moves: Positive = 16
     """Rounds of moves between two looks for newer weights."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; "auto": bfloat16 where the processor or GPU has it."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Arithmetic of the forward pass; "auto": what is fastest here and exact enough."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the actors evaluate the net; "cuda" on a machine without a GPU is an error."""
 
