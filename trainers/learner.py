@@ -24,7 +24,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from selfplay.contract import Symmetry
 from selfplay.errors import UserError
 from selfplay.nets import NetConfig, weights
-from selfplay.nets.inference import pick_device, pick_dtype
+from selfplay.nets.inference import has_bfloat16, pick_device
 from trainers.rllib import MODULE, PolicyValueLearner, PolicyValueModule
 from trainers.samples import Rows, take
 from trainers.window import WindowSettings
@@ -44,7 +44,7 @@ class LearnerSettings:
     learners: 0, one learner in this process; N, that many data-parallel processes (ray must be running).
     device: "auto", "cpu" or "cuda".
     bf16: bfloat16 autocast in the forward pass; None: where the device multiplies in it.
-    ema: decay per step of the averaged weights that `weights()` gives; 0: no averaging.
+    ema: decay per step of the averaged weights that `weights()` gives (shorter memory at the start); 0: no averaging.
     threads: of torch in each learner; None: as torch chooses.
     seed: of the first weights and of the sampling.
     window: size of the replay window, over all learners.
@@ -81,7 +81,7 @@ class AlphaZeroLearner:
         if settings.batch % self.shards:
             raise UserError(f"batch {settings.batch} is not a multiple of {self.shards} learners")
         device = pick_device(settings.device)
-        bf16 = pick_dtype("auto", device) == "bfloat16" if settings.bf16 is None else settings.bf16
+        bf16 = has_bfloat16(device) if settings.bf16 is None else settings.bf16
         self.net = net
         self.settings = replace(settings, device=device, bf16=bf16)
         self.step = self.samples = self.total = self._rows = 0
@@ -131,6 +131,11 @@ class AlphaZeroLearner:
     def capacity(self) -> int:
         """Positions that the window keeps now: how many to put back after `restore`."""
         return self.settings.window.capacity(self.total)
+
+    def recount(self, total: int) -> None:
+        """Sets `total`, after `restore`, to what was archived up to now: more than the checkpoint knew of."""
+        self.total = total
+        self._each(_recount, total=total // self.shards)
 
     def window_rows(self) -> int:
         """Positions in the window now."""
@@ -211,6 +216,10 @@ class AlphaZeroLearner:
 def _add(learner: PolicyValueLearner, shards: list[Any], new: bool) -> None:
     rows = shards[learner.rank]
     learner.window.add(ray.get(rows) if isinstance(rows, ray.ObjectRef) else rows, new)
+
+
+def _recount(learner: PolicyValueLearner, total: int) -> None:
+    learner.window.total = total
 
 
 def _window_rows(learner: PolicyValueLearner) -> int:

@@ -120,15 +120,17 @@ class PolicyValueLearner(TorchLearner):
             self._update({MODULE: batch})
             for name, value in self._report.items():
                 sums[name] = sums[name] + value if name in sums else value
-            self._average_weights()
+            self._average_weights(step)
         self._check_finite()
         return {**{name: float(total) / steps for name, total in sums.items()}, "sample_seconds": sampling}
 
-    def _average_weights(self) -> None:
+    def _average_weights(self, step: int) -> None:
+        """An exponential average whose memory grows with the run at first, so that it does not lag behind."""
         if self._average:
+            decay = min(self.settings["ema"], (1 + step) / (10 + step))
             with torch.no_grad():
                 for name, value in self.net.state_dict().items():
-                    self._average[name].lerp_(value, 1 - self.settings["ema"])
+                    self._average[name].lerp_(value, 1 - decay)
 
     def _check_finite(self) -> None:
         for name, value in self.net.state_dict().items():

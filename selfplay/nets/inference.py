@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from selfplay.errors import UserError
+from selfplay.nets import compiled
 from selfplay.nets.config import NetConfig
 from selfplay.nets.policy_value import FoldedNet, build, from_arrays, to_arrays, value_of
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-#: Batches are padded to a multiple of this: a new batch size costs a kernel, and few sizes are met all the time.
+Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+#: In torch, batches are padded to a multiple of this: a new batch size costs a kernel.
 BUCKET = 16
 
 
@@ -21,32 +22,36 @@ class Evaluator:
 
     evaluator = Evaluator(config); evaluator.load(tensors); logits, value = evaluator(observations)
 
-    device, dtype: what was chosen ("cpu" or "cuda"; "float32" or "bfloat16").
+    device, dtype: what was chosen ("cpu" or "cuda"; "float32", "bfloat16" or "int8").
+    method: what computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch".
     """
 
     def __init__(self, config: NetConfig, dtype: Dtype = "auto", device: str = "auto", threads: int = 1) -> None:
-        """`dtype` "auto" is bfloat16 where the processor or GPU multiplies in it, otherwise float32.
+        """`dtype` "auto" is the fastest that this machine multiplies in, see `pick_dtype`.
 
         `device` "auto" is a GPU where there is one. `threads` is set for the whole process (torch has one setting).
-        The weights are those of seed 0 until `load`. Raises `UserError` for a device that is not there.
+        The weights are those of seed 0 until `load`. Raises `UserError` for a device or dtype that is not there.
         """
         self.config = config
         self.device = pick_device(device)
-        self.dtype = pick_dtype(dtype, self.device)
+        picked = pick_dtype(dtype, self.device)
+        self.dtype = picked if config.resnet else "float32"  # an mlp is small: its dense layers stay exact
+        self.method = "openvino" if config.resnet and self.device == "cpu" and compiled.available() else "torch"
+        self._threads = threads
         torch.set_num_threads(threads)
-        self._input = torch.empty(0)
         self.load(to_arrays(build(config, 0)))
-
-    @property
-    def _torch_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
     def load(self, tensors: dict[str, np.ndarray]) -> None:
         """Takes the weights that `to_arrays` gave; a copy is made. Raises `ValueError` for those of another net."""
         net = build(self.config, 0)
         from_arrays(net, tensors)
         net = net.eval().requires_grad_(False)
-        self._net = FoldedNet(net, self._torch_dtype, winograd=self.device == "cpu").eval().to(self.device)
+        self._function: compiled.Function
+        if self.method == "openvino":
+            self._function = compiled.compile_net(FoldedNet(net, torch.float32), self.dtype, self._threads)
+        else:
+            dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+            self._function = _Torch(FoldedNet(net, dtype).eval().to(self.device), self.device)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates `B` observations, 1 or more.
@@ -55,16 +60,28 @@ class Evaluator:
         Returns policy logits `[B, A]` float32 over all actions, illegal ones included, and the expected value `[B]`
         float32 in [-1, 1], from the point of view of the seat to act. Both belong to the caller.
         """
-        count = x.shape[0]
-        padded = -(-count // BUCKET) * BUCKET
-        if padded > self._input.shape[0]:
-            self._input = torch.zeros((padded, *self.config.input_shape), pin_memory=self.device == "cuda")
-        batch = self._input[:padded]
+        logits, value_logits = self._function(x)
+        return logits, value_of(torch.from_numpy(value_logits)).numpy()
+
+
+class _Torch:
+    """Runs a folded net in torch."""
+
+    def __init__(self, net: FoldedNet, device: str) -> None:
+        self._net = net
+        self._device = device
+        self._input = torch.empty(0)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        count = len(x)
+        size = -(-count // BUCKET) * BUCKET
+        if size > len(self._input):
+            self._input = torch.zeros((size, *x.shape[1:]), pin_memory=self._device == "cuda")
+        batch = self._input[:size]
         batch[:count] = torch.from_numpy(x)
         with torch.inference_mode():
-            logits, value_logits = self._net(batch.to(self.device, non_blocking=True))
-            logits, value = logits[:count].cpu(), value_of(value_logits[:count]).cpu()
-        return logits.numpy(), value.numpy()
+            logits, value_logits = self._net(batch.to(self._device, non_blocking=True))
+            return logits[:count].cpu().numpy(), value_logits[:count].cpu().numpy()
 
 
 def pick_device(device: str) -> str:
@@ -77,11 +94,24 @@ def pick_device(device: str) -> str:
 
 
 def pick_dtype(dtype: str, device: str) -> str:
-    """ "auto" -> "bfloat16" where `device` multiplies in it (AVX512-BF16, AMX, GPUs since Ampere), else "float32"."""
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise UserError(f"dtype {dtype!r} is unknown; it is auto, float32 or bfloat16")
+    """The dtype of inference: "auto" -> the fastest that `device` multiplies in, without loss that matters.
+
+    That is int8 on a CPU with AVX512-VNNI and OpenVINO (policies differ from float32's by a KL of some 1e-5 nats),
+    else bfloat16 where the device has it, else float32. Raises `UserError` for an unknown or impossible one.
+    """
+    if dtype not in ("auto", "float32", "bfloat16", "int8"):
+        raise UserError(f"dtype {dtype!r} is unknown; it is auto, float32, bfloat16 or int8")
+    if dtype == "int8" and (device != "cpu" or not compiled.available()):
+        raise UserError("dtype int8 was asked for, which needs a CPU and the package openvino; use dtype auto")
     if dtype != "auto":
         return dtype
+    if device == "cpu" and compiled.available() and torch.cpu._is_vnni_supported():
+        return "int8"
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device multiplies in bfloat16: AVX512-BF16 (all AMX processors have it), GPUs since Ampere."""
     if device == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return bool(torch.cpu._is_avx512_bf16_supported())

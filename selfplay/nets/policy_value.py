@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfplay.nets.config import NetConfig
-from selfplay.nets.winograd import Tower, worthwhile
 
 #: Added to the variance in batch normalisation.
 EPSILON = 1e-5
@@ -62,7 +61,7 @@ def _world_size() -> int:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and the identity: relu(x + conv(relu(conv(x)))). `[B, C, H, W]` -> the same shape."""
+    """The parameters of relu(x + conv(relu(conv(x)))), 3x3 convolutions; `PolicyValueNet.forward` applies them."""
 
     def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
@@ -71,9 +70,6 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = Norm(channels, kind, gain=0.0 if kind == "none" else 1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
-
 
 class PolicyValueNet(nn.Module):
     """Observations to policy and value logits.
@@ -81,6 +77,8 @@ class PolicyValueNet(nn.Module):
     forward: `[B, *input_shape]` floats, from the point of view of the seat to act, ->
       policy logits `[B, A]` over all actions, illegal ones included, and
       value logits: `[B, 3]` (win, draw, loss of the seat to act) for outcome nets, otherwise `[B, 1]` before tanh.
+    peaks: `[2 * blocks]`, about the largest activation that training has lately put into each convolution of the
+      blocks; it sets the scales of int8 inference. 0 before training.
     """
 
     def __init__(self, config: NetConfig) -> None:
@@ -93,6 +91,7 @@ class PolicyValueNet(nn.Module):
             self.stem = nn.Conv2d(planes, channels, 3, padding=1, bias=False)
             self.stem_norm = Norm(channels, kind)
             self.blocks = nn.ModuleList(Block(channels, kind) for _ in range(config.blocks))
+            self.register_buffer("peaks", torch.zeros(2 * config.blocks))
             self.heads = nn.Conv2d(channels, config.policy_channels + config.value_channels, 1, bias=False)
             self.heads_norm = Norm(config.policy_channels + config.value_channels, kind)
             self.policy_board = nn.Conv2d(channels, config.policy_planes, 1) if config.policy_planes else None
@@ -125,9 +124,19 @@ class PolicyValueNet(nn.Module):
                 x = F.relu(layer(x))
             return self.policy(x), self.value(x)
         x = F.relu(self.stem_norm(self.stem(x)))
-        for block in self.blocks:
-            x = block(x)
+        for i, block in enumerate(self.blocks):
+            middle = F.relu(block.norm1(block.conv1(x)))
+            if self.training:
+                self._note_peaks(2 * i, x, middle)
+            x = F.relu(x + block.norm2(block.conv2(middle)))
         return apply_heads(self, x, F.relu(self.heads_norm(self.heads(x))))
+
+    @torch.no_grad()
+    def _note_peaks(self, first: int, *activations: Tensor) -> None:
+        """Old peaks fade over some hundred steps; 64 rows a step find the new ones."""
+        now = torch.stack([x[:64].amax().float() for x in activations])
+        known = self.peaks[first : first + len(now)]
+        known.copy_(torch.maximum(now, 0.99 * known))
 
 
 def value_of(value_logits: Tensor) -> Tensor:
@@ -167,10 +176,10 @@ class FoldedNet(nn.Module):
     """The same function for inference only: every norm is folded into the convolution before it.
 
     Convolutions run in `dtype` and channels-last, dense layers in float32. Outputs are those of the net in eval mode,
-    up to the rounding of `dtype`. `winograd`: on a CPU, where it pays, residual blocks run by minimal filtering.
+    up to the rounding of `dtype`.
     """
 
-    def __init__(self, net: PolicyValueNet, dtype: torch.dtype, winograd: bool = False) -> None:
+    def __init__(self, net: PolicyValueNet, dtype: torch.dtype) -> None:
         super().__init__()
         config = self.config = net.config
         self.dtype = dtype
@@ -180,13 +189,7 @@ class FoldedNet(nn.Module):
         self.stem = fold(net.stem, net.stem_norm, dtype)
         convs = [fold(*pair, dtype) for b in net.blocks for pair in ((b.conv1, b.norm1), (b.conv2, b.norm2))]
         self.convs = nn.ModuleList(convs)
-        self.tower = None
-        _, height, width = config.input_shape
-        if winograd and worthwhile(config.channels, height, width):
-            convs = [fold(*p, torch.float32) for b in net.blocks for p in ((b.conv1, b.norm1), (b.conv2, b.norm2))]
-            self.tower = Tower(convs, height, width, dtype)
-            self.convs = nn.ModuleList()
-            dtype = torch.float32  # of the heads: the tower gives float32
+        self.peaks = net.peaks
         self.heads = fold(net.heads, net.heads_norm, dtype)
         self.policy_board = None
         if net.policy_board is not None:
@@ -200,10 +203,6 @@ class FoldedNet(nn.Module):
                 x = torch.relu_(layer(x))
             return self.policy(x), self.value(x)
         x = torch.relu_(self.stem(x.to(dtype=self.dtype, memory_format=torch.channels_last)))
-        if self.tower is not None:
-            stream = x.permute(0, 2, 3, 1).float().contiguous()
-            self.tower(stream.numpy())
-            x = stream.permute(0, 3, 1, 2)
         for i in range(0, len(self.convs), 2):
             x = torch.relu_(self.convs[i + 1](torch.relu_(self.convs[i](x))).add_(x))
         return apply_heads(self, x, torch.relu_(self.heads(x)))

@@ -13,12 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from selfplay.nets import Evaluator, NetConfig, build
+from selfplay.nets import Evaluator, NetConfig, build, to_arrays
 from selfplay.nets.policy_value import FoldedNet
 
 
 def direct(config: NetConfig, dtype: torch.dtype) -> Callable[[np.ndarray], object]:
-    """The same net with ordinary convolutions (oneDNN)."""
+    """The same net in torch (oneDNN's convolutions)."""
     net = FoldedNet(build(config, 0).eval(), dtype).eval()
 
     def run(x: np.ndarray) -> object:
@@ -28,6 +28,14 @@ def direct(config: NetConfig, dtype: torch.dtype) -> Callable[[np.ndarray], obje
     return run
 
 
+def int8(config: NetConfig) -> Evaluator:
+    """With weights that know their largest activations, as after training."""
+    evaluator, tensors = Evaluator(config, "int8", "cpu"), to_arrays(build(config, 0))
+    tensors["peaks"][:] = 4
+    evaluator.load(tensors)
+    return evaluator
+
+
 def measure(rounds: int, batches: list[int], nets: list[str], shape: tuple[int, ...]) -> dict[str, float]:
     """Microseconds of CPU a position, by "net batch variant"."""
     best: dict[str, float] = {}
@@ -35,10 +43,11 @@ def measure(rounds: int, batches: list[int], nets: list[str], shape: tuple[int, 
         channels, blocks = (int(n) for n in name.split("x"))
         config = NetConfig(shape, 7, outcome=True, channels=channels, blocks=blocks)
         variants: dict[str, Callable[[np.ndarray], object]] = {
-            "float32 direct": direct(config, torch.float32),
+            "float32 torch": direct(config, torch.float32),
             "float32 evaluator": Evaluator(config, "float32", "cpu"),
-            "bfloat16 direct": direct(config, torch.bfloat16),
+            "bfloat16 torch": direct(config, torch.bfloat16),
             "bfloat16 evaluator": Evaluator(config, "bfloat16", "cpu"),
+            "int8 evaluator": int8(config),
         }
         for batch in batches:
             x = (np.random.default_rng(0).random((batch, *shape)) < 0.3).astype(np.float32)

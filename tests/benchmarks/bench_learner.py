@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from selfplay.nets import NetConfig, build
-from selfplay.nets.inference import pick_dtype
+from selfplay.nets.inference import has_bfloat16
 from trainers.learner import AlphaZeroLearner, LearnerSettings
 from trainers.loss import losses
 from trainers.samples import Rows
@@ -59,7 +59,7 @@ def measure(net: str, batch: int, rounds: int) -> dict[str, float]:
     """Milliseconds of CPU a step of plain torch and of the learner, its sampling apart, and the overhead in %."""
     channels, blocks = (int(n) for n in net.split("x"))
     config = NetConfig((3, 6, 7), 7, outcome=True, channels=channels, blocks=blocks)
-    bf16 = pick_dtype("auto", "cpu") == "bfloat16"
+    bf16 = has_bfloat16("cpu")
     learner = AlphaZeroLearner(config, LearnerSettings(batch=batch, threads=1, device="cpu"))
     learner.add(rows(20_000, config))
     learner.train(1)

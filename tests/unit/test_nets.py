@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from selfplay.errors import UserError
-from selfplay.nets import Evaluator, NetConfig, build, from_arrays, to_arrays, value_of, weights
-from selfplay.nets.inference import pick_device
+from selfplay.nets import Evaluator, NetConfig, build, compiled, from_arrays, to_arrays, value_of, weights
+from selfplay.nets.inference import pick_device, pick_dtype
 
 CONFIGS = {
     "resnet": NetConfig((3, 6, 7), 7, outcome=True, channels=16, blocks=2),
@@ -30,6 +30,8 @@ def trained(config: NetConfig, seed: int = 0) -> dict[str, np.ndarray]:
     for name, tensor in tensors.items():
         if name.endswith("var"):
             tensor[...] = rng.uniform(0.5, 2, tensor.shape)
+        elif name == "peaks":
+            tensor[...] = 12
         elif tensor.ndim == 1:
             tensor += rng.normal(0, 0.2, tensor.shape).astype(np.float32)
         elif name.startswith(("policy", "value.")):
@@ -59,10 +61,22 @@ def test_shapes_and_range(config: NetConfig) -> None:
     assert value.shape == (5,) and bool((value.abs() <= 1).all())
 
 
+@pytest.fixture(params=["openvino", "torch"])
+def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with each way of computing a net."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    else:
+        monkeypatch.setattr(compiled, "available", lambda: False)
+    method: str = request.param
+    return method
+
+
 @each_config
-def test_float32_inference_equals_the_net(config: NetConfig) -> None:
+def test_float32_inference_equals_the_net(config: NetConfig, method: str) -> None:
     tensors, x = trained(config), observations(config, 37)
     evaluator = Evaluator(config, dtype="float32", device="cpu")
+    assert evaluator.method == (method if config.resnet else "torch")
     evaluator.load(tensors)
     logits, value = evaluator(x)
     expected_logits, expected_value = plain(config, tensors, x)
@@ -72,7 +86,7 @@ def test_float32_inference_equals_the_net(config: NetConfig) -> None:
 
 
 @each_config
-def test_bfloat16_inference_is_close(config: NetConfig) -> None:
+def test_bfloat16_inference_is_close(config: NetConfig, method: str) -> None:
     tensors, x = trained(config), observations(config, 64)
     evaluator = Evaluator(config, dtype="bfloat16", device="cpu")
     evaluator.load(tensors)
@@ -81,6 +95,43 @@ def test_bfloat16_inference_is_close(config: NetConfig) -> None:
     spread = expected_logits.std()
     assert np.abs(logits - expected_logits).mean() < 0.03 * spread
     assert np.abs(value - expected_value).mean() < 0.02
+
+
+@each_config
+def test_int8_inference_is_close(config: NetConfig) -> None:
+    """Also where training noted the peaks itself; a net that knows none is computed in bfloat16."""
+    pytest.importorskip("openvino")
+    tensors, x = trained(config), observations(config, 256)
+    if config.resnet:
+        net = build(config, 0)
+        from_arrays(net, tensors)
+        net.train()(torch.from_numpy(x))
+        tensors["peaks"] = to_arrays(net)["peaks"]
+        assert (tensors["peaks"] > 0).all()
+    expected_logits, expected_value = plain(config, tensors, x)
+    evaluator = Evaluator(config, dtype="int8", device="cpu")
+    evaluator.load(tensors)
+    logits, value = evaluator(x)
+    assert np.abs(logits - expected_logits).mean() < 0.08 * expected_logits.std()
+    assert np.abs(value - expected_value).mean() < 0.03
+    if config.resnet:
+        tensors["peaks"][0] = 0
+        evaluator.load(tensors)
+        unknown, _ = evaluator(x)
+        assert np.abs(unknown - expected_logits).mean() < np.abs(logits - expected_logits).mean()
+
+
+def test_dtypes_are_picked_by_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(compiled, "available", lambda: True)
+    assert pick_dtype("auto", "cpu") == "int8" and pick_dtype("float32", "cpu") == "float32"
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    assert pick_dtype("auto", "cpu") == "bfloat16"
+    with pytest.raises(UserError, match="needs a CPU and the package openvino"):
+        pick_dtype("int8", "cpu")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert pick_dtype("auto", "cpu") == "float32"
 
 
 @each_config
