@@ -21,6 +21,7 @@ install-dev:
 	@$(PYTHON) .ci/bootstrap.py factory dev
 
 run: install
+	@$(VENV)/python -m selfplay.search.warm
 	@$(VENV)/selfplay run connect_four
 
 test: lint

@@ -152,7 +152,7 @@ def install(python: str, extras: list) -> int:
         print("Compiling the search, once …")
         sys.stdout.flush()
         with open(LOG, "a") as log:
-            subprocess.run([VENV_PYTHON, "-m", "selfplay.cli.warm"], cwd=ROOT, stdout=log, stderr=log)
+            subprocess.run([VENV_PYTHON, "-m", "selfplay.search.warm"], cwd=ROOT, stdout=log, stderr=log)
     with open(STAMP, "w") as file:
         file.write("{} {}\n".format(wanted(), " ".join(extras)))
     print(f"Installed in {clock(time.monotonic() - start)}.")

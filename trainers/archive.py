@@ -56,7 +56,7 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
     searched = np.diff(candidate_offsets) > 0
     trainable = np.asarray(_one(episodes, "trainable").to_numpy(zero_copy_only=False), bool)
     episode = np.repeat(np.arange(len(trainable)), np.diff(step_offsets))
-    keep = trainable[episode] & searched & np.asarray(pc.struct_field(steps, "full_search")).astype(bool)
+    keep = _kept(episodes, steps, np.diff(step_offsets), searched)
     kept = np.flatnonzero(keep)
 
     flat, offsets = ragged(candidate_offsets[:-1][kept], candidate_offsets[1:][kept])
@@ -65,9 +65,9 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
     if settings.algorithm == "gumbel":
         q = _numbers(candidates, "q")[flat] / UNITS
         raw = _numbers(steps, "raw_value")[kept] / UNITS
-        targets = gumbel_targets(offsets, visits, prior, q, raw, settings.c_visit, settings.c_scale)
+        targets, value = gumbel_targets(offsets, visits, prior, q, raw, settings.c_visit, settings.c_scale)
     else:
-        targets = visit_targets(offsets, visits, prior)
+        targets, value = visit_targets(offsets, visits, prior), root[kept]
 
     z, z_weight = _outcomes(episodes, game.value_scale, seat, root, searched, episode, step_offsets)
     n = len(kept)
@@ -77,11 +77,29 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
         actions=_numbers(candidates, "action")[flat].astype(np.int32),
         targets=targets,
         z=z[kept].astype(np.float32),
-        q=root[kept].astype(np.float32),
+        q=value.astype(np.float32),
         policy_weight=np.ones(n, np.float32),
         z_weight=(settings.z_weight * np.where(z_weight == 1, 1.0, settings.truncated_weight)[kept]).astype(np.float32),
         q_weight=np.full(n, settings.q_weight, np.float32),
     )
+
+
+def count_rows(episodes: pa.RecordBatch) -> int:
+    """How many rows `rows_from` would give (columns "trainable" and "game")."""
+    steps, offsets = _flat_list(pc.struct_field(_one(episodes, "game"), "steps"))
+    return int(_kept(episodes, steps, np.diff(offsets), _candidate_counts(steps) > 0).sum())
+
+
+def _candidate_counts(steps: pa.StructArray) -> Array:
+    """`[steps]` int64: actions that the search of each step weighed."""
+    counts = pc.fill_null(pc.list_value_length(pc.struct_field(steps, "candidates")), 0)
+    return np.asarray(counts).astype(np.int64)
+
+
+def _kept(episodes: pa.RecordBatch | pa.Table, steps: pa.StructArray, lengths: Array, searched: Array) -> Array:
+    """`[steps]` bool: full searches of trainable episodes. lengths: `[episodes]`, steps of each."""
+    trainable = np.asarray(_one(episodes, "trainable").to_numpy(zero_copy_only=False), bool)
+    return np.repeat(trainable, lengths) & searched & np.asarray(pc.struct_field(steps, "full_search")).astype(bool)
 
 
 def _outcomes(

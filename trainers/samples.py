@@ -17,7 +17,7 @@ class Rows:
     actions: `[M]` int32, all legal actions of each decision.
     targets: `[M]` float32, the policy target; sums to 1 over each decision.
     z: `[N]` float32 in [-1, 1], the game's outcome from the point of view of the seat to act.
-    q: `[N]` float32 in [-1, 1], the search's root value from the point of view of the seat to act.
+    q: `[N]` float32 in [-1, 1], the value of the improved policy (PUCT: the root value), same point of view.
     policy_weight, z_weight, q_weight: `[N]` float32, 0 or more; how much each of the three counts.
     """
 

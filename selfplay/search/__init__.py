@@ -1,6 +1,9 @@
 """Batched tree search over OpenSpiel games: numpy and numba, arrays in and arrays out."""
 
-from selfplay.search.batched import BatchedSearch, Evaluate, SearchResult, SearchStats
-from selfplay.search.config import SearchConfig
+from selfplay.search.compilation import kept_by_sources
+
+with kept_by_sources():
+    from selfplay.search.batched import BatchedSearch, Evaluate, SearchResult, SearchStats
+    from selfplay.search.config import SearchConfig
 
 __all__ = ["BatchedSearch", "Evaluate", "SearchConfig", "SearchResult", "SearchStats"]

@@ -14,14 +14,19 @@ Array = np.ndarray[Any, Any]
 @njit(cache=True)
 def gumbel_targets(
     offsets: Array, visits: Array, prior: Array, q: Array, raw_value: Array, c_visit: float, c_scale: float
-) -> Array:
-    """softmax(log prior + sigma(completed Q)) over the legal actions (Danihelka et al. 2022, section 4).
+) -> tuple[Array, Array]:
+    """The improved policy and its value (Danihelka et al. 2022, section 4).
+
+    The policy is pi' = softmax(log prior + sigma(completed Q)) over the legal actions; its value is the sum of
+    pi' * completed Q. The mean of all values backed up would not do: sequential halving spends visits on losing moves.
 
     offsets: `[N + 1]` int64; decision d owns entries offsets[d] .. offsets[d + 1] - 1 of the flat arrays.
     visits: `[M]` int32. prior: `[M]` floats. q: `[M]` floats in [-1, 1], point of view of the seat to act, read only
-    where visits > 0. raw_value: `[N]` floats in [-1, 1], likewise. Returns `[M]` float32; each decision sums to one.
+    where visits > 0. raw_value: `[N]` floats in [-1, 1], likewise. Returns `[M]` float32, each decision
+    summing to one, and `[N]` float32 in [-1, 1], point of view of the seat to act.
     """
     out = np.empty(len(prior), np.float32)
+    values = np.empty(len(offsets) - 1, np.float32)
     for d in range(len(offsets) - 1):
         low, high = offsets[d], offsets[d + 1]
         most, total, seen, weighted = 0, 0, 0.0, 0.0
@@ -44,9 +49,12 @@ def gumbel_targets(
         for i in range(low, high):
             out[i] = math.exp(out[i] - best)
             norm += out[i]
+        mean = 0.0
         for i in range(low, high):
             out[i] /= norm
-    return out
+            mean += out[i] * (q[i] if visits[i] > 0 else 2.0 * unvisited - 1.0)
+        values[d] = mean
+    return out, values
 
 
 @njit(cache=True)

@@ -1,0 +1,45 @@
+"""Compiles the search once, so that the first run on a machine begins at once: python -m selfplay.search.warm"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from selfplay.game import load, spec_from_string
+from selfplay.search.batched import Array, BatchedSearch
+from selfplay.search.compilation import cache_folder
+from selfplay.search.config import SearchConfig
+from selfplay.search.targets import gumbel_targets, visit_targets
+
+
+def main() -> None:
+    """Does nothing, in a moment, where they are compiled already."""
+    done = cache_folder() / "complete"
+    if done.exists():
+        return
+    began = time.perf_counter()
+    print("compiling the search (once; under a minute) …", end=" ", flush=True)
+    game = load(spec_from_string("openspiel:tic_tac_toe"))
+
+    def evaluate(inputs: Array) -> tuple[Array, Array]:
+        return np.zeros((len(inputs), game.num_actions), np.float32), np.zeros(len(inputs), np.float32)
+
+    for algorithm in ("gumbel", "puct"):
+        search = BatchedSearch(game, evaluate, SearchConfig(algorithm=algorithm), 2, 4, 100)
+        search.start(0, game.new_initial_state(), 4, np.zeros(9))
+        while not search.tick():
+            pass
+        search.result(0)
+    offsets, visits = np.array([0, 2], np.int64), np.array([1, 0], np.int32)
+    prior, value = np.array([0.5, 0.5]), np.array([0.0])
+    gumbel_targets(offsets, visits, prior, prior, value, 50.0, 0.2)
+    visit_targets(offsets, visits, prior)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.touch()
+    print(f"{time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
