@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class PolicyValueNet(nn.Module):
             self.heads_norm = Norm(config.policy_channels + config.value_channels, kind)
             self.policy_board = nn.Conv2d(channels, config.policy_planes, 1) if config.policy_planes else None
             dense = config.num_actions - config.board_actions
-            self.policy = nn.Linear(config.policy_channels * cells, dense) if dense else None
+            self.policy: Any = nn.Linear(config.policy_channels * cells, dense) if dense else None
             self.value_hidden = nn.Linear(config.value_channels * cells, config.value_hidden)
             self.value = nn.Linear(config.value_hidden, values)
         else:
@@ -176,7 +177,7 @@ class FoldedNet(nn.Module):
     """The same function for inference only: every norm is folded into the convolution before it.
 
     Convolutions run in `dtype` and channels-last, dense layers in float32. Outputs are those of the net in eval mode,
-    up to the rounding of `dtype`.
+    up to the rounding of `dtype`. `net` is used up: its modules become part of this one.
     """
 
     def __init__(self, net: PolicyValueNet, dtype: torch.dtype) -> None:
@@ -184,7 +185,8 @@ class FoldedNet(nn.Module):
         config = self.config = net.config
         self.dtype = dtype
         if not config.resnet:
-            self.layers, self.policy, self.value = net.layers, net.policy, net.value
+            self.layers, self.value = net.layers, net.value
+            self.policy: Any = net.policy
             return
         self.stem = fold(net.stem, net.stem_norm, dtype)
         convs = [fold(*pair, dtype) for b in net.blocks for pair in ((b.conv1, b.norm1), (b.conv2, b.norm2))]
