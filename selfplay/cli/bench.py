@@ -14,6 +14,8 @@ import typer
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
+    from selfplay.game import Game
+    from selfplay.nets.config import NetConfig
     from selfplay.nets.inference import Dtype
 
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
@@ -65,7 +67,7 @@ def search(
     version_positions: Annotated[
         int, typer.Option(min=1, help="Positions of all processes after which the cache is emptied.")
     ] = 12_500,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8.")] = "auto",
     algorithm: Annotated[str, typer.Option(help="gumbel or puct.")] = "gumbel",
     as_json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
 ) -> None:
@@ -79,8 +81,8 @@ def search(
         raise UserError(f"--net {net!r} is not of the form CHANNELSxBLOCKS, such as 64x5") from None
     if algorithm not in ("gumbel", "puct"):
         raise UserError(f"--algorithm {algorithm!r} is unknown; it is gumbel or puct")
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise UserError(f"--dtype {dtype!r} is unknown; it is auto, float32 or bfloat16")
+    if dtype not in ("auto", "float32", "bfloat16", "int8"):
+        raise UserError(f"--dtype {dtype!r} is unknown; it is auto, float32, bfloat16 or int8")
     from selfplay import registry
     from selfplay.game import load, unsearchable
 
@@ -164,6 +166,7 @@ def count(work: Work, barrier: Any) -> Counts:
         policy_planes=game.spec.policy_planes,
     )
     evaluate = Evaluator(config, dtype=work.dtype, device="auto", threads=1)
+    evaluate.load(_seen_positions(game, config))
     provenance = Provenance("bench", game.spec.id, game.spec.version, "", "", "", "", game.spec.licence)
     generator = Generator(
         game,
@@ -191,6 +194,27 @@ def count(work: Work, barrier: Any) -> Counts:
     after = _counts(generator, positions, evaluate.dtype, time.perf_counter() - began)
     changed = {name: value if name == "dtype" else value - getattr(before, name) for name, value in after.items()}
     return Counts(**changed)
+
+
+def _seen_positions(game: Game, config: NetConfig) -> dict[str, Any]:
+    """First weights whose normalisation and ranges are those of random positions, as after the first training steps."""
+    import numpy as np
+    import torch
+
+    from selfplay.nets.policy_value import build, to_arrays
+
+    rng = np.random.default_rng(0)
+    inputs = []
+    while len(inputs) < 512:
+        state = game.new_initial_state()
+        while not state.is_terminal() and len(inputs) < 512:
+            inputs.append(game.encoder.encode(state))
+            state.apply_action(int(rng.choice(state.legal_actions())))
+    net = build(config, 0).train()
+    with torch.no_grad():
+        for _ in range(20):
+            net(torch.from_numpy(np.stack(inputs)))
+    return to_arrays(net)
 
 
 def _play(generator: Any, seconds: float, version_positions: int) -> int:
