@@ -27,7 +27,8 @@ class TargetSettings:
 
     algorithm: "gumbel" (improved policy) or "puct" (visit shares); c_visit, c_scale: see `selfplay.search.config`.
     z_weight, q_weight: of the outcome and of the search value in the value target.
-    truncated_weight: factor of z_weight in games cut by the ply limit, whose outcome is the last search value.
+    truncated_weight: factor of z_weight in games cut by the ply limit. They have no outcome (least of all a draw), so
+      their last search value stands in for it, as a search value.
     """
 
     algorithm: str
@@ -55,7 +56,6 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
     root = _numbers(steps, "root_value") / UNITS
     searched = np.diff(candidate_offsets) > 0
     trainable = np.asarray(_one(episodes, "trainable").to_numpy(zero_copy_only=False), bool)
-    episode = np.repeat(np.arange(len(trainable)), np.diff(step_offsets))
     keep = _kept(episodes, steps, np.diff(step_offsets), searched)
     kept = np.flatnonzero(keep)
 
@@ -69,18 +69,20 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
     else:
         targets, value = visit_targets(offsets, visits, prior), root[kept]
 
-    z, z_weight = _outcomes(episodes, game.value_scale, seat, root, searched, episode, step_offsets)
-    n = len(kept)
+    z, last, decided = (x[kept] for x in _outcomes(episodes, game.value_scale, seat, root, searched, step_offsets))
+    stand_in = np.where(decided, 0.0, settings.z_weight * settings.truncated_weight)
+    q_weight = settings.q_weight + stand_in
+    q = np.where(stand_in > 0, (settings.q_weight * value + stand_in * last) / np.maximum(q_weight, 1e-9), value)
     return Rows(
         observations=_observations(game, action, keep, step_offsets, trainable),
         offsets=offsets,
         actions=_numbers(candidates, "action")[flat].astype(np.int32),
         targets=targets,
-        z=z[kept].astype(np.float32),
-        q=value.astype(np.float32),
-        policy_weight=np.ones(n, np.float32),
-        z_weight=(settings.z_weight * np.where(z_weight == 1, 1.0, settings.truncated_weight)[kept]).astype(np.float32),
-        q_weight=np.full(n, settings.q_weight, np.float32),
+        z=z.astype(np.float32),
+        q=q.astype(np.float32),
+        policy_weight=np.ones(len(kept), np.float32),
+        z_weight=(settings.z_weight * decided).astype(np.float32),
+        q_weight=q_weight.astype(np.float32),
     )
 
 
@@ -103,29 +105,26 @@ def _kept(episodes: pa.RecordBatch | pa.Table, steps: pa.StructArray, lengths: A
 
 
 def _outcomes(
-    episodes: pa.RecordBatch | pa.Table,
-    scale: float,
-    seat: Array,
-    root: Array,
-    searched: Array,
-    episode: Array,
-    step_offsets: Array,
-) -> tuple[Array, Array]:
-    """z `[steps]` in [-1, 1] for the seat of each step, and 1 where the game had an outcome, else 0."""
-    z = np.zeros(len(seat))
-    known = np.zeros(len(seat), np.int8)
+    episodes: pa.RecordBatch | pa.Table, scale: float, seat: Array, root: Array, searched: Array, step_offsets: Array
+) -> tuple[Array, Array, Array]:
+    """Each `[steps]`, for the seat of the step: outcome z in [-1, 1], the game's last search value, whether z is known.
+
+    Where the game had no outcome, z is 0; where it had one, the last search value is 0.
+    """
+    z, last = np.zeros(len(seat)), np.zeros(len(seat))
+    decided = np.zeros(len(seat), bool)
     for e, returns in enumerate(_one(episodes, "returns").to_pylist()):
         rows = slice(int(step_offsets[e]), int(step_offsets[e + 1]))
         seats = seat[rows]
         if returns is not None:
             z[rows] = np.asarray(returns)[np.maximum(seats, 0)] / scale
-            known[rows] = 1
+            decided[rows] = True
             continue
-        values = np.flatnonzero(searched[rows])
-        if len(values):
-            last = rows.start + values[-1]
-            z[rows] = np.where(seats == seat[last], root[last], -root[last])
-    return z, known
+        found = np.flatnonzero(searched[rows])
+        if len(found):
+            end = rows.start + found[-1]
+            last[rows] = np.where(seats == seat[end], root[end], -root[end])
+    return z, last, decided
 
 
 def _observations(game: Game, action: Array, keep: Array, step_offsets: Array, trainable: Array) -> Array:

@@ -16,8 +16,9 @@ class Rows:
     offsets: `[N + 1]` int64, from 0 to M.
     actions: `[M]` int32, all legal actions of each decision.
     targets: `[M]` float32, the policy target; sums to 1 over each decision.
-    z: `[N]` float32 in [-1, 1], the game's outcome from the point of view of the seat to act.
-    q: `[N]` float32 in [-1, 1], the value of the improved policy (PUCT: the root value), same point of view.
+    z: `[N]` float32 in [-1, 1], the outcome from the point of view of the seat to act; without one z_weight is 0.
+    q: `[N]` float32 in [-1, 1], the value of the improved policy (PUCT: the root value), same point of view; in games
+      without an outcome, its mean with the game's last search value.
     policy_weight, z_weight, q_weight: `[N]` float32, 0 or more; how much each of the three counts.
     """
 
