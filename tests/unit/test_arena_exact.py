@@ -181,7 +181,7 @@ def test_a_listed_opening_is_drawn(connect_four: Game) -> None:
 
 
 @pytest.mark.slow
-def test_all_listed_openings_are_drawn(connect_four: Game) -> None:
+def test_every_tenth_listed_opening_is_drawn(connect_four: Game) -> None:
     solver = solver_module.exact(table_bits=23)
-    for opening in openings(connect_four, BALANCED_COUNT):
+    for opening in openings(connect_four, BALANCED_COUNT)[::10]:
         assert max(solver(connect_four.after(opening.line)).values()) == 0.0
