@@ -187,7 +187,12 @@ class Game:
         return self.spec.text(state) if self.spec.text else str(state)
 
     def draw(self, state: pyspiel.State) -> str:
-        return self.spec.draw(state) if self.spec.draw else self.text(state)
+        """The state for a terminal, in rich markup."""
+        if self.spec.draw:
+            return self.spec.draw(state)
+        from rich.markup import escape
+
+        return escape(self.text(state))
 
     def action_text(self, state: pyspiel.State, action: int) -> str:
         if self.spec.action_text:

@@ -170,11 +170,16 @@ class Player:
             batches=stats.batches,
             lookups=stats.lookups,
             hits=stats.hits,
-            showcase=showcase(self._game, episodes[-1]) if episodes else None,
+            showcase=_newest_finished(self._game, episodes),
         )
         return report, batch
 
 
+
+
+def _newest_finished(game: Game, episodes: list[Episode]) -> Showcase | None:
+    finished = [episode for episode in episodes if episode.status != "aborted"]
+    return showcase(game, finished[-1]) if finished else None
 
 
 def showcase(game: Game, episode: Episode, most: int = 6) -> Showcase | None:

@@ -168,7 +168,7 @@ def _open(uri: str, version: int | None) -> Corpus:
 
 def _episode(corpus: Corpus, episode: str) -> Episode:
     if episode == "latest":
-        newest = corpus.newest(1)
+        newest = corpus.newest(1, pc.field("status") != "aborted") or corpus.newest(1)
         if not newest:
             raise UserError(f"the corpus at {corpus.uri} holds no episode yet")
         episode = newest[0]
