@@ -168,6 +168,8 @@ def _open(uri: str, version: int | None) -> Corpus:
 
 def _episode(corpus: Corpus, episode: str) -> Episode:
     if episode == "latest":
+        import pyarrow.compute as pc
+
         newest = corpus.newest(1, pc.field("status") != "aborted") or corpus.newest(1)
         if not newest:
             raise UserError(f"the corpus at {corpus.uri} holds no episode yet")
