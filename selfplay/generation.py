@@ -98,9 +98,8 @@ class Generator:
         self._slot, self._epoch, self._number = slot, epoch, first_number
         self._seeds = seeds
         self._gumbel = search.algorithm == "gumbel"
-        self.search = BatchedSearch(
-            game, evaluate, search, settings.slots, max(settings.simulations, 1), settings.cache_entries
-        )
+        most = max(settings.simulations, settings.cheap_simulations, 1)
+        self.search = BatchedSearch(game, evaluate, search, settings.slots, most, settings.cache_entries)
         self._tables: list[_Table] = []
 
     def set_policy(self, policy: Policy) -> None:
@@ -147,7 +146,8 @@ class Generator:
         table = _Table(seed, rng, self.game.new_initial_state(), time.time())
         table.plays_on = s.resign_threshold is not None and bool(rng.random() < s.resign_playon)
         if s.opening_plies and rng.random() < s.opening_fraction:
-            for _ in range(int(rng.integers(1, s.opening_plies + 1))):
+            plies = int(rng.integers(1, s.opening_plies + 1))
+            for _ in range(min(plies, s.ply_limit - 1)):
                 legal = table.state.legal_actions()
                 action = legal[int(rng.integers(len(legal)))]
                 ahead = table.state.clone()
