@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfplay.cli.strength import strength
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from selfplay.nets.config import NetConfig
     from selfplay.nets.inference import Dtype
 
-app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app = typer.Typer(help="Measure this machine, or a run's net.", no_args_is_help=True)
+app.command()(strength)
 
 _WARM_S = 3.0
 

@@ -1,0 +1,110 @@
+"""`selfplay bench strength`: how strong a run's net is, against fixed opponents and against exact play."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from typing import Annotated, Any
+
+import typer
+
+from selfplay.errors import UserError
+
+
+def strength(
+    run: Annotated[str, typer.Argument(help="Run folder, a path or s3://….")],
+    opponents: Annotated[str, typer.Option(help="Comma-separated: random, mctsN.")] = "mcts100,mcts1000",
+    games: Annotated[int, typer.Option(min=2, help="Games against each, both sides of the listed openings.")] = 400,
+    positions: Annotated[int, typer.Option(min=0, help="Positions a depth against exact play; 0: none.")] = 1000,
+    simulations: Annotated[int, typer.Option(min=0, help="Simulations a move.")] = 64,
+    version: Annotated[int | None, typer.Option(help="Of the net; the newest if not given.")] = None,
+    processes: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
+) -> None:
+    """Measures a net without noise: match scores, and the share of positions where its move loses game value.
+
+    Example:  selfplay bench strength runs/connect_four --games 400 --json
+    """
+    names = [name.strip() for name in opponents.split(",") if name.strip()]
+    for name in names:
+        if name != "random" and not (name.startswith("mcts") and name[4:].isdigit()):
+            raise UserError(f"--opponents {name!r} is unknown; say random or mctsN, such as mcts100")
+    from selfplay.agent import Agent
+
+    loaded = Agent.load(run, version, trust=True)
+    n = processes or os.cpu_count() or 1
+    tasks = [(run, loaded.version, name, simulations, games, part, n) for name in names for part in range(n)]
+    if positions:
+        tasks += [(run, loaded.version, "exact", s, positions, part, n) for s in (simulations, 0) for part in range(n)]
+    with multiprocessing.get_context("spawn").Pool(n) as pool:
+        parts = pool.starmap(_part, tasks, chunksize=1)
+    report: dict[str, Any] = {"run": run, "version": loaded.version, "simulations": simulations}
+    report["matches"] = {name: _match([p for t, p in zip(tasks, parts, strict=True) if t[2] == name]) for name in names}
+    report["mistakes"] = {}
+    for s in (simulations, 0) if positions else ():
+        report["mistakes"]["raw" if s == 0 else str(s)] = _mistakes(
+            [p for t, p in zip(tasks, parts, strict=True) if t[2] == "exact" and t[3] == s]
+        )
+    if as_json:
+        print(json.dumps(report))
+        return
+    print(f"{loaded.spec.id}, net {loaded.version}, {simulations} simulations\n")
+    for name, m in report["matches"].items():
+        print(f"  against {name:<9} {m['score']:7.1%}   {m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)")
+    for how, by_label in report["mistakes"].items():
+        if by_label:
+            shown = "  ".join(f"{label} {share:.1%}" for label, share in by_label.items())
+            print(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
+    print(f"\nnext: `selfplay play {run}`")
+
+
+def _part(
+    run: str, version: int, opponent: str, simulations: int, count: int, part: int, parts: int
+) -> dict[str, tuple[int, int, int]]:
+    """One process's share: (wins, draws or cut, losses) of a match, or by label (wrong, 0, positions)."""
+    from selfplay.agent import Agent
+    from selfplay.arena.exact import Positions, mistakes, test_sets
+    from selfplay.arena.match import play_match
+    from selfplay.arena.openings import openings
+    from selfplay.arena.players import mcts_player, random_player
+
+    agent = Agent.load(run, version, trust=True)
+
+    def player(states: list[Any]) -> list[int]:
+        return agent.act_many(states, simulations)
+
+    if opponent == "exact":
+        found = {}
+        for one in test_sets(agent.game):
+            head = one.head(count)
+            mine = Positions(one.label, head.lines[part::parts], head.values[part::parts])
+            if len(mine):
+                result = mistakes(agent.game, player, mine)
+                found[one.label] = (result.wrong, 0, result.positions)
+        return found
+    lines = [opening.line for opening in openings(agent.game, count // 2)][part::parts]
+    other = random_player(part) if opponent == "random" else mcts_player(agent.game, int(opponent[4:]), part)
+    match = play_match(agent.game, player, other, lines)
+    return {"match": (match.wins, match.draws + match.unfinished, match.losses)}
+
+
+def _match(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, Any]:
+    from selfplay.arena.match import wilson
+
+    wins, draws, losses = (sum(part["match"][i] for part in parts) for i in range(3))
+    played = wins + draws + losses
+    low, high = wilson(wins + draws / 2, played)
+    score = (wins + draws / 2) / max(1, played)
+    return {"wins": wins, "draws": draws, "losses": losses, "score": score, "low": low, "high": high}
+
+
+def _mistakes(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, float]:
+    labels = list(dict.fromkeys(label for part in parts for label in part))
+    shares = {
+        label: sum(p[label][0] for p in parts if label in p) / sum(p[label][2] for p in parts if label in p)
+        for label in labels
+    }
+    if len(shares) > 1:
+        shares["mean"] = sum(shares.values()) / len(shares)
+    return shares
