@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
 from selfplay.errors import UserError
-from selfplay.store import Receipt, acquire
+from selfplay.store import Fenced, Receipt, acquire
 from trainers import cluster
 from trainers.config import RunConfig
 from trainers.crew import Crew
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: Longest call of a player; it looks for new weights between calls.
 _PLAY_S = 4.0
-#: A slot whose players die this often in a row without one good call is given up.
+#: An actor that dies this often in a row, without one good call between, is given up.
 _MOST_DEATHS = 3
 _FINAL_EXAMS_S = 20.0
 
@@ -57,14 +57,17 @@ def run(
 
     out: URI of the run's folder; one that exists is continued. Raises `UserError` for what only a person can mend.
     """
-    folder = RunFolder(out, config)
-    with acquire(folder.uri, f"selfplay run {config.name}") as lease, cluster.ray_session(address):
+    uri = RunFolder(out, config).uri  # refuses a folder of another run before anything is written
+    with acquire(uri, f"selfplay run {config.name}") as lease, cluster.ray_session(address):
+        folder = RunFolder(out, config)  # as whoever held it before has left it
         crew = Crew(config, spec, folder, lease.epoch, cluster.size(config, bool(address)))
         watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
         try:
             return _Loop(config, folder, crew, watch, stop).run()
         except RayTaskError as error:
             cause = error.cause
+            if isinstance(cause, Fenced):
+                raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
             raise (cause if isinstance(cause, UserError) else error) from None
         finally:
             watch.close()
@@ -79,9 +82,10 @@ class _Loop:
         self.players: dict[str, Any] = {}
         self.playing: dict[Any, tuple[str, Any]] = {}  # report ref -> (slot, episodes ref)
         self.in_flight: dict[str, tuple[int, int]] = {}
-        self.deaths: dict[str, int] = {}
+        self.deaths: Counter[str] = Counter()  # in a row, of each actor
         self.committing: tuple[Any, list[Any]] | None = None  # (receipts ref, episodes refs)
         self.written: deque[tuple[Report, Any]] = deque()
+        self.archived = -1  # version of the episodes table that holds every receipt so far
         self.lessons: list[tuple[Receipt, Any]] = []
         self.lesson_rows = 0
         self.last_report: Report | None = None
@@ -112,7 +116,8 @@ class _Loop:
     def begin(self) -> None:
         """Starts the actors; the first games begin before the learner has loaded."""
         self.watch.activity("starting the players")
-        self.crew.open_archive()
+        self.archived = self.crew.open_archive()
+        self.folder.save()
         self.watch.count_archived()
         if not self.crew.kept_versions():
             self.crew.publish_first()
@@ -125,7 +130,7 @@ class _Loop:
                 self.launch(slot)
         self.watch.activity("starting the learner")
         self.student = self.crew.student()
-        self.studying = self.student.resume.remote(self.checkpoint_uri())
+        self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
         if self.config.evaluation.opponents or self.config.evaluation.exact_positions:
             self.examiner = self.crew.examiner()
         if self.config.run.deterministic:
@@ -201,7 +206,7 @@ class _Loop:
         except RayActorError as error:
             self.bury(slot, error)
             return
-        self.deaths[slot] = 0
+        del self.deaths[slot]
         self.in_flight[slot] = report.in_flight
         self.last_report = report
         self.watch.playing(report)
@@ -214,12 +219,17 @@ class _Loop:
         games, plies = self.in_flight[slot]
         self.state.lost_games += games
         self.state.lost_plies += plies
-        self.deaths[slot] = self.deaths.get(slot, 0) + 1
-        if self.deaths[slot] >= _MOST_DEATHS:
-            raise UserError(f"player {slot} died {_MOST_DEATHS} times in a row; see the log for its last words")
+        self.died(f"player {slot}", slot, error)
         self.watch.message(f"player {slot} died with {games} games in flight; another goes on")
         self.settle_archive()  # what it wrote belongs to its epoch: commit before the next epoch is registered
         self.hire(slot)
+
+    def died(self, who: str, key: str, error: RayActorError) -> None:
+        """Counts a death; one too many in a row ends the run."""
+        print(f"{who} died: {error}", flush=True)  # to the log
+        self.deaths[key] += 1
+        if self.deaths[key] >= _MOST_DEATHS:
+            raise UserError(f"{who} died {_MOST_DEATHS} times in a row; the newest file in logs/ holds its last words")
 
     # -- archiving ----------------------------------------------------------------------------------------------
 
@@ -235,6 +245,7 @@ class _Loop:
         (receipts_ref, taken), self.committing = self.committing, None
         for receipt, (report, episodes) in zip(ray.get(receipts_ref), taken, strict=True):
             self.watch.archived(report)
+            self.archived = max(self.archived, receipt.table_version)
             self.lessons.append((receipt, [episodes]))
             self.lesson_rows += report.archived_decisions
 
@@ -277,12 +288,16 @@ class _Loop:
         ref, self.studying = self.studying, None
         try:
             before, self.progress = self.progress, ray.get(ref)
-        except RayActorError:
+        except RayActorError as error:
+            self.died("the learner", "learner", error)
             self.watch.message("the learner died; another goes on from the last checkpoint")
+            self.lessons, self.lesson_rows = [], 0  # the new one finds them in the archive
             self.student = self.crew.student()
-            self.studying = self.student.resume.remote(self.checkpoint_uri())
+            self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
             return
-        if before is None:
+        if before is not None and self.progress.samples > before.samples:
+            del self.deaths["learner"]
+        if before is None or before.samples > self.progress.samples:
             self.published_samples = self.progress.samples
 
     def learning_rate(self) -> float:
@@ -315,9 +330,15 @@ class _Loop:
         except RayActorError:
             return
         self.state.checkpoint = name
+        self.save()
+        self.crew.forget_old()
+
+    def save(self) -> None:
+        """Writes down what the run remembers, so that the next driver goes on from here."""
+        games, plies = zip(*self.in_flight.values(), strict=True)
+        self.state.games_in_flight, self.state.plies_in_flight = sum(games), sum(plies)
         self.watch.note_clock()
         self.folder.save()
-        self.crew.forget_old()
 
     def checkpoint_uri(self) -> str | None:
         return self.folder.checkpoint_uri(self.state.checkpoint) if self.state.checkpoint else None
@@ -336,15 +357,19 @@ class _Loop:
         (ref, began), self.exam = self.exam, None
         try:
             marks: Marks = ray.get(ref)
-        except RayActorError:
+        except RayActorError as error:
+            self.died("the examiner", "examiner", error)
+            self.watch.message("the examiner died; another goes on")
             self.examiner = self.crew.examiner()
             self.board.failed()
             return
         except UserError:  # the version's weights were deleted meanwhile
             self.board.failed()
             return
+        del self.deaths["examiner"]
         self.board.record(marks, self.watch.elapsed(), time.monotonic() - began)
         self.watch.examined(marks, self.board)
+        self.save()
 
     def final_exams(self) -> None:
         """Measures the last net at full length, for as long as a person will wait."""
@@ -359,7 +384,7 @@ class _Loop:
             if ray.wait([self.exam[0]], timeout=0.2)[0]:
                 self.examined()
             self.watch.show(self.progress, self.board)
-        self.folder.save()
+        self.save()
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -377,16 +402,15 @@ class _Loop:
         for ref in list(ends):
             self.played(ref)
         self.settle_archive()
-        if self.studying is not None:
-            self.studied()
-        if self.studying is not None:  # a new learner is still being restored
-            self.studied()
-        if self.progress is None:
-            self.folder.save()
+        if self.progress is None and self.stop.is_set():  # the learner is still loading: the archive has everything
+            self.save()
             return
-        if self.lessons:
-            self.progress = ray.get(self.student.take.remote(self.lessons))
-            self.lessons, self.lesson_rows = [], 0
+        while self.studying is not None or self.lessons:
+            if self.studying is None:
+                self.studying = self.student.take.remote(self.lessons)
+                self.lessons, self.lesson_rows = [], 0
+            self.studied()
+        assert self.progress is not None
         if self.progress.samples > self.published_samples:
             self.publish()
         self.checkpoint()

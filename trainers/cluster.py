@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import psutil
 import ray
 
 from selfplay.errors import UserError
 from trainers.config import RunConfig
 
 _OBJECT_STORE_BYTES = 512 * 2**20
+#: Ray's agents have this long to follow their raylet by themselves.
+_GOODBYE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,12 @@ def ray_session(address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
+        offspring = [] if address else psutil.Process().children(recursive=True)
         ray.shutdown()
+        # An agent that cannot reach the control store any more may stay for a minute to report it.
+        for process in psutil.wait_procs(offspring, timeout=_GOODBYE_S)[1]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def size(config: RunConfig, joined: bool) -> Sizing:

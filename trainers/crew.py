@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 import selfplay
-from selfplay import agent, registry
+from selfplay import agent, registry, store
 from selfplay.actors.archivist import Archivist
 from selfplay.actors.examiner import Examiner
 from selfplay.actors.player import Player, PlayerJob
@@ -63,9 +63,10 @@ class Crew:
         self._hired: list[Any] = []
         self._kept = agent.versions(folder.uri)
         self._newest: Published | None = None
+        self._epochs: dict[str, int] = {}  # the newest writer's, of each slot
 
-    def open_archive(self) -> None:
-        """Starts the archivist; describes the run, its environment and its agent."""
+    def open_archive(self) -> int:
+        """Starts the archivist; describes the run, its environment and its agent. Returns the corpus's version."""
         folder, spec, source = self.folder, self.game.spec, registry.source_of(self.game.spec)
         folder.begin(agent.describe(self.game, self.net, self.search, self.policy_id))
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -97,6 +98,7 @@ class Crew:
         }
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
         self.weights = ray.remote(WeightServer).options(**options).remote()
+        return store.open(folder.corpus).version
 
     def publish_first(self) -> None:
         """Version 0: the untrained net that the learner begins with, too."""
@@ -118,13 +120,17 @@ class Crew:
     def _serve(self, version: int, digest: str, tensors: Any) -> None:
         self.folder.state.version, self.folder.state.digest = version, digest
         self._kept = sorted({*self._kept, version})
-        self._newest = Published(version, digest, [ray.put(tensors)])
+        self._hand_out(Published(version, digest, [ray.put(tensors)]))
 
     def publish(self, version: int, digest: str, tensors: Any) -> None:
         """Hands out a version; tensors: the ObjectRef of its weights."""
         self._kept.append(version)
-        self._newest = Published(version, digest, [tensors])
-        self.weights.publish.remote(self._newest)
+        self._hand_out(Published(version, digest, [tensors]))
+
+    def _hand_out(self, newest: Published) -> None:
+        """Waits until the server has it: whoever asks from now on gets this version or a newer one."""
+        self._newest = newest
+        ray.get(self.weights.publish.remote(newest))
 
     def enter_policy(self, version: int, digest: str, parent: str, progress: Progress | None) -> None:
         """A version's row in the policies table; there before anybody plays with it."""
@@ -156,6 +162,9 @@ class Crew:
         """A new player for a slot, under a new epoch."""
         c, s = self.config.selfplay, self.config.search
         registration = ray.get(self.archivist.register.remote(slot))
+        while registration.epoch <= self._epochs.get(slot, 0):  # the archivist has died and forgotten it
+            registration = ray.get(self.archivist.register.remote(slot))
+        self._epochs[slot] = registration.epoch
         ray.get(self.weights.publish.remote(self._newest))  # told again: the server may have been restarted
         job = PlayerJob(
             env=self.env,

@@ -10,6 +10,7 @@ Every place is a URI. `state.json` is written last, in one piece: what it names 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -17,8 +18,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deltalake.exceptions import TableNotFoundError
+
 from selfplay import agent, storage
 from selfplay.errors import UserError
+from selfplay.store.table import episodes_uri, open_table
 from trainers.config import CONFIG_NAME, RunConfig, from_json, incompatible
 
 #: Rises when older code would misread `state.json` or `run.json`.
@@ -35,6 +39,7 @@ class State:
     matches: results of matches, as (version, opponent, wins, draws, losses, cut, elapsed_s, simulations) mappings.
     exact: results against exact play, as (version, label, mistakes, positions) mappings.
     lost_games, lost_plies: games that died with their process.
+    games_in_flight, plies_in_flight: not sealed when this was saved; lost, if nothing was saved after it.
     """
 
     schema: int = SCHEMA
@@ -47,6 +52,8 @@ class State:
     exact: list[dict[str, Any]] = field(default_factory=list)
     lost_games: int = 0
     lost_plies: int = 0
+    games_in_flight: int = 0
+    plies_in_flight: int = 0
     wandb_id: str | None = None
 
 
@@ -71,12 +78,17 @@ class RunFolder:
             raise UserError(f"{self.uri} holds another run: {reason}; give another --out")
         self._check(identity, _RUN)
         self.run_id = identity["run_id"]
+        with contextlib.suppress(TableNotFoundError):
+            open_table(episodes_uri(self.corpus))  # refuses a newer schema
         try:
             kept = json.loads(self._read(_STATE))
         except FileNotFoundError:
             return
         self._check(kept, _STATE)
-        self.state = State(**kept)
+        self.state = state = State(**kept)
+        state.lost_games += state.games_in_flight
+        state.lost_plies += state.plies_in_flight
+        state.games_in_flight = state.plies_in_flight = 0
 
     @property
     def corpus(self) -> str:

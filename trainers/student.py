@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from selfplay import agent, registry, storage
@@ -15,7 +16,7 @@ from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
-from trainers.archive import TargetSettings, rows_from
+from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.learner import AlphaZeroLearner, LearnerSettings
 
 #: Episodes turned into rows at once when the window is refilled.
@@ -68,14 +69,24 @@ class Student:
         self._paid = 0.0
         self._losses: dict[str, float] = {}
 
-    def resume(self, checkpoint: str | None) -> Progress:
-        """Restores a checkpoint and refills the window with the run's newest archived games."""
+    def resume(self, checkpoint: str | None, table_version: int) -> Progress:
+        """Restores a checkpoint and refills the window with the run's newest archived games.
+
+        table_version: of the corpus; whatever was committed later comes as lessons. The corpus also says how many
+        positions there were, so what was archived after the checkpoint is still learned from.
+        """
+        learner, job = self._learner, self._job
         if checkpoint is not None:
-            self._learner.restore(checkpoint)
-        newest = open_corpus(self._job.corpus).latest(self._job.run_id, self._learner.capacity)
+            learner.restore(checkpoint)
+        corpus = open_corpus(job.corpus, table_version)
+        mine = (pc.field("run_id") == job.run_id) & pc.field("trainable")
+        learner.recount(sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"])))
+        newest = corpus.latest(job.run_id, learner.capacity)
         for first in range(0, newest.num_rows, _REFILL_EPISODES):
-            self._add(newest.slice(first, _REFILL_EPISODES), new=checkpoint is None)
-        self._paid = self._learner.total * self._job.samples_per_position
+            self._add(newest.slice(first, _REFILL_EPISODES), new=False)
+        # Where settings have changed, or a crash undid much, the players must not wait for all of it.
+        owed = learner.total * job.samples_per_position
+        self._paid = min(owed, max(float(learner.samples), owed - job.first_rows * job.samples_per_position))
         return self.progress()
 
     def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:

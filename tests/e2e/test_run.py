@@ -1,0 +1,72 @@
+"""Whole runs as a person starts them: what they leave behind, and what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from selfplay import store
+from selfplay.agent import Agent
+from selfplay.nets import weights
+
+Start = Callable[..., Any]
+Sound = Callable[..., pa.Table]
+
+#: So small that every part of the loop has had its turn within seconds.
+QUICK = [
+    "--set=selfplay.games=16",
+    "--set=selfplay.refresh_moves=4",
+    "--set=search.simulations=8",
+    "--set=learner.window_initial=500",
+    "--set=learner.batch=64",
+    "--set=learner.publish_every_samples=1000",
+    "--set=evaluation.games=4",
+    '--set=evaluation.opponents=["random"]',
+    "--set=evaluation.simulations=4",
+    "--set=evaluation.exact_positions=0",
+]
+#: What Ray, RLlib, wandb and Python itself print where nobody stops them.
+FOREIGN = re.compile(r"raylet|ray::|core_worker|gcs_server|\(pid=|INFO |WARN|rllib|wandb|Traceback|Error\b", re.I)
+
+
+def test_a_whole_run(start: Start, sound: Sound, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "ttt"
+    driver = start("tic_tac_toe", "--out", out, "--set=run.positions=3000", "--json", *QUICK)
+    assert driver.wait() == 0, driver.err
+    assert not FOREIGN.search(driver.out + driver.err)
+
+    summary = driver.summary()
+    rows = sound(out)
+    assert summary["ended_by"] == "time" and summary["status"]["positions"] >= 3000
+    assert summary["status"]["episodes"] == rows.num_rows > 0
+    version = summary["status"]["version"]
+    assert version >= 1, "nothing was learned"
+    assert summary["status"]["lost"] == {"count": 0, "plies": 0}
+
+    corpus = store.open(str(out))
+    assert set(rows["env_id"].to_pylist()) == {"tic_tac_toe-v0"}
+    assert set(rows["status"].to_pylist()) <= {"ok", "aborted"}
+    aborted = [row for row in rows.select(["status", "trainable"]).to_pylist() if row["status"] == "aborted"]
+    assert not any(row["trainable"] for row in aborted)
+    assert corpus.table("runs").num_rows == corpus.table("environments").num_rows == 1
+    policies = {row["version"]: row["digest"] for row in corpus.table("policies").to_pylist()}
+    assert sorted(policies) == list(range(version + 1))
+    tensors, meta = weights.load(str(out / "weights" / f"{version:06d}.safetensors"))
+    assert weights.digest(tensors) == meta["digest"] == policies[version]
+    assert json.loads((out / "config.json").read_text())["selfplay"]["games"] == 16
+    assert list((out / "tensorboard").iterdir()) and (out / "wandb_id").read_text()
+
+    agent = Agent.load(str(out))
+    assert agent.version == version
+    state = agent.game.new_initial_state()
+    while not state.is_terminal():
+        action = agent.act(state, simulations=8)
+        assert action in state.legal_actions()
+        state.apply_action(action)
+    policy, value = agent.evaluate(agent.game.new_initial_state())
+    assert abs(policy.sum() - 1) < 1e-4 and -1 <= value <= 1
