@@ -92,7 +92,10 @@ class Agent:
         chosen = found[-1] if version is None else version
         tensors, _ = weights.load(weights_uri(run_uri, chosen))
         evaluator = Evaluator(net, device="cpu", threads=threads)
-        evaluator.load(tensors)
+        try:
+            evaluator.load(tensors)
+        except ValueError as error:
+            raise UserError(f"the weights of {run_uri} do not fit its net: {error}") from None
         return cls(game, evaluator, SearchConfig(**about["search"]), chosen, about["policy_id"])
 
     def act(self, state: pyspiel.State, simulations: int = 64) -> int:
