@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from selfplay.actors.examiner import Exam, Marks
 from selfplay.arena.match import wilson
@@ -58,7 +59,7 @@ class Scoreboard:
         return [
             Exam(version, subject, c.games, c.exact_positions, c.simulations)
             for subject in fixed
-            if not self._examined(version, subject, c.games)
+            if not self._examined(version, subject, c.exact_positions if subject == "exact" else c.games)
         ]
 
     def begun(self) -> None:
@@ -71,12 +72,20 @@ class Scoreboard:
 
     def record(self, marks: Marks, elapsed_s: float, seconds: float) -> None:
         """Takes marks in. seconds: how long the exam took by the clock."""
-        rest = marks.cpu_s / self._budget - seconds
-        self._free_at = time.monotonic() + max(0.0, rest)
+        wait = marks.cpu_s / self._budget
+        if self._turn >= len(self._subjects):  # until every subject had its turn a person waits for the first figures
+            wait = max(wait, self._config.every_s)
+        self._free_at = time.monotonic() + max(0.0, wait - seconds)
         exam = marks.exam
         if exam.opponent == "exact":
             self._state.exact += [
-                {"version": exam.version, "label": label, "mistakes": share, "positions": count}
+                {
+                    "version": exam.version,
+                    "label": label,
+                    "mistakes": share,
+                    "positions": count,
+                    "asked": exam.positions,
+                }
                 for label, share, count in marks.mistakes
             ]
             return
@@ -90,28 +99,30 @@ class Scoreboard:
                 "cut": marks.cut,
                 "elapsed_s": elapsed_s,
                 "simulations": exam.simulations,
+                "asked": exam.games,
             }
         )
 
     def _hopeless(self, subject: str) -> bool:
-        """Random play teaches nothing more about a net that always beats it; a strong bot nothing about a weak net."""
+        """Random play teaches nothing more about a net that always beats it."""
         rows = [m for m in self._state.matches if m["opponent"] == subject]
-        return subject == "random" and len(rows) >= 2 and all(m["losses"] + m["draws"] == 0 for m in rows[-2:])
+        return subject == "random" and len(rows) >= 2 and all(m["wins"] == _games(m) for m in rows[-2:])
 
-    def _examined(self, version: int, subject: str, games: int = 1) -> bool:
+    def _examined(self, version: int, subject: str, length: int = 1) -> bool:
+        """Whether there was an exam of `length` games or positions; fewer may have been found than were asked for."""
         if subject == "exact":
-            return any(row["version"] == version for row in self._state.exact)
-        return any(
-            m["version"] == version and m["opponent"] == subject and m["wins"] + m["draws"] + m["losses"] >= games
-            for m in self._state.matches
-        )
+            rows = [(row["version"], row.get("asked", row["positions"])) for row in self._state.exact]
+        else:
+            matches = [m for m in self._state.matches if m["opponent"] == subject]
+            rows = [(m["version"], m.get("asked", _games(m))) for m in matches]
+        return any(version == v and asked >= length for v, asked in rows)
 
     def strength(self, first: bool = False) -> tuple[StrengthRow, ...]:
         """The newest match against each fixed opponent and the newest against an earlier version; or the first ones."""
         rows: dict[str, StrengthRow] = {}
         for m in reversed(self._state.matches) if first else self._state.matches:
             key = "version" if m["opponent"].startswith("version") else m["opponent"]
-            games = m["wins"] + m["draws"] + m["losses"] + m["cut"]
+            games = _games(m)
             points = m["wins"] + 0.5 * (m["draws"] + m["cut"])
             low, high = wilson(points, games)
             rows[key] = StrengthRow(
@@ -133,8 +144,8 @@ class Scoreboard:
         if not self._state.exact:
             return ()
         version = self._state.exact[0 if first else -1]["version"]
-        rows = [row for row in self._state.exact if row["version"] == version]
-        return tuple(ExactRow(row["label"], version, row["mistakes"], row["positions"]) for row in rows)
+        rows = {row["label"]: row for row in self._state.exact if row["version"] == version}  # the longest came last
+        return tuple(ExactRow(label, version, row["mistakes"], row["positions"]) for label, row in rows.items())
 
     def ratings(self) -> tuple[RatingPoint, ...]:
         """Elo of every version that was measured, on the scale of random play = 0; computed when matches came in."""
@@ -160,3 +171,7 @@ class Scoreboard:
         )
         self._rated = (len(self._state.matches), points)
         return points
+
+
+def _games(match: dict[str, Any]) -> int:
+    return int(match["wins"] + match["draws"] + match["losses"] + match["cut"])
