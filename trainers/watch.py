@@ -46,7 +46,7 @@ class Watch:
         self._rates: deque[tuple[float, int]] = deque()
         self._decisions = 0
         self._shown = 0.0
-        self._archive_s = self._play_s = 0.0
+        self._played_on = self._wrongly = 0
         self._losses: list[tuple[float, float]] = []
         self.status = Status(
             recipe=config.name,
@@ -135,6 +135,8 @@ class Watch:
 
     def archived(self, report: Report) -> None:
         status = self.status
+        self._played_on += report.resignable[0]
+        self._wrongly += report.resignable[1]
         self._set(
             episodes=status.episodes + report.episodes, positions=status.positions + report.archived_decisions
         )
@@ -155,6 +157,8 @@ class Watch:
                 "search/cache_hit_rate": report.hits / max(1, report.lookups),
                 "search/batch": report.evaluations / max(1, report.batches),
             }
+        if self._played_on:
+            scalars["selfplay/resignation_false_positives"] = self._wrongly / self._played_on
         self._scalars.write(self.status.positions, scalars)
 
     def examined(self, marks: Marks, board: Scoreboard) -> None:

@@ -69,6 +69,7 @@ class Report:
 
     block: where the episodes were written, None if none ended. decisions: searched moves made.
     in_flight: (games, moves) that are lost if the actor dies now. seconds: of the call; net_s: in the net.
+    resignable: (games played on past a resignation, those of them that the seat then did not lose).
     """
 
     slot: str
@@ -85,6 +86,7 @@ class Report:
     batches: int
     lookups: int
     hits: int
+    resignable: tuple[int, int]
     showcase: Showcase | None
 
 
@@ -170,11 +172,24 @@ class Player:
             batches=stats.batches,
             lookups=stats.lookups,
             hits=stats.hits,
+            resignable=resignable(episodes),
             showcase=_newest_finished(self._game, episodes),
         )
         return report, batch
 
 
+
+
+def resignable(episodes: list[Episode]) -> tuple[int, int]:
+    """(games played on where a seat would have resigned, those in which it did not lose): false positives by count."""
+    played_on = wrong = 0
+    for episode in episodes:
+        seat = episode.game.would_have_resigned_seat if episode.game else None
+        if seat is not None and episode.returns is not None:
+            played_on += 1
+            wrong += episode.returns[seat] > min(episode.returns)
+            wrong += min(episode.returns) == max(episode.returns)
+    return played_on, wrong
 
 
 def _newest_finished(game: Game, episodes: list[Episode]) -> Showcase | None:
