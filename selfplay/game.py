@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,10 +220,24 @@ def _load_openspiel(game_string: str) -> pyspiel.Game:
         hint = f"; the nearest name is {near[0]!r}" if near else ""
         raise UserError(f"OpenSpiel has no game named {name!r}{hint}")
     try:
-        return pyspiel.load_game(game_string)
+        with _silent_stderr():
+            return pyspiel.load_game(game_string)
     except (pyspiel.SpielError, RuntimeError, IndexError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
         raise UserError(f"OpenSpiel cannot load {game_string!r}: {reason}") from None
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """OpenSpiel's C++ prints its errors before it raises them; they are told once, by us."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def spec_from_string(game_string: str) -> GameSpec:
