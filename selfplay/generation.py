@@ -27,7 +27,7 @@ class PlaySettings:
 
     simulations: of a full search; cheap_simulations: of a cheap one; full_fraction: share of full ones.
     dirichlet_alpha: PUCT root noise, None: 10 / number of legal actions.
-    resign_threshold: value in [0, 1] below whose negative a seat resigns after `resign_moves` such moves in a row.
+    resign_threshold: in [0, 1]; a seat resigns after `resign_moves` moves in a row with less hope than its negative.
     """
 
     slots: int
@@ -164,6 +164,7 @@ class Generator:
         table, s = self._tables[slot], self.settings
         count = len(table.state.legal_actions())
         table.full = s.full_fraction >= 1.0 or bool(table.rng.random() < s.full_fraction)
+        noise: Array | None
         if self._gumbel:
             noise = table.rng.gumbel(size=count)
         else:
@@ -185,7 +186,7 @@ class Generator:
         table.state = state
         if state.is_terminal():
             return self._seal(table, "ok", "terminal")
-        if self._resigns(table, seat, result.root_value):
+        if self._resigns(table, seat, _hope(result)):
             return self._seal(table, "ok", "resignation", resigned=seat)
         if len(table.steps) >= self.settings.ply_limit:
             return self._seal(table, "truncated", "ply_limit")
@@ -242,6 +243,14 @@ class Generator:
         )
         self._number += 1
         return episode
+
+
+def _hope(result: SearchResult) -> float:
+    """The better of the root's value and the chosen move's (Silver et al. 2017, Methods, "Self-play").
+
+    The root's value alone counts the visits that a search spends on losing moves.
+    """
+    return float(np.fmax(result.root_value, result.q[np.searchsorted(result.actions, result.action)]))
 
 
 def _step(seat: int, action: int, result: SearchResult, full: bool, scale: float) -> Step:

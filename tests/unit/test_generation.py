@@ -302,6 +302,26 @@ def test_one_better_moment_calls_resignation_off() -> None:
     assert all(e.game and e.game.ended_by == "resignation" and e.n_steps == 1 for e in one)
 
 
+def test_a_good_move_among_losing_ones_is_hope() -> None:
+    """The mean over all moves tried says lost; the move that was found says won, and it is played."""
+    game = game_of("hex(board_size=4)")
+
+    def one_move_wins(batch: Array) -> tuple[Array, Array]:
+        held = batch[:, 4, 1, 1] == 0  # plane 4: empty hexagons
+        to_act = batch[:, -1, 0, 0]
+        return np.zeros((len(batch), game.num_actions)), np.where(held == (to_act == 0), 0.95, -0.95)
+
+    one = generator(
+        game, search("gumbel"), one_move_wins, opening_fraction=0.0,
+        resign_threshold=0.5, resign_moves=1, resign_playon=0.0,
+    )  # fmt: skip
+    for episode in one.play(sealed(6)):
+        assert episode.game is not None
+        first = steps_of(episode)[0]
+        assert first.action == 5 and first.root_value < -0.5
+        assert episode.game.resigned_seat == 1 and episode.n_steps == 2
+
+
 def test_without_a_threshold_nobody_resigns() -> None:
     game = game_of("connect_four")
     episodes = generator(game, search("gumbel"), constant(game, -1.0), simulations=2, ply_limit=12).play(sealed(8))
