@@ -301,8 +301,10 @@ class _Loop:
             self.published_samples = self.progress.samples
 
     def learning_rate(self) -> float:
-        """Constant, then falling linearly to `lr_final` at the end of the run."""
+        """Constant, then falling linearly to `lr_final` at the end; constant where only the clock says when that is."""
         c = self.config.learner
+        if self.config.run.deterministic and self.config.run.positions is None:
+            return c.lr
         late = (self.watch.share_done() - c.lr_decay_from) / max(1e-9, 1.0 - c.lr_decay_from)
         return c.lr + (c.lr_final - c.lr) * min(1.0, max(0.0, late))
 

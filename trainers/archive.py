@@ -86,7 +86,7 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
     )
 
 
-def count_rows(episodes: pa.RecordBatch) -> int:
+def count_rows(episodes: pa.RecordBatch | pa.Table) -> int:
     """How many rows `rows_from` would give (columns "trainable" and "game")."""
     steps, offsets = _flat_list(pc.struct_field(_one(episodes, "game"), "steps"))
     return int(_kept(episodes, steps, np.diff(offsets), _candidate_counts(steps) > 0).sum())

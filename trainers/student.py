@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from selfplay import agent, registry, storage
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
-from selfplay.store import Receipt
+from selfplay.store import Corpus, Receipt
 from selfplay.store import open as open_corpus
 from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.learner import AlphaZeroLearner, LearnerSettings
@@ -81,13 +82,24 @@ class Student:
         corpus = open_corpus(job.corpus, table_version)
         mine = (pc.field("run_id") == job.run_id) & pc.field("trainable")
         learner.recount(sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"])))
-        newest = corpus.latest(job.run_id, learner.capacity)
+        newest = self._newest(corpus)
         for first in range(0, newest.num_rows, _REFILL_EPISODES):
             self._add(newest.slice(first, _REFILL_EPISODES), new=False)
         # Where settings have changed, or a crash undid much, the players must not wait for all of it.
         owed = learner.total * job.samples_per_position
         self._paid = min(owed, max(float(learner.samples), owed - job.first_rows * job.samples_per_position))
         return self.progress()
+
+    def _newest(self, corpus: Corpus) -> pa.Table:
+        """The newest episodes that fill the window. Openings and cheap searches are steps, too, but give no rows."""
+        wanted = min(self._learner.capacity, self._learner.total)
+        steps = self._learner.capacity
+        while True:
+            newest = corpus.latest(self._job.run_id, steps)
+            found = count_rows(newest)
+            if found >= wanted:
+                return newest
+            steps = math.ceil(1.1 * steps * min(4.0, wanted / max(found, 1)))
 
     def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:
         """Takes archived games in: pairs of an archive receipt and a list with the ObjectRef of the episodes."""
