@@ -96,7 +96,8 @@ class BatchedSearch:
         self.max_simulations = max_simulations
         actions = game.num_actions
         self._tree = trees.new_tree(slots, max_simulations, (max_simulations + 1) * min(actions, 48))
-        self._cache = table.new_cache(cache_entries, cache_entries * min(actions, 64))
+        self._row = min(actions, 64)
+        self._cache = table.new_cache(cache_entries, cache_entries * self._row)
         self._salt = np.zeros(2, np.uint64)
         self._status = np.full(slots, lockstep.IDLE, np.int64)
         self._observe = [RawObservation(game.game) for _ in range(slots)]
@@ -171,7 +172,7 @@ class BatchedSearch:
             lockstep.take_evaluation(
                 self._tree, self._c, self._status, self._cache, self._batch, logits, values
             )
-            if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, 64 * self.slots):
+            if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, self._row * self.slots):
                 table.clear(self._cache)
         self.stats.simulations += int(self._tree.slot["done"].sum() - tree_before)
         n = lockstep.retire(self._tree, self._status, self._finished)
