@@ -206,31 +206,29 @@ def showcase(game: Game, episode: Episode, most: int = 6) -> Showcase | None:
         return None
     state = game.after([step.action for step in steps[:last]])
     step = steps[last]
-    order = sorted(range(len(step.actions)), key=lambda i: (-int(step.visits[i]), -float(step.prior[i])))[:most]
+    played = int(np.flatnonzero(step.actions == step.action)[0])
+    order = sorted(range(len(step.actions)), key=lambda i: (-int(step.visits[i]), -float(step.prior[i])))
+    order = order[:most] if played in order[:most] else [*order[: most - 1], played]
     candidates = tuple(
         (
             game.action_text(state, int(step.actions[i])),
             int(step.visits[i]),
             float(step.prior[i]),
             float(step.q[i]) if step.visits[i] else None,
-            int(step.actions[i]) == step.action,
+            i == played,
         )
         for i in order
     )
-    mover = f"seat {step.seat}"
+    caption = f"last move by seat {step.seat}: {game.action_text(state, step.action)}"
     state.apply_action(step.action)
     return Showcase(
         board=game.draw(state),
-        caption=f"last move by {mover}: {candidates[0][0] if candidates[0][4] else _chosen(candidates)}",
+        caption=caption,
         result=_result(episode),
         plies=len(steps),
         candidates=candidates,
         episode_id=episode.episode_id,
     )
-
-
-def _chosen(candidates: tuple[tuple[str, int, float, float | None, bool], ...]) -> str:
-    return next((text for text, _, _, _, chosen in candidates if chosen), "another move")
 
 
 def _result(episode: Episode) -> str:
