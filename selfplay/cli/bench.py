@@ -206,7 +206,7 @@ def _seen_positions(game: Game, config: NetConfig) -> dict[str, Any]:
     from selfplay.nets.policy_value import build, to_arrays
 
     rng = np.random.default_rng(0)
-    inputs = []
+    inputs: list[Any] = []
     while len(inputs) < 512:
         state = game.new_initial_state()
         while not state.is_terminal() and len(inputs) < 512:
