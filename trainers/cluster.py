@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +16,6 @@ from selfplay.errors import UserError
 from trainers.config import RunConfig
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-#: Ray's agents have this long to follow their raylet by themselves.
-_GOODBYE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,28 @@ def ray_session(address: str | None) -> Iterator[None]:
             )
     except (ConnectionError, ValueError) as error:
         raise UserError(f"Ray at {address or 'this machine'} cannot be used: {str(error).splitlines()[0]}") from None
+    guard = None if address else _guard()
     try:
         yield
     finally:
-        offspring = [] if address else psutil.Process().children(recursive=True)
         ray.shutdown()
-        # An agent that cannot reach the control store any more may stay for a minute to report it.
-        for process in psutil.wait_procs(offspring, timeout=_GOODBYE_S)[1]:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        if guard is not None:
+            guard.communicate()
+
+
+def _guard() -> subprocess.Popen[bytes]:
+    """Ends Ray's agents when its standard input closes, so when this process is gone, however it went.
+
+    Left alone, an agent whose raylet is gone stays for a minute to report that to a control store that is gone, too.
+    """
+    agents = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.parent().name() == "raylet" and "agent" in " ".join(process.cmdline()).lower():
+                agents.append(process.pid)
+    script = 'read _; for p; do case "$(cat /proc/$p/comm 2>&-)" in ray::*) kill -9 $p;; esac; done'
+    command = ["sh", "-c", script, "sh", *map(str, agents)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def size(config: RunConfig, joined: bool) -> Sizing:

@@ -25,7 +25,20 @@ from selfplay import store
 from selfplay.store.verify import verify_corpus
 
 #: Far more than anything takes: a busy machine must not fail a test.
-PATIENCE_S = 420.0
+PATIENCE_S = 300.0
+#: So small that every part of the loop has had its turn within seconds.
+QUICK = [
+    "--set=selfplay.games=16",
+    "--set=selfplay.refresh_moves=4",
+    "--set=search.simulations=8",
+    "--set=learner.window_initial=500",
+    "--set=learner.batch=64",
+    "--set=learner.publish_every_samples=1000",
+    "--set=evaluation.games=4",
+    '--set=evaluation.opponents=["random"]',
+    "--set=evaluation.simulations=4",
+    "--set=evaluation.exact_positions=0",
+]
 
 
 @pytest.fixture(scope="session")
@@ -95,14 +108,14 @@ class Driver:
         return self._out.read_text()
 
     @property
-    def err(self) -> str:
-        """Standard error so far."""
-        return self._err.read_text()
+    def told(self) -> str:
+        """Standard output and standard error so far."""
+        return self.out + self._err.read_text()
 
     @property
     def games_told(self) -> int:
         """Archived games of which the last progress line told."""
-        told = re.findall(r"([0-9][0-9,]*) games", self.err)
+        told = re.findall(r"([0-9][0-9,]*) games", self.told)
         return int(told[-1].replace(",", "")) if told else 0
 
     def alive(self) -> list[psutil.Process]:
@@ -132,9 +145,9 @@ class Driver:
             found = reached()
             if found:
                 return found
-            assert not ended, f"it ended ({self.process.returncode}) before {what}:\n{self.err}"
+            assert not ended, f"it ended ({self.process.returncode}) before {what}:\n{self.told}"
             time.sleep(0.1)
-        raise AssertionError(f"not seen in {PATIENCE_S:.0f} s: {what}\n{self.err}")
+        raise AssertionError(f"not seen in {PATIENCE_S:.0f} s: {what}\n{self.told}")
 
     def until_archived(self, uri: str | Path, more_than: int = 0) -> int:
         """Waits until the corpus of a run holds more than so many episodes."""
@@ -155,7 +168,7 @@ class Driver:
         """The exit code; its offspring must be gone by then, or within moments."""
         end = time.monotonic() + PATIENCE_S
         while self.process.poll() is None:
-            assert time.monotonic() < end, f"it did not end in {PATIENCE_S:.0f} s:\n{self.err}"
+            assert time.monotonic() < end, f"it did not end in {PATIENCE_S:.0f} s:\n{self.told}"
             self.alive()
             time.sleep(0.2)
         self.until_gone()
@@ -246,3 +259,9 @@ def sound() -> Callable[[str | Path], pa.Table]:
         return rows
 
     return check
+
+
+@pytest.fixture
+def quick() -> list[str]:
+    """Settings so small that every part of the loop has had its turn within seconds."""
+    return list(QUICK)

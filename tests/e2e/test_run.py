@@ -17,28 +17,15 @@ from selfplay.nets import weights
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
 
-#: So small that every part of the loop has had its turn within seconds.
-QUICK = [
-    "--set=selfplay.games=16",
-    "--set=selfplay.refresh_moves=4",
-    "--set=search.simulations=8",
-    "--set=learner.window_initial=500",
-    "--set=learner.batch=64",
-    "--set=learner.publish_every_samples=1000",
-    "--set=evaluation.games=4",
-    '--set=evaluation.opponents=["random"]',
-    "--set=evaluation.simulations=4",
-    "--set=evaluation.exact_positions=0",
-]
 #: What Ray, RLlib, wandb and Python itself print where nobody stops them.
 FOREIGN = re.compile(r"raylet|ray::|core_worker|gcs_server|\(pid=|INFO |WARN|rllib|wandb|Traceback|Error\b", re.I)
 
 
-def test_a_whole_run(start: Start, sound: Sound, tmp_path: Path) -> None:
+def test_a_whole_run(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
     out = tmp_path / "runs" / "ttt"
-    driver = start("tic_tac_toe", "--out", out, "--set=run.positions=3000", "--json", *QUICK)
-    assert driver.wait() == 0, driver.err
-    assert not FOREIGN.search(driver.out + driver.err)
+    driver = start("tic_tac_toe", "--out", out, "--set=run.positions=3000", "--json", *quick)
+    assert driver.wait() == 0, driver.told
+    assert not FOREIGN.search(driver.told)
 
     summary = driver.summary()
     rows = sound(out)
