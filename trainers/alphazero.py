@@ -88,6 +88,7 @@ class _Loop:
         self.archived = -1  # version of the episodes table that holds every receipt so far
         self.lessons: list[tuple[Receipt, Any]] = []
         self.lesson_rows = 0
+        self.taken_rows = 0  # of lessons that the learner is just taking in
         self.last_report: Report | None = None
         self.studying: Any = None
         self.progress: Progress | None = None
@@ -260,7 +261,7 @@ class _Loop:
     def owed(self) -> float:
         """Samples that the archived positions still owe, those on their way to the learner included."""
         rate = self.config.learner.samples_per_position
-        return (self.progress.debt if self.progress else 0.0) + rate * self.lesson_rows
+        return (self.progress.debt if self.progress else 0.0) + rate * (self.lesson_rows + self.taken_rows)
 
     def owes(self) -> bool:
         progress = self.progress
@@ -278,14 +279,20 @@ class _Loop:
         if time.monotonic() - self.checkpointed >= self.config.run.checkpoint_every_s:
             self.checkpoint()
         if self.lessons:
-            self.studying = self.student.take.remote(self.lessons)
-            self.lessons, self.lesson_rows = [], 0
+            self.take()
         elif self.owes():
             chunk = max(c.batch, min(c.publish_every_samples // 4, 16 * c.batch))
             self.studying = self.student.train.remote(chunk, self.learning_rate())
 
+    def take(self) -> None:
+        """Has the idle learner take in what was archived."""
+        self.studying = self.student.take.remote(self.lessons)
+        self.taken_rows = self.lesson_rows
+        self.lessons, self.lesson_rows = [], 0
+
     def studied(self) -> None:
         ref, self.studying = self.studying, None
+        self.taken_rows = 0
         try:
             before, self.progress = self.progress, ray.get(ref)
         except RayActorError as error:
@@ -409,8 +416,7 @@ class _Loop:
             return
         while self.studying is not None or self.lessons:
             if self.studying is None:
-                self.studying = self.student.take.remote(self.lessons)
-                self.lessons, self.lesson_rows = [], 0
+                self.take()
             self.studied()
         assert self.progress is not None
         if self.progress.samples > self.published_samples:

@@ -24,7 +24,7 @@ Sound = Callable[..., pa.Table]
 
 PLUGIN = Path(__file__).parents[1] / "plugin_dist"
 README = Path(envs.__file__).with_name("README.md")
-SMALL = ["--set=net.channels=8", "--set=net.blocks=1", "--set=run.positions=1500", "--set=selfplay.opening_plies=2"]
+SMALL = ["--set=net.channels=8", "--set=net.blocks=1", "--set=run.positions=2500", "--set=selfplay.opening_plies=2"]
 
 
 def test_the_readme_game_is_trained_and_played(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
