@@ -1,0 +1,154 @@
+"""What cannot be done is refused in one sentence, with exit code 2, and nothing that was there is harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from selfplay import store
+from selfplay.nets import weights
+
+Start = Callable[..., Any]
+Sound = Callable[..., pa.Table]
+
+
+def refused(driver: Any, *parts: str) -> None:
+    """One sentence on standard error that says all of this, nothing else."""
+    assert driver.wait() == 2, driver.told
+    sentences = [line for line in driver.told.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1 and "Traceback" not in driver.told, driver.told
+    for part in parts:
+        assert part in sentences[0], sentences[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below, except who held the run when."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): path.read_bytes() for path in files if path.parent.name not in ("lease", "logs")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few games; tests work on copies of it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    command = [str(Path(sys.executable).with_name("selfplay")), "run", "tic_tac_toe", "--out", str(out)]
+    small = ["selfplay.games=16", "search.simulations=8", "learner.window_initial=500", "run.positions=1500"]
+    quiet = ["evaluation.opponents=[]", "evaluation.exact_positions=0", "learner.publish_every_samples=1000"]
+    settings = [f"--set={setting}" for setting in small + quiet]
+    subprocess.run([*command, *settings], check=True, capture_output=True, timeout=300)
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-r", str(finished), str(tmp_path / "run")], check=True)
+    return tmp_path / "run"
+
+
+def test_before_anything_starts(start: Start, tmp_path: Path) -> None:
+    cases = [
+        (["tic_tac_to"], ["did you mean tic_tac_toe"]),
+        (["openspiel:hexx"], ["'hexx'", "hex"]),
+        (["openspiel:kuhn_poker"], ["kuhn_poker", "chance"]),
+        (["openspiel:goofspiel"], ["goofspiel", "simultaneous"]),
+        (["tic_tac_toe", "--set=search.simulatons=4"], ["search.simulatons", "search.simulations"]),
+        (["tic_tac_toe", "--set=search.simulations=many"], ["search.simulations", '"many"', "a whole number"]),
+        (["--out", tmp_path / "nowhere"], ["no run in", "nowhere"]),
+    ]
+    drivers = [(start(*arguments), parts) for arguments, parts in cases]
+    for driver, parts in drivers:
+        refused(driver, *parts)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_a_folder_of_another_run(start: Start, run: Path) -> None:
+    before = contents(run)
+    refused(start("connect_four", "--out", run), "holds another run", "'tic_tac_toe'", "--out")
+    refused(start("tic_tac_toe", "--out", run, "--set=net.channels=16"), "net.channels is 32 there and 16 here")
+    assert contents(run) == before
+
+
+def test_a_newer_state(start: Start, run: Path) -> None:
+    state = json.loads((run / "state.json").read_text())
+    for name in ("state.json", "run.json"):
+        kept = (run / name).read_bytes()
+        (run / name).write_text(json.dumps({**json.loads(kept), "schema": 99, "unheard": 1}))
+        before = contents(run)
+        refused(start("tic_tac_toe", "--out", run), name, "schema 99", "upgrade")
+        assert contents(run) == before
+        (run / name).write_bytes(kept)
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"seed"', '"sead"'))
+    refused(start("tic_tac_toe", "--out", run), "config.json", "run.sead")
+    assert state
+
+
+def test_a_newer_corpus(start: Start, run: Path) -> None:
+    (log,) = (run / "corpus" / "episodes" / "_delta_log").glob("*00000.json")
+    log.write_text(re.sub(r"schema_version=\d+", "schema_version=99", log.read_text()))
+    before = contents(run)
+    refused(start("tic_tac_toe", "--out", run), "schema version 99", "newer")
+    assert contents(run) == before
+
+
+def test_a_newer_checkpoint(start: Start, run: Path, sound: Sound) -> None:
+    place = run / "checkpoints" / json.loads((run / "state.json").read_text())["checkpoint"]
+    tensors, meta = weights.load(str(place))
+    weights.save(str(place), tensors, {**meta, "learner_schema": 99})
+    there = set(sound(run)["episode_id"].to_pylist())
+    refused(start("tic_tac_toe", "--out", run), place.name, "newer schema", "upgrade")
+    assert there <= set(sound(run)["episode_id"].to_pylist())
+    assert json.loads((run / "state.json").read_text())["checkpoint"] == place.name and place.exists()
+
+
+def test_a_run_that_is_held(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
+    out = tmp_path / "run"
+    first = start("tic_tac_toe", "--out", out, "--minutes", "30", *quick)
+    first.until_archived(out)
+    refused(start("tic_tac_toe", "--out", out), "is held by selfplay run tic_tac_toe", str(first.process.pid))
+    now = store.open(str(out)).count()
+    first.until_archived(out, now)
+    first.interrupt()
+    assert first.wait() == 0, first.told
+    sound(out)
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(start: Start, tmp_path: Path) -> None:
+    for key in ("learner.device", "selfplay.device"):
+        refused(start("tic_tac_toe", "--out", tmp_path / "run", f"--set={key}=cuda"), f"{key} = cuda", "GPU")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk(start: Start, sound: Sound, small_disk: Path, tmp_path: Path, quick: list[str]) -> None:
+    out = small_disk / "run"
+    command = ["tic_tac_toe", "--out", out, "--minutes", "30", *quick]
+    driver = start(*command)
+    refused(driver, "the disk", "full")
+    there = sound(out)
+    assert there.num_rows >= driver.games_told
+    # Room is made: the run goes on, with all that was told.
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    driver = start(*command, "--minutes", "0.05")
+    assert driver.wait() == 0, driver.told
+    assert set(there["episode_id"].to_pylist()) < set(sound(out)["episode_id"].to_pylist())
