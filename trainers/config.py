@@ -68,7 +68,7 @@ class SearchSettings(Settings):
     c_visit: Annotated[float, Field(ge=0)] = 50.0
     """Gumbel: sigma(q) = (c_visit + max visits) * c_scale * q, q in [0, 1]."""
     c_scale: Annotated[float, Field(gt=0)] = 0.2
-    """Gumbel: see c_visit."""
+    """Gumbel: see c_visit; in self-play and in its policy targets."""
     c_init: Annotated[float, Field(ge=0)] = 1.25
     """PUCT: exploration constant."""
     c_base: Annotated[float, Field(gt=0)] = 19652.0
@@ -182,6 +182,8 @@ class EvaluationConfig(Settings):
     """Whom the newest net meets: random play, OpenSpiel's MCTS with N rollouts ("mctsN"), its own earlier versions."""
     simulations: NonNegative = 64
     """Simulations of the net's search in matches, without noise."""
+    c_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Gumbel: c_scale at play (matches, `selfplay play`, Agent), where no later net averages out a wrong preference."""
     exact_positions: NonNegative = 300
     """Positions a depth at which moves are compared with exact play, where a solver is known; 0: none."""
     cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ class Crew:
     def open_archive(self) -> int:
         """Starts the archivist; describes the run, its environment and its agent. Returns the corpus's version."""
         folder, spec, source = self.folder, self.game.spec, registry.source_of(self.game.spec)
-        folder.begin(agent.describe(self.game, self.net, self.search, self.policy_id))
+        at_play = replace(self.search, c_scale=self.config.evaluation.c_scale)
+        folder.begin(agent.describe(self.game, self.net, at_play, self.policy_id))
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         self.archivist = ray.remote(Archivist).options(**options).remote(folder.corpus, folder.run_id, self.epoch)
         now = datetime.now(UTC)
