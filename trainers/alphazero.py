@@ -192,9 +192,10 @@ class _Loop:
     def launch_idle(self) -> None:
         """Back-pressure: nobody plays on while the learner owes too much or the archive lags."""
         busy = {slot for slot, _ in self.playing.values()}
-        limit = self.config.learner.samples_per_position * self.config.learner.window_initial
-        limit = max(limit, 3.0 * self.config.learner.publish_every_samples)
-        if len(self.written) > 4 * len(self.players) or self.owed() > limit:
+        c = self.config.learner
+        filling = self.progress is None or self.progress.positions < c.window_initial
+        behind = not filling and self.owed() > max(c.publish_every_samples, 4 * c.batch)
+        if behind or len(self.written) > 4 * len(self.players):
             return
         for slot in self.players:
             if slot not in busy:
