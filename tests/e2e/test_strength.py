@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.agent import Agent
-from selfplay.arena.exact import mistakes, test_sets
+from selfplay.arena import exact
 from selfplay.arena.match import play_match
 from selfplay.arena.openings import all_openings
 from selfplay.arena.players import exact_player
@@ -34,6 +34,6 @@ def test_tic_tac_toe_keeps_the_exact_value(tmp_path: Path) -> None:
         assert value is not None
         expected = value if played.seat == 0 else -value
         assert played.utility is not None and played.utility >= expected, (listed[played.opening], played)
-    (every,) = test_sets(game)
-    raw = mistakes(game, lambda states: agent.act_many(states, 0), every)
+    (every,) = exact.test_sets(game)
+    raw = exact.mistakes(game, lambda states: agent.act_many(states, 0), every)
     assert raw.share < 0.01
