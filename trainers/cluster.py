@@ -6,13 +6,14 @@ import contextlib
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import psutil
 import ray
 
 from selfplay.errors import UserError
+from trainers import ray_guard
 from trainers.config import RunConfig
 
 _OBJECT_STORE_BYTES = 512 * 2**20
@@ -46,42 +47,32 @@ def ray_session(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                namespace="selfplay",
-            )
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"Ray at {address or 'this machine'} cannot be used: {str(error).splitlines()[0]}") from None
-    guard = None if address else _guard()
-    try:
+    with contextlib.ExitStack() as leaving:
+        try:
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
+            else:
+                leaving.callback(_guard().communicate, b"bye\n")
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    namespace="selfplay",
+                )
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
+        leaving.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
-        if guard is not None:
-            guard.communicate()
 
 
 def _guard() -> subprocess.Popen[bytes]:
-    """Ends Ray's agents when its standard input closes, so when this process is gone, however it went.
-
-    Left alone, an agent whose raylet is gone stays for a minute to report that to a control store that is gone, too.
-    """
-    agents = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.parent().name() == "raylet" and "agent" in " ".join(process.cmdline()).lower():
-                agents.append(process.pid)
-    script = 'read _; for p; do case "$(cat /proc/$p/comm 2>&-)" in ray::*) kill -9 $p;; esac; done'
-    command = ["sh", "-c", script, "sh", *map(str, agents)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    """Ends our Ray when this process is gone; see `trainers.ray_guard`."""
+    command = [sys.executable, "-I", "-S", ray_guard.__file__, str(os.getpid())]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def size(config: RunConfig, joined: bool) -> Sizing:

@@ -60,6 +60,7 @@ def test_the_readme_game_is_trained_and_played(start: Start, sound: Sound, tmp_p
     assert "a b c d e" in done.stdout
 
 
+@pytest.mark.slow
 def test_any_openspiel_game_by_its_string(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
     driver = start("openspiel:hex(board_size=3)", *quick, *SMALL, "--json")
     assert driver.wait() == 0, driver.told

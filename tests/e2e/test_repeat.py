@@ -39,6 +39,7 @@ def both(start: Start, sound: Sound, folder: Path, *arguments: str) -> None:
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_a_deterministic_run_repeats(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
     both(start, sound, tmp_path, "tic_tac_toe", *quick, "--set=run.positions=3000")
 

@@ -148,6 +148,7 @@ def disk() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_all_local_files_are_lost(start: Start, sound: Sound, s3_uri: str, disk: Path, quick: list[str]) -> None:
     """Run folder and corpus on S3; everything is killed, and this machine's disk is gone."""
     out = f"{s3_uri}/runs/ttt"
@@ -187,6 +188,49 @@ def test_killed_at_random_instants(start: Start, sound: Sound, tmp_path: Path, q
         now = set(sound(out)["episode_id"].to_pylist())
         assert there <= now and len(now) >= driver.games_told
         there = now
+    driver = start(*command, "--minutes", "0.05")
+    assert driver.wait() == 0, driver.told
+    assert there < set(sound(out)["episode_id"].to_pylist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+def test_stopped_at_any_moment_of_the_beginning(
+    start: Start, sound: Sound, tmp_path: Path, quick: list[str], how: str
+) -> None:
+    """From the first import to the first games, again and again on the same run."""
+    out = tmp_path / "run"
+    command = ["tic_tac_toe", "--out", out, "--minutes", "30", *quick]
+    there: set[str] = set()
+    for tenths in (2, 6, 10, 15, 20, 30, 40, 60, 80, 110):
+        driver = start(*command)
+        time.sleep(tenths / 10)
+        getattr(driver, how)()
+        code = driver.wait()
+        if how == "interrupt":  # 130: before the run had begun
+            assert code == 0 or (code == 130 and "error: aborted" in driver.told), (code, driver.told)
+        assert "Traceback" not in driver.told
+        if (out / "corpus").exists():
+            now = {str(name) for name in sound(out)["episode_id"].to_pylist()}
+            assert there <= now and len(now) >= driver.games_told
+            there = now
+    driver = start(*command, "--set=run.positions=3000", "--json")
+    assert driver.wait() == 0, driver.told
+    assert driver.summary()["status"]["episodes"] == sound(out).num_rows > len(there)
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_aborts(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
+    out = tmp_path / "run"
+    command = ["tic_tac_toe", "--out", out, "--minutes", "30", *quick]
+    driver = start(*command)
+    driver.until_archived(out)
+    driver.interrupt()
+    time.sleep(0.3)
+    driver.interrupt()
+    code = driver.wait()
+    assert code == 0 or (code == 130 and "error: aborted" in driver.told), (code, driver.told)
+    there = set(sound(out)["episode_id"].to_pylist())
     driver = start(*command, "--minutes", "0.05")
     assert driver.wait() == 0, driver.told
     assert there < set(sound(out)["episode_id"].to_pylist())
