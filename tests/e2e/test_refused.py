@@ -127,7 +127,8 @@ def test_a_run_that_is_held(start: Start, sound: Sound, tmp_path: Path, quick: l
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(start: Start, tmp_path: Path) -> None:
-    refused(start("tic_tac_toe", "--out", tmp_path / "run", "--set=learner.device=cuda"), "learner.device = cuda", "GPU")
+    driver = start("tic_tac_toe", "--out", tmp_path / "run", "--set=learner.device=cuda")
+    refused(driver, "learner.device = cuda", "GPU")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
