@@ -119,7 +119,9 @@ def load_source(text: str, name: str) -> GameSpec:
     """
     digest = hashlib.sha256(text.encode()).hexdigest()
     if digest in _known.files:
-        return _known.files[digest]
+        known = _known.files[digest]
+        _known.by_id[known.id] = known  # another file may have declared the id meanwhile
+        return known
     module = ModuleType(f"selfplay_env_{digest[:16]}")
     module.__file__ = name
     spec = _spec_of(_run(module, text, name), name)

@@ -193,9 +193,10 @@ class _Loop:
         """Back-pressure: nobody plays on while the learner owes too much or the archive lags."""
         busy = {slot for slot, _ in self.playing.values()}
         c = self.config.learner
-        filling = self.progress is None or self.progress.positions < c.window_initial
-        behind = not filling and self.owed() > max(c.publish_every_samples, 4 * c.batch)
-        if behind or len(self.written) > 4 * len(self.players):
+        limit = max(float(c.publish_every_samples), 4.0 * c.batch)
+        if self.progress is None or self.progress.positions < c.window_initial:
+            limit += c.samples_per_position * c.window_initial
+        if self.owed() > limit or len(self.written) > 4 * len(self.players):
             return
         for slot in self.players:
             if slot not in busy:
