@@ -43,6 +43,8 @@ _PLAY_S = 4.0
 #: An actor that dies this often in a row, without one good call between, is given up.
 _MOST_DEATHS = 3
 _FINAL_EXAMS_S = 20.0
+#: What is counted is written down this often, where games were archived meanwhile.
+_SAVE_S = 5.0
 
 
 def run(
@@ -97,6 +99,7 @@ class _Loop:
         self.examiner: Any = None
         self.exam: tuple[Any, float] | None = None
         self.checkpointed = time.monotonic()
+        self.saved = 0.0
 
     # -- the whole run ------------------------------------------------------------------------------------------
 
@@ -251,6 +254,8 @@ class _Loop:
             self.archived = max(self.archived, receipt.table_version)
             self.lessons.append((receipt, [episodes]))
             self.lesson_rows += report.archived_decisions
+        if time.monotonic() - self.saved >= _SAVE_S:
+            self.save()
 
     def settle_archive(self) -> None:
         """Waits until everything written is committed."""
@@ -346,6 +351,7 @@ class _Loop:
 
     def save(self) -> None:
         """Writes down what the run remembers, so that the next driver goes on from here."""
+        self.saved = time.monotonic()
         games, plies = zip(*self.in_flight.values(), strict=True)
         self.state.games_in_flight, self.state.plies_in_flight = sum(games), sum(plies)
         self.watch.note_clock()
