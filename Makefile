@@ -24,10 +24,8 @@ run: install
 	@$(VENV)/python -m selfplay.search.warm
 	@$(VENV)/selfplay run connect_four
 
-# Whole runs have processes of their own: what other tests have registered must not reach them.
 test: lint
-	$(VENV)/pytest -q -n $(JOBS) --dist loadfile --ignore tests/e2e
-	$(VENV)/pytest -q -n $(JOBS) --dist loadfile tests/e2e
+	$(VENV)/pytest -q -n $(JOBS) --dist loadfile
 
 test-all: lint
 	$(VENV)/pytest -q -m "slow or not slow"
