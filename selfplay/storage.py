@@ -194,6 +194,28 @@ def deltalake_options(uri: str) -> dict[str, str]:
     return options
 
 
+def arrow_filesystem(uri: str) -> Any:
+    """The pyarrow filesystem whose root is the folder at `uri`: pyarrow's own, in C++.
+
+    deltalake's default is one written in Python, called from Arrow's threads; where one of them still reads ahead
+    while the interpreter ends, the process aborts.
+    """
+    import pyarrow.fs as pafs
+
+    place = normalise(uri)
+    if not is_remote(place):
+        return pafs.SubTreeFileSystem(place, pafs.LocalFileSystem())
+    endpoint = _endpoint()
+    options: dict[str, Any] = {}
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        options = {"endpoint_override": host, "scheme": scheme or "https"}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region:
+        options["region"] = region
+    return pafs.SubTreeFileSystem(place.removeprefix("s3://"), pafs.S3FileSystem(**options))
+
+
 def fault(point: str) -> None:
     """Ends this process with SIGKILL where a test asks for it: SELFPLAY_FAULT="point" or "point:3" (third time)."""
     wanted = os.environ.get("SELFPLAY_FAULT")

@@ -63,7 +63,8 @@ class Corpus:
     def dataset(self) -> pads.Dataset:
         """The episodes as a pyarrow dataset: what DuckDB, Polars and others read. No column is left out."""
         if self._dataset is None:
-            self._dataset = self._table.to_pyarrow_dataset()
+            place = storage.arrow_filesystem(storage.join(self.uri, EPISODES_TABLE))
+            self._dataset = self._table.to_pyarrow_dataset(filesystem=place)
         return self._dataset
 
     def refresh(self) -> Corpus:
@@ -148,9 +149,9 @@ class Corpus:
 
     def table(self, name: str) -> pa.Table:
         """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added."""
-        side = SIDE_TABLES[name]
+        side, place = SIDE_TABLES[name], storage.join(self.uri, name)
         try:
-            return open_table(storage.join(self.uri, name)).to_pyarrow_table()
+            return open_table(place).to_pyarrow_table(filesystem=storage.arrow_filesystem(place))
         except TableNotFoundError:
             return side.schema.empty_table()
 

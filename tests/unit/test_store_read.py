@@ -123,3 +123,15 @@ def test_reading_imports_neither_torch_nor_ray_nor_numba(corpus_uri: str) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code, corpus_uri], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "100 []"
+
+
+def test_arrow_reads_through_a_filesystem_without_python(corpus_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that still reads ahead in Python while the interpreter ends aborts the process (one time in three)."""
+    from pyarrow.fs import LocalFileSystem, PyFileSystem, S3FileSystem
+
+    from selfplay import storage
+
+    inner = store.open(corpus_uri).dataset.filesystem.base_fs
+    assert isinstance(inner, LocalFileSystem) and not isinstance(inner, PyFileSystem)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert isinstance(storage.arrow_filesystem("s3://bucket/corpus").base_fs, S3FileSystem)
