@@ -18,6 +18,7 @@ from selfplay import registry, storage
 from selfplay.errors import UserError
 from selfplay.game import Game, load
 from selfplay.nets import weights
+from selfplay.nets.averaged import Averaged
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Evaluator
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
@@ -38,8 +39,11 @@ def weights_uri(run_uri: str, version: int) -> str:
     return storage.join(run_uri, WEIGHTS_FOLDER, f"{version:06d}.safetensors")
 
 
-def describe(game: Game, net: NetConfig, search: SearchConfig, policy_id: str) -> str:
-    """The JSON of `agent.json`: what `Agent.load` needs besides weights."""
+def describe(game: Game, net: NetConfig, search: SearchConfig, policy_id: str, images: int = 1) -> str:
+    """The JSON of `agent.json`: what `Agent.load` needs besides weights.
+
+    images: symmetric images of a position that its evaluation is averaged over, itself included; see `Averaged`.
+    """
     portable = registry.pack(game.spec)
     return json.dumps(
         {
@@ -48,6 +52,7 @@ def describe(game: Game, net: NetConfig, search: SearchConfig, policy_id: str) -
             "env": {"reference": portable.reference, "source": portable.text, "id": game.spec.id},
             "net": json.loads(net.to_json()),
             "search": {name: getattr(search, name) for name in SearchConfig.__dataclass_fields__},
+            "images": images,
         },
         indent=2,
     )
@@ -96,7 +101,9 @@ class Agent:
             evaluator.load(tensors)
         except ValueError as error:
             raise UserError(f"the weights of {run_uri} do not fit its net: {error}") from None
-        return cls(game, evaluator, SearchConfig(**about["search"]), chosen, about["policy_id"])
+        symmetries = game.encoder.symmetries()[: about.get("images", 1) - 1]
+        evaluate = Averaged(evaluator, symmetries) if symmetries else evaluator
+        return cls(game, evaluate, SearchConfig(**about["search"]), chosen, about["policy_id"])
 
     def act(self, state: pyspiel.State, simulations: int = 64) -> int:
         """The move that the search prefers, without noise; `simulations=0`: the likeliest legal move of the net."""

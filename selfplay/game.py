@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyspiel
 
-from selfplay.contract import GameSpec
+from selfplay.contract import GameSpec, Symmetry
 from selfplay.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -86,6 +86,7 @@ class Encoder:
     gather: Array
     seat_plane: bool
     _raw: RawObservation
+    _symmetries: tuple[Symmetry, ...]
 
     @property
     def size(self) -> int:
@@ -102,6 +103,21 @@ class Encoder:
         np.take(self._raw.tensor, self.gather[seat], out=flat[:n])
         flat[n:] = seat
         return out
+
+    def symmetries(self) -> list[Symmetry]:
+        """The game's symmetries that hold for the net's input, too, the plane of the seat included."""
+        return [symmetry for symmetry in self._symmetries if self._keeps(symmetry)]
+
+    def _keeps(self, symmetry: Symmetry) -> bool:
+        probe = np.arange(self.size, dtype=np.float32).reshape(1, *self.shape)
+        if self.seat_plane:
+            probe[:, -1] = -1.0
+        try:
+            image = symmetry.observation(probe)
+        except (IndexError, ValueError):
+            return False
+        same = not self.seat_plane or bool((image[:, -1] == -1.0).all())
+        return image.shape == probe.shape and same and np.array_equal(np.sort(image, None), np.sort(probe, None))
 
 
 def _encoder(game: pyspiel.Game, spec: GameSpec) -> Encoder:
@@ -120,7 +136,7 @@ def _encoder(game: pyspiel.Game, spec: GameSpec) -> Encoder:
     elif seats > 1 and _ignores_seat(game):
         seat_plane = True
         shape = (size + 1,) if len(shape) == 1 else (shape[0] + 1, *shape[1:])
-    return Encoder(game, shape, np.ascontiguousarray(gather), seat_plane, RawObservation(game))
+    return Encoder(game, shape, np.ascontiguousarray(gather), seat_plane, RawObservation(game), spec.symmetries)
 
 
 def _ignores_seat(game: pyspiel.Game, plies: int = 40) -> bool:

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 import ray
 
 from selfplay import agent, registry, storage
-from selfplay.contract import Symmetry
-from selfplay.game import Encoder, load
+from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Corpus, Receipt
@@ -60,26 +59,13 @@ class Progress:
     losses: dict[str, float]
 
 
-def fits(symmetry: Symmetry, encoder: Encoder) -> bool:
-    """Whether a symmetry of the game's observation also holds for the net's input, the plane of the seat included."""
-    probe = np.arange(encoder.size, dtype=np.float32).reshape(1, *encoder.shape)
-    if encoder.seat_plane:
-        probe[:, -1] = -1.0
-    try:
-        image = symmetry.observation(probe)
-    except (IndexError, ValueError):
-        return False
-    same = not encoder.seat_plane or bool((image[:, -1] == -1.0).all())
-    return image.shape == probe.shape and same and np.array_equal(np.sort(image, axis=None), np.sort(probe, axis=None))
-
-
 class Student:
     """Owns the net, the optimiser and the replay window of a run."""
 
     def __init__(self, job: StudentJob) -> None:
         self._job = job
         self._game = load(registry.unpack(job.env))
-        symmetries = [symmetry for symmetry in self._game.spec.symmetries if fits(symmetry, self._game.encoder)]
+        symmetries = self._game.encoder.symmetries()
         self._learner = AlphaZeroLearner(NetConfig.from_json(job.net), job.learner, symmetries)
         self._paid = 0.0
         self._losses: dict[str, float] = {}

@@ -74,6 +74,36 @@ def test_it_evaluates_as_the_net_does(run: Path) -> None:
         assert one.act(state, simulations=0) == int(policy.argmax()) == legal[int(logits[0, legal].argmax())]
 
 
+def test_images_of_a_position_are_evaluated_alike(tmp_path: Path) -> None:
+    """Averaged over all eight images, a position and its images get one value and the same policy, turned."""
+    net = write_run(tmp_path)
+    place = tmp_path / agents.AGENT_FILE
+    about = json.loads(place.read_text())
+    place.write_text(json.dumps(about | {"images": 8}))
+    one = Agent.load(str(tmp_path))
+    plain = Evaluator(net, device="cpu", dtype="float32")
+    plain.load(weights.load(weights_uri(str(tmp_path), 3))[0])
+    symmetries = one.game.encoder.symmetries()
+    assert len(symmetries) == 7
+    line = [0, 4, 5]
+    state, legal = one.game.after(line), one.game.after(line).legal_actions()
+    policy, value = one.evaluate(state)
+    values, logits = [], []  # of the eight images, by hand
+    for actions in (tuple(range(9)), *(symmetry.actions for symmetry in symmetries)):
+        image = one.game.after([actions[a] for a in line])
+        turned, same = one.evaluate(image)
+        np.testing.assert_allclose(turned[list(actions)], policy, atol=2e-3)
+        assert same == pytest.approx(value, abs=2e-3)
+        raw, of = plain(one.game.encoder.encode(image)[None])
+        values.append(float(of[0]))
+        logits.append(raw[0, list(actions)])
+    expected = np.exp(np.mean(logits, 0)[legal])
+    np.testing.assert_allclose(policy[legal], expected / expected.sum(), atol=2e-3)
+    assert value == pytest.approx(np.mean(values), abs=2e-3)
+    assert np.ptp(values) > 1e-3, "a net that is symmetric by itself shows nothing"
+    assert one.act(state, 16) in legal
+
+
 @pytest.mark.parametrize("algorithm", ["gumbel", "puct"])
 def test_no_simulations_is_the_raw_policy(algorithm: str) -> None:
     one = hashing(search=SearchConfig(algorithm=algorithm))  # type: ignore[arg-type]
