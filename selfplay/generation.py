@@ -36,6 +36,7 @@ class PlaySettings:
     full_fraction: float = 1.0
     opening_fraction: float = 0.7
     opening_plies: int = 8
+    opening_choices: int = 1
     temperature: float = 1.0
     temperature_plies: int = 8
     dirichlet_alpha: float | None = None
@@ -97,6 +98,7 @@ class Generator:
         self._provenance = provenance
         self._slot, self._epoch, self._number = slot, epoch, first_number
         self._seeds = seeds
+        self._evaluate = evaluate
         self._gumbel = search.algorithm == "gumbel"
         most = max(settings.simulations, settings.cheap_simulations, 1)
         self.search = BatchedSearch(game, evaluate, search, settings.slots, most, settings.cache_entries)
@@ -146,19 +148,38 @@ class Generator:
         table = _Table(seed, rng, self.game.new_initial_state(), time.time())
         table.plays_on = s.resign_threshold is not None and bool(rng.random() < s.resign_playon)
         if s.opening_plies and rng.random() < s.opening_fraction:
-            plies = int(rng.integers(1, s.opening_plies + 1))
-            for _ in range(min(plies, s.ply_limit - 1)):
-                legal = table.state.legal_actions()
+            for action in self._opening(rng, min(int(rng.integers(1, s.opening_plies + 1)), s.ply_limit - 1)):
+                seat = table.state.current_player()
+                table.digest.decision(seat, table.state.legal_actions(), action)
+                table.steps.append(Step(seat, action, "opening"))
+                table.state.apply_action(action)
+        return table
+
+    def _opening(self, rng: np.random.Generator, plies: int) -> list[int]:
+        """Random moves that do not end the game; of `opening_choices` such lines the one that the net calls most even.
+
+        Even positions teach most: there a move decides the game. (KataGo, arXiv:1902.10565, evens its random starts
+        by the komi.) A line that would end the game is cut short of it.
+        """
+        lines, states = [], []
+        for _ in range(self.settings.opening_choices):
+            line: list[int] = []
+            state = self.game.new_initial_state()
+            while len(line) < plies:
+                legal = state.legal_actions()
                 action = legal[int(rng.integers(len(legal)))]
-                ahead = table.state.clone()
+                ahead = state.clone()
                 ahead.apply_action(action)
                 if ahead.is_terminal():
                     break
-                seat = table.state.current_player()
-                table.digest.decision(seat, legal, action)
-                table.steps.append(Step(seat, action, "opening"))
-                table.state = ahead
-        return table
+                line.append(action)
+                state = ahead
+            lines.append(line)
+            states.append(state)
+        if len(lines) == 1:
+            return lines[0]
+        _, values = self._evaluate(np.stack([self.game.encoder.encode(state) for state in states]))
+        return lines[int(np.abs(values).argmin())]
 
     def _begin(self, slot: int) -> None:
         table, s = self._tables[slot], self.settings

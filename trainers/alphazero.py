@@ -149,7 +149,8 @@ class _Loop:
         waiting = [*self.playing]
         waiting += [ref for ref in (self.studying, self.committing and self.committing[0]) if ref is not None]
         waiting += [self.exam[0]] if self.exam else []
-        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0.1) if waiting else ([], [])
+        ready, _ = ray.wait(waiting, timeout=0.1) if waiting else ([], [])  # nobody idles until the others are done
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0) if ready else ([], [])
         for ref in ready:
             if ref in self.playing:
                 self.played(ref)

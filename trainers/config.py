@@ -100,6 +100,8 @@ class SelfplaySettings(Settings):
     """Share of games that start with random moves."""
     opening_plies: NonNegative = 8
     """At most this many random moves at the start, uniform from 1."""
+    opening_choices: Annotated[int, Field(ge=1, le=64)] = 1
+    """Random openings drawn for such a game; the one whose value the net puts nearest to even is played."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """PUCT: moves are drawn from visits^(1/temperature) for the first temperature_plies."""
     temperature_plies: NonNegative = 8
@@ -127,14 +129,16 @@ class SelfplaySettings(Settings):
 class LearnerConfig(Settings):
     batch: Positive = 512
     """Rows of one training step, over all learners."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW for everything, or Muon for hidden kernels and AdamW for the rest; see `trainers.optimizer`."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    """AdamW learning rate at the start."""
+    """Learning rate at the start."""
     lr_final: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate at the end of the run."""
     lr_decay_from: Share = 0.5
     """Fraction of the run after which the rate falls linearly from lr to lr_final."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """AdamW weight decay (kernels only)."""
+    """Weight decay (kernels only)."""
     grad_clip: Annotated[float, Field(gt=0)] = 5.0
     """Largest global gradient norm."""
     samples_per_position: Annotated[float, Field(gt=0)] = 4.0
@@ -184,6 +188,8 @@ class EvaluationConfig(Settings):
     """Simulations of the net's search in matches, without noise."""
     c_scale: Annotated[float, Field(gt=0)] = 1.0
     """Gumbel: c_scale at play (matches, `selfplay play`, Agent), where no later net averages out a wrong preference."""
+    images: Positive = 2
+    """At play, each evaluation is averaged over this many symmetric images of the position, as far as it has them."""
     exact_positions: NonNegative = 300
     """Positions a depth at which moves are compared with exact play, where a solver is known; 0: none."""
     cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -70,7 +70,8 @@ class Crew:
         """Starts the archivist; describes the run, its environment and its agent. Returns the corpus's version."""
         folder, spec, source = self.folder, self.game.spec, registry.source_of(self.game.spec)
         at_play = replace(self.search, c_scale=self.config.evaluation.c_scale)
-        folder.begin(agent.describe(self.game, self.net, at_play, self.policy_id))
+        images = self.config.evaluation.images
+        folder.begin(agent.describe(self.game, self.net, at_play, self.policy_id, images))
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         self.archivist = ray.remote(Archivist).options(**options).remote(folder.corpus, folder.run_id, self.epoch)
         now = datetime.now(UTC)
@@ -179,6 +180,7 @@ class Crew:
                 full_fraction=s.full_fraction,
                 opening_fraction=c.opening_fraction,
                 opening_plies=c.opening_plies,
+                opening_choices=c.opening_choices,
                 temperature=c.temperature,
                 temperature_plies=c.temperature_plies,
                 dirichlet_alpha=s.dirichlet_alpha,
@@ -219,6 +221,7 @@ class Crew:
             net=self.net.to_json(),
             learner=LearnerSettings(
                 batch=c.batch,
+                optimizer=c.optimizer,
                 lr=c.lr,
                 weight_decay=c.weight_decay,
                 grad_clip=c.grad_clip,

@@ -25,6 +25,7 @@ from selfplay.contract import Symmetry
 from selfplay.errors import UserError
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.inference import has_bfloat16, pick_device
+from trainers.optimizer import OptimizerName
 from trainers.rllib import MODULE, PolicyValueLearner, PolicyValueModule
 from trainers.samples import Rows, take
 from trainers.window import WindowSettings
@@ -38,8 +39,9 @@ class LearnerSettings:
     """How the net is trained.
 
     batch: rows of one step, over all learners; a multiple of `learners`.
-    lr: AdamW's learning rate, where `train` is given none.
-    weight_decay: of AdamW, on kernels only (not on biases, gains and normalisation).
+    optimizer: "adamw", or "muon" for hidden kernels and AdamW for the rest; see `trainers.optimizer`.
+    lr: learning rate, where `train` is given none.
+    weight_decay: on kernels only (not on biases, gains and normalisation).
     grad_clip: largest global norm of the gradient.
     learners: 0, one learner in this process; N, that many data-parallel processes (ray must be running).
     device: "auto", "cpu" or "cuda".
@@ -51,6 +53,7 @@ class LearnerSettings:
     """
 
     batch: int = 512
+    optimizer: OptimizerName = "adamw"
     lr: float = 2e-3
     weight_decay: float = 1e-4
     grad_clip: float = 5.0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from selfplay.nets import NetConfig, PolicyValueNet, build, from_arrays, to_arrays
 from trainers.loss import losses
+from trainers.optimizer import Optimizer
 from trainers.window import ReplayWindow, WindowSettings
 
 #: The one module of the MultiRLModule.
@@ -70,20 +71,17 @@ class PolicyValueLearner(TorchLearner):
         return net
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Its AdamW."""
-        optimizer: torch.optim.Optimizer = self.get_optimizer(MODULE)
+    def optimizer(self) -> Optimizer:
+        """Its optimiser."""
+        optimizer: Optimizer = self.get_optimizer(MODULE)
         return optimizer
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """AdamW (arXiv:1711.05101) that decays kernels only: tensors of two or more dimensions."""
-        decay = self.config.learner_config_dict["settings"]["weight_decay"]
-        params = [p for p in self.get_parameters(self.module[module_id]) if p.requires_grad]
-        groups = [
-            {"params": [p for p in params if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, fused=True)
+        """One `Optimizer` for all of the net."""
+        settings = self.config.learner_config_dict["settings"]
+        module = self.module[module_id]
+        params = [p for p in self.get_parameters(module) if p.requires_grad]
+        optimizer = Optimizer(module.unwrapped().net, settings["optimizer"], settings["lr"], settings["weight_decay"])
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
     def compute_loss_for_module(
@@ -144,26 +142,21 @@ class PolicyValueLearner(TorchLearner):
         return {name: value.float().cpu().numpy().copy() for name, value in self._average.items()}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Net, AdamW's moments and step counts, averaged weights: name -> float32 array."""
+        """Net, the optimiser's moments and step counts, averaged weights: name -> float32 array."""
         tensors = {f"net/{name}": value for name, value in to_arrays(self.net).items()}
         for name, parameter in self.net.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adamw/{key}/{name}"] = value.float().cpu().numpy().copy()
+            for key, value in self.optimizer.moments(parameter).items():
+                tensors[f"{key}/{name}"] = value.float().cpu().numpy().copy()
         tensors |= {f"ema/{name}": value.float().cpu().numpy().copy() for name, value in self._average.items()}
         return tensors
 
     def load_state(self, tensors: dict[str, np.ndarray], total: int) -> None:
         """The inverse of `state`; `total` positions were seen by all shards together."""
         from_arrays(self.net, _below("net/", tensors))
-        self.optimizer.state.clear()
-        moments = {key: _below(f"adamw/{key}/", tensors) for key in ("step", "exp_avg", "exp_avg_sq")}
+        moments = {key: _below(f"{key}/", tensors) for key in self.optimizer.names}
         for name, parameter in self.net.named_parameters():
-            if name in moments["step"]:
-                state = {key: torch.empty_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-                state["step"] = torch.empty((), device=parameter.device)
-                for key, value in state.items():  # copied into the parameter's own memory layout
-                    value.copy_(torch.tensor(moments[key][name]))
-                self.optimizer.state[parameter] = state
+            known = {key: torch.tensor(named[name]) for key, named in moments.items() if name in named}
+            self.optimizer.restore(parameter, known)
         averaged = _below("ema/", tensors) or _below("net/", tensors)
         for name, value in self._average.items():
             value.copy_(torch.tensor(averaged[name]))

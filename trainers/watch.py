@@ -17,6 +17,7 @@ from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
 from trainers.config import RunConfig
+from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
 from trainers.run_folder import RunFolder
 from trainers.scoreboard import Scoreboard
@@ -151,6 +152,7 @@ class Watch:
             "selfplay/episodes": self.status.episodes,
             "policy/version": version,
             "run/elapsed_s": self.elapsed(),
+            "run/memory_gib": proportional_bytes() / 2**30,
         }
         if report is not None:
             scalars |= {

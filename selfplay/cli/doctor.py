@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 BASE = ("numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich")
-FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica")
+FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
 MARKS = {"ok": "[green3]✓[/]", "note": "[yellow3]·[/]", "bad": "[red3]✗[/]"}
 
 

@@ -12,6 +12,7 @@ import torch
 from selfplay.errors import UserError
 from selfplay.nets import Evaluator, NetConfig, build, weights
 from trainers.learner import AlphaZeroLearner, LearnerSettings
+from trainers.optimizer import Optimizer
 from trainers.rllib import PolicyValueLearner
 from trainers.samples import Rows
 from trainers.window import WindowSettings
@@ -79,15 +80,15 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_resume_is_exact(tmp_path, ema: float) -> None:
+@pytest.mark.parametrize(("optimizer", "ema"), [("adamw", 0.0), ("adamw", 0.9), ("muon", 0.9)])
+def test_resume_is_exact(tmp_path, optimizer: str, ema: float) -> None:
     uri, data = str(tmp_path / "checkpoint.safetensors"), rows(300)
-    whole = learner(ema=ema, seed=3)
+    whole = learner(ema=ema, seed=3, optimizer=optimizer)
     whole.add(data)
     whole.train(7)
     whole.save(uri)
     whole.train(5, lr=1e-3)
-    resumed = learner(ema=ema, seed=3)
+    resumed = learner(ema=ema, seed=3, optimizer=optimizer)
     resumed.restore(uri)
     assert (resumed.step, resumed.samples, resumed.total) == (7, 7 * 64, 300)
     assert resumed.capacity == whole.capacity
@@ -120,8 +121,39 @@ def test_averaged_weights_are_an_average_of_the_steps() -> None:
     np.testing.assert_allclose(one.weights()[name], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_kernels_decay_and_biases_do_not() -> None:
-    one = learner(weight_decay=0.5, lr=0.1)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_muon_steps_are_orthogonal_and_as_large_as_adamws(channels_last: bool) -> None:
+    net = build(NET, 0)
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    optimizer = Optimizer(net, "muon", lr=0.01, weight_decay=0.0)
+    optimizer.param_groups[0]["lr"] = 0.1
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    for p in net.parameters():
+        p.grad = torch.randn(p.shape, generator=generator).to(
+            memory_format=torch.channels_last if channels_last and p.ndim == 4 else torch.contiguous_format
+        )
+    optimizer.step()
+    by_muon = set()
+    for name, p in net.named_parameters():
+        moved = (p.detach() - before[name]).flatten(1) if p.ndim > 1 else p.detach() - before[name]
+        size = float(moved.square().mean().sqrt())
+        if any(key.startswith("muon/") for key in optimizer.moments(p)):
+            by_muon.add(name)
+            singular = torch.linalg.svdvals(moved)
+            assert singular.max() / singular.min() < 3, name  # five iterations bring them near to each other
+            assert 0.5 < size / (0.1 * 0.2) < 1.5, name
+            assert (moved * p.grad.flatten(1)).sum() < 0, name
+        else:
+            assert size == pytest.approx(0.1, rel=1e-3), name  # AdamW's first step
+    kernels = {name for name, p in net.named_parameters() if p.ndim > 1}
+    assert by_muon == {name for name in kernels if name.split(".")[0] not in ("policy", "value")}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_kernels_decay_and_biases_do_not(optimizer: str) -> None:
+    one = learner(weight_decay=0.5, lr=0.1, optimizer=optimizer)
     before = {name: tensor.copy() for name, tensor in one.weights().items()}
     data = rows(64)
     for weight in (data.policy_weight, data.z_weight, data.q_weight):

@@ -226,6 +226,23 @@ def test_openings_are_random_and_never_end_the_game(name: str) -> None:
     assert all(step.source == "search" for e in none for step in steps_of(e))
 
 
+def test_of_several_openings_the_most_even_is_played() -> None:
+    game = game_of("connect_four")
+    net = HashNet(game.num_actions, value_range=1.0)
+
+    def unevenness(choices: int) -> float:
+        one = generator(game, search("gumbel"), net, opening_fraction=1.0, simulations=1, opening_choices=choices)
+        values = []
+        for episode in one.play(sealed(60)):
+            opening = [s.action for s in steps_of(episode) if s.source == "opening"]
+            assert opening
+            values.append(abs(float(net(game.encoder.encode(game.after(opening))[None])[1][0])))
+        return float(np.mean(values))
+
+    assert 0.3 < unevenness(1) < 0.7  # a value is anything from -1 to 1
+    assert unevenness(8) < 0.2
+
+
 def test_aborted_games_are_archived_but_not_trainable() -> None:
     game = game_of("connect_four")
     one = generator(game, search("gumbel"), opening_fraction=0.0)
