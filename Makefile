@@ -27,8 +27,10 @@ run: install
 test: lint
 	$(VENV)/pytest -q -n $(JOBS) --dist loadfile
 
+# What a run reaches in a given time is measured last, with nothing beside it.
 test-all: lint
-	$(VENV)/pytest -q -m "slow or not slow"
+	$(VENV)/pytest -q -n $(JOBS) --dist loadfile -m "slow or not slow" --ignore tests/e2e/test_strength.py
+	$(VENV)/pytest -q -m "slow or not slow" tests/e2e/test_strength.py
 
 lint: install-dev
 	$(VENV)/ruff check .
@@ -37,7 +39,8 @@ lint: install-dev
 
 bench: install-dev
 	$(VENV)/selfplay bench search --game connect_four --net 64x5 --simulations 64 --seconds 20
-	$(VENV)/pytest -q -m "slow or not slow" -s tests/benchmarks
+	$(VENV)/python tests/benchmarks/bench_inference.py
+	$(VENV)/python tests/benchmarks/bench_learner.py --net 32x4
 
 golden: install-dev
 	$(VENV)/pytest -q --force-regen tests/golden tests/unit/test_search_reference.py
