@@ -142,9 +142,10 @@ class Agent:
         return [search.result(slot) for slot in range(len(states))]
 
     def evaluate(self, state: pyspiel.State) -> tuple[Array, float]:
-        """The net alone: policy `[A]` float32 (zero on illegal actions, sums to one), and the expected return.
+        """Without search: policy `[A]` float32 (zero on illegal actions, sums to one), and the expected return.
 
-        The value is in the game's utility units, from the point of view of the seat to act.
+        Averaged over symmetric images of the position where the run says so, see `describe`. The value is in the
+        game's utility units, from the point of view of the seat to act.
         """
         result = self.search(state, 0)
         policy = np.zeros(self.game.num_actions, np.float32)

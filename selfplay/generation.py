@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,10 @@ from selfplay.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 Array = np.ndarray[Any, Any]
+
+
+#: Policy id of openings that are random moves, the evenest of several lines by the net of the span's version.
+EVENEST = "random-evenest"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class _Table:
     began: float
     digest: ReplayDigest = field(default_factory=ReplayDigest)
     steps: list[Step] = field(default_factory=list)
+    opened_by: Policy = Policy("random", 0, "")
     spans: list[tuple[int, Policy]] = field(default_factory=list)
     low: list[int] = field(default_factory=lambda: [0, 0])
     plays_on: bool = False
@@ -153,6 +158,8 @@ class Generator:
                 table.digest.decision(seat, table.state.legal_actions(), action)
                 table.steps.append(Step(seat, action, "opening"))
                 table.state.apply_action(action)
+            if s.opening_choices > 1:  # random moves, and a net that chose among them
+                table.opened_by = replace(self.policy, policy_id=EVENEST)
         return table
 
     def _opening(self, rng: np.random.Generator, plies: int) -> list[int]:
@@ -178,7 +185,12 @@ class Generator:
             states.append(state)
         if len(lines) == 1:
             return lines[0]
+        began = time.perf_counter()
         _, values = self._evaluate(np.stack([self.game.encoder.encode(state) for state in states]))
+        stats = self.search.stats
+        stats.net_s += time.perf_counter() - began
+        stats.evaluations += len(states)
+        stats.batches += 1
         return lines[int(np.abs(values).argmin())]
 
     def _begin(self, slot: int) -> None:
@@ -294,11 +306,11 @@ def _step(seat: int, action: int, result: SearchResult, full: bool, scale: float
 
 
 def _spans(table: _Table) -> tuple[PolicySpan, ...]:
-    """Who made which steps: the random opening, then one span for each seat and version."""
+    """Who made which steps: the opening, then one span for each seat and version."""
     out = []
     opening = next((i for i, step in enumerate(table.steps) if step.source == "search"), len(table.steps))
     bounds = [start for start, _ in table.spans] + [len(table.steps)]
-    pieces = [(0, opening, Policy("random", 0, ""))] if opening else []
+    pieces = [(0, opening, table.opened_by)] if opening else []
     pieces += [(bounds[i], bounds[i + 1], policy) for i, (_, policy) in enumerate(table.spans)]
     for first, end, policy in pieces:
         for seat in range(2):

@@ -206,10 +206,15 @@ def arrow_filesystem(uri: str) -> Any:
     if not is_remote(place):
         return pafs.SubTreeFileSystem(place, pafs.LocalFileSystem())
     endpoint = _endpoint()
-    options: dict[str, Any] = {}
+    patience = pafs.AwsStandardS3RetryStrategy(max_attempts=8)
+    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 30, "retry_strategy": patience}
+    if _is_set("AWS_SKIP_SIGNATURE"):
+        options["anonymous"] = True
+    if _is_set("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
+        options["force_virtual_addressing"] = True
     if endpoint:
         scheme, _, host = endpoint.rpartition("://")
-        options = {"endpoint_override": host, "scheme": scheme or "https"}
+        options |= {"endpoint_override": host, "scheme": scheme or "https"}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region:
         options["region"] = region
@@ -262,7 +267,12 @@ def _write_local(path: Path, data: bytes | memoryview, durable: bool, replace: b
 
 
 def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")
 
 
 def _store(uri: str) -> tuple[Any, str]:

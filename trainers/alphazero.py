@@ -36,7 +36,7 @@ from trainers.status import Status, Summary
 from trainers.watch import Watch
 
 if TYPE_CHECKING:
-    from trainers.student import Progress
+    from trainers.student import Issue, Progress
 
 #: Longest call of a player; it looks for new weights between calls.
 _PLAY_S = 4.0
@@ -327,12 +327,14 @@ class _Loop:
         """Weights n + 1: written, entered in the policies table, then handed out."""
         assert self.progress is not None
         version = self.state.version + 1
-        digest_ref, tensors = self.student.publish.remote(version)
+        issue_ref, tensors = self.student.publish.remote(version)
         try:
-            digest = ray.get(digest_ref)
+            issue: Issue = ray.get(issue_ref)
         except RayActorError:
             return
+        digest = issue.digest
         self.crew.enter_policy(version, digest, self.state.digest, self.progress)
+        self.crew.enter_use(version, issue, self.state.version, self.state.digest, self.archived)
         self.crew.publish(version, digest, tensors)
         self.state.version, self.state.digest = version, digest
         self.published_samples = self.progress.samples

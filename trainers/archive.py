@@ -92,6 +92,15 @@ def count_rows(episodes: pa.RecordBatch | pa.Table) -> int:
     return int(_kept(episodes, steps, np.diff(offsets), _candidate_counts(steps) > 0).sum())
 
 
+def row_places(episodes: pa.RecordBatch | pa.Table) -> Array:
+    """`[rows, 2]` int64: for each row of `rows_from`, in order, the index of its episode and of its step in it."""
+    steps, offsets = _flat_list(pc.struct_field(_one(episodes, "game"), "steps"))
+    lengths = np.diff(offsets)
+    kept = np.flatnonzero(_kept(episodes, steps, lengths, _candidate_counts(steps) > 0))
+    episode = np.repeat(np.arange(len(lengths)), lengths)[kept]
+    return np.stack([episode, kept - offsets[:-1][episode]], 1).astype(np.int64)
+
+
 def _candidate_counts(steps: pa.StructArray) -> Array:
     """`[steps]` int64: actions that the search of each step weighed."""
     counts = pc.fill_null(pc.list_value_length(pc.struct_field(steps, "candidates")), 0)

@@ -32,7 +32,7 @@ from trainers.config import RunConfig
 from trainers.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from trainers.student import Progress
+    from trainers.student import Issue, Progress
 
 
 class Crew:
@@ -151,6 +151,25 @@ class Crew:
             "metrics": None,
         }
         ray.get(self.archivist.add.remote("policies", [row]))
+
+    def enter_use(self, version: int, issue: Issue, version_in: int, digest_in: str, table_version: int) -> None:
+        """What a version was made of: its row in the table of uses, there before anybody plays with it."""
+        steps = [event for event in issue.events if event["what"] == "train"]
+        row = {
+            "run_id": self.folder.run_id,
+            "version_in": version_in,
+            "digest_in": digest_in,
+            "version_out": version,
+            "digest_out": issue.digest,
+            "first_step": steps[0]["first_step"] if steps else None,
+            "last_step": steps[-1]["last_step"] if steps else None,
+            "table_version": table_version,
+            "events": issue.events,
+            "sampler": issue.sampler,
+            "code_commit": self.provenance.code_commit,
+            "recorded_at": datetime.now(UTC),
+        }
+        ray.get(self.archivist.add.remote("uses", [row]))
 
     def kept_versions(self) -> list[int]:
         """Versions whose weights the run keeps, ascending."""

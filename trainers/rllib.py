@@ -15,7 +15,7 @@ from torch import Tensor
 from selfplay.nets import NetConfig, PolicyValueNet, build, from_arrays, to_arrays
 from trainers.loss import losses
 from trainers.optimizer import Optimizer
-from trainers.window import ReplayWindow, WindowSettings
+from trainers.window import ReplayWindow, WindowSettings, step_rng
 
 #: The one module of the MultiRLModule.
 MODULE = "default_policy"
@@ -55,10 +55,7 @@ class PolicyValueLearner(TorchLearner):
             torch.set_num_threads(settings["threads"])
         self.rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         net = NetConfig.from_json(options["net"])
-        whole = WindowSettings(**settings["window"])
-        shard = WindowSettings(
-            max(1, whole.initial // shards), whole.alpha, whole.beta, max(1, whole.maximum // shards)
-        )
+        shard = WindowSettings(**settings["window"]).divided(shards)
         self.window = ReplayWindow(net.input_shape, net.num_actions, shard, options["symmetries"])
         self._batch = settings["batch"] // shards
         self._average = {k: v.clone() for k, v in self.net.state_dict().items()} if settings["ema"] else {}
@@ -111,7 +108,7 @@ class PolicyValueLearner(TorchLearner):
         sampling = 0.0
         for step in range(first, first + steps):
             began = time.perf_counter()
-            rng = np.random.default_rng((self.settings["seed"], step, self.rank))
+            rng = step_rng(self.settings["seed"], step, self.rank)
             batch = {k: torch.from_numpy(v) for k, v in self.window.sample(self._batch, rng).items()}
             sampling += time.perf_counter() - began
             batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,11 @@ from selfplay import agent, registry, storage
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
-from selfplay.store import Corpus, Receipt
+from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.learner import AlphaZeroLearner, LearnerSettings
-
-#: Episodes turned into rows at once when the window is refilled.
-_REFILL_EPISODES = 512
+from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,15 @@ class Progress:
     losses: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Issue:
+    """A published version: the digest of its weights, and what made it of the version before (`trainers.uses`)."""
+
+    digest: str
+    events: list[dict[str, Any]]
+    sampler: str
+
+
 class Student:
     """Owns the net, the optimiser and the replay window of a run."""
 
@@ -69,6 +75,7 @@ class Student:
         self._learner = AlphaZeroLearner(NetConfig.from_json(job.net), job.learner, symmetries)
         self._paid = 0.0
         self._losses: dict[str, float] = {}
+        self._events: list[dict[str, Any]] = []  # since the last version; see `trainers.uses`
 
     def resume(self, checkpoint: str | None, table_version: int) -> Progress:
         """Restores a checkpoint and refills the window with the run's newest archived games.
@@ -82,24 +89,14 @@ class Student:
         corpus = open_corpus(job.corpus, table_version)
         mine = (pc.field("run_id") == job.run_id) & pc.field("trainable")
         learner.recount(sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"])))
-        newest = self._newest(corpus)
-        for first in range(0, newest.num_rows, _REFILL_EPISODES):
-            self._add(newest.slice(first, _REFILL_EPISODES), new=False)
+        self._events = [{"what": "refill", "table_version": table_version, "first_step": learner.step}]
+        newest = newest_episodes(corpus, job.run_id, learner.capacity, learner.total)
+        for first in range(0, newest.num_rows, REFILL_EPISODES):
+            self._add(newest.slice(first, REFILL_EPISODES), new=False)
         # Where settings have changed, or a crash undid much, the players must not wait for all of it.
         owed = learner.total * job.samples_per_position
         self._paid = min(owed, max(float(learner.samples), owed - job.first_rows * job.samples_per_position))
         return self.progress()
-
-    def _newest(self, corpus: Corpus) -> pa.Table:
-        """The newest episodes that fill the window. Openings and cheap searches are steps, too, but give no rows."""
-        wanted = min(self._learner.capacity, self._learner.total)
-        steps = self._learner.capacity
-        while True:
-            newest = corpus.latest(self._job.run_id, steps)
-            found = count_rows(newest)
-            if found >= wanted:
-                return newest
-            steps = math.ceil(1.1 * steps * min(4.0, wanted / max(found, 1)))
 
     def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:
         """Takes archived games in: pairs of an archive receipt and a list with the ObjectRef of the episodes."""
@@ -108,6 +105,10 @@ class Student:
             if receipt.rows != batch.num_rows:
                 raise ValueError(f"the receipt is for {receipt.rows} episodes, the batch holds {batch.num_rows}")
             self._add(batch, new=True)
+            if batch.num_rows:
+                numbers = batch.column("number")
+                place = {"slot": receipt.slot, "epoch": receipt.epoch}
+                self._events.append({"what": "add", **place, "first": numbers[0].as_py(), "last": numbers[-1].as_py()})
         return self.progress()
 
     def _add(self, episodes: pa.RecordBatch | pa.Table, new: bool) -> None:
@@ -120,7 +121,9 @@ class Student:
         batch = self._job.learner.batch
         steps = int(min(self._debt(), samples) // batch)
         if steps > 0 and self._learner.total >= self._job.first_rows:
+            first = self._learner.step
             self._losses = self._learner.train(steps, lr)
+            self._events.append({"what": "train", "first_step": first, "last_step": first + steps - 1})
             self._paid += steps * batch
         return self.progress()
 
@@ -141,12 +144,13 @@ class Student:
         )
 
     @ray.method(num_returns=2)
-    def publish(self, version: int) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
-        """Writes the weights under a version; returns their digest and them."""
+    def publish(self, version: int) -> tuple[Issue, dict[str, np.ndarray[Any, Any]]]:
+        """Writes the weights under a version; returns what made them, and them."""
         tensors = self._learner.weights()
         meta = {"version": version, "step": self._learner.step, "samples": self._learner.samples}
         weights.save(agent.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
-        return weights.digest(tensors), tensors
+        events, self._events = self._events, []
+        return Issue(weights.digest(tensors), events, sampler_of(self._job.learner)), tensors
 
     def checkpoint(self, name: str) -> None:
         """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""

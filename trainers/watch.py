@@ -152,8 +152,10 @@ class Watch:
             "selfplay/episodes": self.status.episodes,
             "policy/version": version,
             "run/elapsed_s": self.elapsed(),
-            "run/memory_gib": proportional_bytes() / 2**30,
         }
+        weight = proportional_bytes()
+        if weight is not None:
+            scalars["run/memory_gib"] = weight / 2**30
         if report is not None:
             scalars |= {
                 "search/cache_hit_rate": report.hits / max(1, report.lookups),

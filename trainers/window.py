@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,22 @@ class WindowSettings:
         if total > self.initial:
             grown = self.initial * (1 + self.beta * ((total / self.initial) ** self.alpha - 1) / self.alpha)
         return max(1, min(int(grown), self.maximum))
+
+    def divided(self, shards: int) -> WindowSettings:
+        """Of the window of one of N learners."""
+        return replace(self, initial=max(1, self.initial // shards), maximum=max(1, self.maximum // shards))
+
+
+def draw(rng: np.random.Generator, rows: int, batch: int) -> np.ndarray:
+    """`[batch]` indices into a window of `rows` rows: without repetition where there are enough."""
+    if batch <= rows:
+        return rng.choice(rows, batch, replace=False, shuffle=False)
+    return rng.integers(rows, size=batch)
+
+
+def step_rng(seed: int, step: int, rank: int) -> np.random.Generator:
+    """What learner `rank` samples its part of step `step` with."""
+    return np.random.default_rng((seed, step, rank))
 
 
 class ReplayWindow:
@@ -113,10 +129,7 @@ class ReplayWindow:
         """
         if not len(self):
             raise ValueError("the replay window is empty; add rows first")
-        if batch <= len(self):
-            index = rng.choice(len(self), batch, replace=False, shuffle=False)
-        else:
-            index = rng.integers(len(self), size=batch)
+        index = draw(rng, len(self), batch)
         images = rng.integers(len(self._permutations), size=batch)
         observations = self._observations(index).reshape(batch, *self.input_shape)
         for i, symmetry in enumerate(self._symmetries, start=1):

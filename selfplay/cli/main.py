@@ -102,7 +102,7 @@ VERBS = {
     "recipes": Verb("List the recipes that ship, or every setting of one.", _recipes),
     "envs": Verb("List the environments that are installed.", _envs),
     "check-env": Verb("Check a new environment: an id or a Python file.", _check_env),
-    "corpus": Verb("Show, count and verify archived episodes.", _corpus),
+    "corpus": Verb("Show, count, query, verify and follow archived episodes.", _corpus),
     "bench": Verb("Measure the speed of this machine.", _bench),
     "doctor": Verb("Check the installation and the machine.", _doctor),
 }

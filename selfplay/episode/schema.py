@@ -142,7 +142,7 @@ SPAN = pa.struct(
         _field("seat", pa.int8(), "whose steps"),
         _field("first_step", pa.int32(), "index of the first step, from 0"),
         _field("last_step", pa.int32(), "index of the last step, inclusive"),
-        _field("policy_id", pa.string(), "which policy: the run's net, random, mcts-100, ..."),
+        _field("policy_id", pa.string(), "which policy: the run's net, random, random-evenest, mcts-100, ..."),
         _field("version", pa.int64(), "its version; 0 before any training"),
         _field("digest", pa.string(), "sha256 (hex) of its weights; null if it has none"),
     ]

@@ -20,7 +20,7 @@ class Averaged:
     """
 
     def __init__(self, evaluate: Callable[[Array], tuple[Array, Array]], symmetries: Sequence[Symmetry]) -> None:
-        """symmetries: of the game, without the identity; they must hold for the net's input (`Encoder.keeps`)."""
+        """symmetries: of the game, without the identity; they must hold for the net's input (`Encoder.symmetries`)."""
         self._evaluate = evaluate
         self._symmetries = tuple(symmetries)
         self._actions = [np.array(symmetry.actions) for symmetry in symmetries]

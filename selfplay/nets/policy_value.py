@@ -43,7 +43,7 @@ class Norm(nn.Module):
         from torch.distributed.nn.functional import all_reduce
 
         y = x.float()
-        count = torch.full((1,), y.numel() / y.shape[1])
+        count = y.new_full((1,), y.numel() / y.shape[1])
         total = all_reduce(torch.cat([y.sum((0, 2, 3)), count]))
         mean = total[:-1] / total[-1]
         centred = y - mean[:, None, None]

@@ -7,6 +7,7 @@ replaced, is never seen. Look into the folder yourself and you count twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +22,18 @@ from selfplay.errors import UserError
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table
 
 if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
     import pyarrow.dataset as pads
 
 #: Rows that are in memory at once while streaming.
 _BATCH_ROWS = 1024
 
 
-def open(uri: str, version: int | None = None) -> Corpus:
+def open(uri: str, version: int | datetime | None = None) -> Corpus:
     """The corpus at `uri` (or in its folder `corpus`), as of a version of its episodes table; None: as it is now.
 
+    version: its number, or a time with its zone: the newest version that was there then.
     Raises `UserError` where there is none, where the version is not there, and for a newer schema.
     """
     root = storage.normalise(uri)
@@ -41,7 +45,8 @@ def open(uri: str, version: int | None = None) -> Corpus:
         except (DeltaError, OSError) as error:
             if version is not None:
                 newest = open_table(storage.join(place, EPISODES_TABLE)).version()
-                raise UserError(f"{uri} has no version {version} (any more); its newest is {newest}") from error
+                asked = f"version {version}" if isinstance(version, int) else f"version as of {version.isoformat()}"
+                raise UserError(f"{uri} has no {asked} (any more); its newest is {newest}") from error
             raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
 
@@ -91,6 +96,32 @@ class Corpus:
     def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as one table in memory."""
         return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+
+    def to_duckdb(self) -> duckdb.DuckDBPyConnection:
+        """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables."""
+        from selfplay.store.query import connect
+
+        return connect(self)
+
+    def steps(self, where: str = "true", columns: Sequence[str] = ("*",)) -> Iterator[pa.RecordBatch]:
+        """Streams one row a step. where: SQL over the columns of the view `steps`, such as "seat = 0 and surprise > 1".
+
+        Values are in the game's utility units, from the point of view of the seat to act.
+        """
+        from selfplay.store.query import told
+
+        names = ", ".join("*" if name == "*" else f'"{name}"' for name in columns)
+        with told():
+            connection = self.to_duckdb()
+            yield from connection.sql(f"SELECT {names} FROM steps WHERE {where}").to_arrow_reader(_BATCH_ROWS)
+
+    def to_polars(self) -> pl.LazyFrame:
+        """The episodes as a lazy frame; filters and columns reach the files. Raises `UserError` without polars."""
+        try:
+            import polars
+        except ImportError:
+            raise UserError("polars is not installed; `pip install polars` brings it") from None
+        return polars.scan_pyarrow_dataset(self.dataset)
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of episodes; without a filter from the log alone."""

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +38,21 @@ def _schema(**fields: tuple[pa.DataType, str]) -> pa.Schema:
 
 
 _TEXT, _WHOLE, _TIME = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC")
-_RANGE = pa.struct([("slot", _TEXT), ("epoch", _WHOLE), ("first", _WHOLE), ("last", _WHOLE)])
+#: What a replay learner did. "refill": its window was filled anew from a version of the episodes table, after
+#: `first_step` steps. "add": the episodes `first` to `last` of a slot and epoch came in. "train": steps `first_step` to
+#: `last_step`, inclusive.
+_EVENT = pa.struct(
+    [
+        ("what", _TEXT),
+        ("table_version", _WHOLE),
+        ("slot", _TEXT),
+        ("epoch", _WHOLE),
+        ("first", _WHOLE),
+        ("last", _WHOLE),
+        ("first_step", _WHOLE),
+        ("last_step", _WHOLE),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -101,11 +116,11 @@ SIDE_TABLES: dict[str, SideTable] = {
             digest_in=(_TEXT, "their digest"),
             version_out=(_WHOLE, "version published after"),
             digest_out=(_TEXT, "its digest"),
-            first_step=(_WHOLE, "first optimiser step"),
+            first_step=(_WHOLE, "first optimiser step, from 0; those that earlier rows hold, too, a crash had undone"),
             last_step=(_WHOLE, "last optimiser step, inclusive"),
-            table_version=(_WHOLE, "version of the episodes table that held the window"),
-            window=(pa.list_(pa.field("element", _RANGE)), "episode numbers in the window, inclusive ranges"),
-            sampler_seed=(_WHOLE, "seed of the sampler for these steps"),
+            table_version=(_WHOLE, "a version of the episodes table that holds all episodes named here"),
+            events=(pa.list_(pa.field("element", _EVENT)), "what the learner did, in order; see trainers.uses"),
+            sampler=(_TEXT, "seed, batch, learners and window of the sampler, JSON"),
             code_commit=(_TEXT, "code of the sampler"),
             episodes=(pa.list_(pa.field("element", _TEXT)), "explicit episode ids of on-policy steps, else null"),
             recorded_at=(_TIME, "when the row was written"),
@@ -148,9 +163,17 @@ def episodes_uri(corpus_uri: str) -> str:
     return storage.join(storage.normalise(corpus_uri), EPISODES_TABLE)
 
 
-def open_table(table_uri: str, version: int | None = None) -> DeltaTable:
-    """The table as of `version` (None: now). Raises `TableNotFoundError`, and `UserError` for a newer schema."""
-    table = DeltaTable(table_uri, version=version, storage_options=storage.deltalake_options(table_uri) or None)
+def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTable:
+    """The table as of `version`, a number or a time with its zone (None: now).
+
+    Raises `TableNotFoundError`, and `UserError` for a newer schema.
+    """
+    number = version if isinstance(version, int) else None
+    table = DeltaTable(table_uri, version=number, storage_options=storage.deltalake_options(table_uri) or None)
+    if isinstance(version, datetime):
+        table.load_as_version(version)
+        if table.history(1)[0]["timestamp"] > version.timestamp() * 1000:
+            raise DeltaError(f"the table is younger than {version.isoformat()}")
     check_schema_version(table)
     return table
 

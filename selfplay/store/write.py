@@ -45,31 +45,49 @@ def write_block(corpus_uri: str, batch: pa.RecordBatch, slot: str, epoch: int, n
 
     batch: not empty, all rows of one kind, run, slot and epoch. number: of the block within slot and epoch.
     """
-    kind, run_id = _only(batch, "kind"), check_name("run id", _only(batch, "run_id"))
     if (_only(batch, "slot"), _only(batch, "epoch")) != (slot, epoch):
         raise ValueError(f"the episodes of a block must all be of slot {slot} and epoch {epoch}")
-    data = encode(batch)
-    sha256 = hashlib.sha256(data).hexdigest()
-    path = f"kind={kind}/run_id={run_id}/{sha256}.parquet"
     storage.fault("before_write")
-    storage.create(storage.join(episodes_uri(corpus_uri), path), data, durable=True)
+    file = write_file(corpus_uri, batch)
     storage.fault("after_write")
     numbers = pc.min_max(batch.column("number")).as_py()
     return Block(
         slot=slot,
         epoch=epoch,
         number=number,
-        kind=kind,
-        run_id=run_id,
-        path=path,
-        size=len(data),
-        sha256=sha256,
-        stats=_stats(batch),
+        kind=file.kind,
+        run_id=file.run_id,
+        path=file.path,
+        size=file.size,
+        sha256=file.sha256,
+        stats=file.stats,
         first=numbers["min"],
         last=numbers["max"],
         rows=batch.num_rows,
         steps=pc.sum(batch.column("n_steps")).as_py(),
     )
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of episodes of one kind and run, written but not yet committed; fields as in `Block`."""
+
+    kind: str
+    run_id: str
+    path: str
+    size: int
+    sha256: str
+    stats: str
+
+
+def write_file(corpus_uri: str, batch: pa.RecordBatch) -> File:
+    """Writes episodes of one kind and run to a file named by its content. Writing it again changes nothing."""
+    kind, run_id = _only(batch, "kind"), check_name("run id", _only(batch, "run_id"))
+    data = encode(batch)
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = f"kind={kind}/run_id={run_id}/{sha256}.parquet"
+    storage.create(storage.join(episodes_uri(corpus_uri), path), data, durable=True)
+    return File(kind, run_id, path, len(data), sha256, _stats(batch))
 
 
 def encode(batch: pa.RecordBatch) -> memoryview:

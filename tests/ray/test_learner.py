@@ -225,7 +225,7 @@ def test_two_learners_compute_the_gradient_of_the_union(cluster: None, norm: str
 
 def test_two_learners_resume_exactly_and_report_failures(cluster: None, tmp_path) -> None:
     uri, data = str(tmp_path / "checkpoint.safetensors"), rows(200)
-    two = learner(learners=2)
+    two = learner(learners=2, optimizer="muon")
     try:
         two.add(data)
         two.train(3)

@@ -232,10 +232,14 @@ def test_of_several_openings_the_most_even_is_played() -> None:
 
     def unevenness(choices: int) -> float:
         one = generator(game, search("gumbel"), net, opening_fraction=1.0, simulations=1, opening_choices=choices)
+        one.set_policy(Policy("a-run", 7, "d" * 64))
         values = []
         for episode in one.play(sealed(60)):
             opening = [s.action for s in steps_of(episode) if s.source == "opening"]
             assert opening
+            span = episode.policy_spans[0]
+            assert span.policy_id == ("random" if choices == 1 else "random-evenest")
+            assert span.version == (0 if choices == 1 else 7)
             values.append(abs(float(net(game.encoder.encode(game.after(opening))[None])[1][0])))
         return float(np.mean(values))
 

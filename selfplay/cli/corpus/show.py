@@ -1,4 +1,4 @@
-"""`selfplay corpus`: look at archived episodes, count them, and check that they are true."""
+"""`selfplay corpus show`: one episode as boards, with what each search considered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,27 +19,16 @@ if TYPE_CHECKING:
     from selfplay.game import Game
     from selfplay.store import Corpus
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="""Show, count and verify archived episodes.
-
-    Examples:  selfplay corpus show latest runs/connect_four  ·  selfplay corpus stats runs/connect_four --json  ·
-    selfplay corpus verify s3://bucket/corpus""",
-)
-
-CorpusArgument = Annotated[str, typer.Argument(help="The corpus or the folder of a run: a path or s3://…")]
-VersionOption = Annotated[int | None, typer.Option("--version", help="Version of the table; default the newest.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 #: How many candidates of a decision are printed.
 _TOP = 5
 
 
-@app.command()
 def show(
     episode: Annotated[str, typer.Argument(help='An episode id, or "latest".')],
     corpus: CorpusArgument,
     top: Annotated[int, typer.Option(help="Candidates to print at each decision.", min=1)] = _TOP,
     version: VersionOption = None,
+    as_of: AsOfOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print an episode as boards, with what each search considered.
@@ -48,122 +38,13 @@ def show(
     Examples:  selfplay corpus show latest runs/connect_four  ·
     selfplay corpus show run/actor-0/1000/17 runs/connect_four --json
     """
-    found = _episode(_open(corpus, version), episode)
+    found = _episode(open_corpus(corpus, version, as_of), episode)
     if as_json:
         typer.echo(json.dumps(_plain(found)))
         return
     from rich.console import Console
 
     _print_episode(Console(highlight=False), found, top)
-
-
-@app.command()
-def stats(corpus: CorpusArgument, version: VersionOption = None, as_json: JsonOption = False) -> None:
-    """Count episodes and steps by kind, environment, status, origin and run; and say how much room they take.
-
-    Example:  selfplay corpus stats runs/connect_four
-    """
-    numbers = count(_open(corpus, version))
-    if as_json:
-        typer.echo(json.dumps(numbers))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console.print(
-        f"[bold]{numbers['episodes']:,}[/] episodes, {numbers['steps']:,} steps, {numbers['bytes'] / 1e6:,.1f} MB in "
-        f"{numbers['files']:,} files ({numbers['bytes_per_step']:.1f} bytes a step), version {numbers['version']}"
-    )
-    table = Table("", "", "episodes", "steps", "trainable", box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for name, groups in numbers["by"].items():
-        for i, group in enumerate(groups):
-            figures = [f"{group[key]:,}" for key in ("episodes", "steps", "trainable")]
-            table.add_row(name if i == 0 else "", str(group["value"]), *figures)
-    console.print(table)
-
-
-@app.command()
-def verify(corpus: CorpusArgument, version: VersionOption = None, as_json: JsonOption = False) -> None:
-    """Check every file and every row, and replay every game to its digest and its returns.
-
-    Ends with exit code 1 if anything is false. What cannot be checked here is said, with what to install.
-
-    Example:  selfplay corpus verify runs/connect_four
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, verify_corpus
-
-    opened = _open(corpus, version)
-    counts = {TRUE: 0, FALSE: 0, NOT_CHECKABLE: 0}
-    lies: list[Check] = []
-    missing: dict[str, int] = {}
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=opened.count())
-        for check in verify_corpus(opened):
-            counts[check.state] += 1
-            if check.state == FALSE:
-                lies.append(check)
-            elif check.state == NOT_CHECKABLE:
-                missing[check.reason] = missing.get(check.reason, 0) + 1
-            progress.advance(task)
-    if as_json:
-        false = [{"subject": check.subject, "reason": check.reason} for check in lies]
-        typer.echo(json.dumps({"version": opened.version, **counts, "falsehoods": false, "missing": missing}))
-    else:
-        console = Console(highlight=False, soft_wrap=True)
-        for check in lies:
-            console.print(f"[red]false[/] {check.subject}: {check.reason}")
-        for reason, how_many in missing.items():
-            console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {reason}")
-        console.print(
-            f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
-            f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
-        )
-    if lies:
-        raise typer.Exit(1)
-
-
-def count(corpus: Corpus) -> dict[str, Any]:
-    """The numbers of `stats`: totals, and by value of each column in `by`."""
-    import pyarrow.compute as pc
-
-    names = ["kind", "env_id", "status", "origin", "run_id"]
-    rows = corpus.to_arrow(columns=[*names, "n_steps", "trainable"])
-    files = corpus.files()
-    size, steps = sum(file["size_bytes"] for file in files), pc.sum(rows.column("n_steps")).as_py() or 0
-    by = {}
-    for name in names:
-        groups = rows.group_by(name).aggregate([("n_steps", "count"), ("n_steps", "sum"), ("trainable", "sum")])
-        by[name] = [
-            {
-                "value": group[name],
-                "episodes": group["n_steps_count"],
-                "steps": group["n_steps_sum"],
-                "trainable": group["trainable_sum"] or 0,
-            }
-            for group in sorted(groups.to_pylist(), key=lambda group: -group["n_steps_count"])
-        ]
-    return {
-        "version": corpus.version,
-        "episodes": rows.num_rows,
-        "steps": steps,
-        "bytes": size,
-        "bytes_per_step": size / steps if steps else 0.0,
-        "files": len(files),
-        "by": by,
-    }
-
-
-def _open(uri: str, version: int | None) -> Corpus:
-    from selfplay import store
-
-    return store.open(uri, version)
 
 
 def _episode(corpus: Corpus, episode: str) -> Episode:

@@ -1,0 +1,30 @@
+"""What the verbs of `selfplay corpus` share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    from selfplay.store import Corpus
+
+CorpusArgument = Annotated[str, typer.Argument(help="The corpus or the folder of a run: a path or s3://…")]
+VersionOption = Annotated[int | None, typer.Option("--version", help="Version of the table; default the newest.")]
+AsOfOption = Annotated[
+    datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="As the table was at this time, UTC."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def open_corpus(uri: str, version: int | None, as_of: datetime | None = None) -> Corpus:
+    """The corpus as of a version or a time (UTC). Imported only now: `--help` must be fast."""
+    from selfplay import store
+
+    if version is not None and as_of is not None:
+        raise UserError("say --version or --as-of, not both")
+    return store.open(uri, version if as_of is None else as_of.replace(tzinfo=UTC))

@@ -1,0 +1,65 @@
+"""`selfplay corpus lineage`: from an episode to the weights that played it, and from weights to their episodes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from selfplay.cli.corpus.common import JsonOption, VersionOption, open_corpus
+from selfplay.errors import UserError
+
+
+def lineage(
+    subject: Annotated[str, typer.Argument(help="An episode id; with --weights the corpus.", metavar="[EPISODE]")],
+    corpus: Annotated[str | None, typer.Argument(help="The corpus or the folder of a run: a path or s3://…")] = None,
+    weights: Annotated[str | None, typer.Option(help="Digest of weights, or its first 8 characters or more.")] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="With --weights: every archived position that its steps sampled.")
+    ] = False,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trace an episode to the code, seed and weights that made it; or weights to the episodes that made them.
+
+    Examples:  selfplay corpus lineage RUN/p0000/1000/17 runs/connect_four  ·
+    selfplay corpus lineage runs/connect_four --weights 3fa0c1d2 --samples --json
+    """
+    from selfplay.store import lineage as found
+
+    if weights is None:
+        if corpus is None:
+            raise UserError("say the episode and the corpus, or the corpus and --weights DIGEST")
+        _print(asdict(found.of_episode(open_corpus(corpus, version), subject)), as_json)
+        return
+    if corpus is not None:
+        raise UserError("say an episode or --weights, not both")
+    opened = open_corpus(subject, version)
+    origin = found.of_weights(opened, weights)
+    told: dict[str, Any] = asdict(origin)
+    if samples:
+        from trainers.uses import samples_of
+
+        told["samples"] = [
+            {"episode_id": episode, "step": step, "times": times}
+            for (episode, step), times in sorted(samples_of(opened, origin.run_id, origin.version).items())
+        ]
+    _print(told, as_json)
+
+
+def _print(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    width = max(map(len, told))
+    for name, value in told.items():
+        rows = value if isinstance(value, list | tuple) and value and isinstance(value[0], dict) else None
+        if rows is None:
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else "-" if value is None else value
+            typer.echo(f"{name.replace('_', ' '):<{width}}  {shown}")
+            continue
+        typer.echo(f"{name.replace('_', ' '):<{width}}  {len(rows):,}")
+        for row in rows[:20]:
+            typer.echo(f"{'':<{width}}  " + "  ".join(f"{key} {item}" for key, item in row.items()))

@@ -1,0 +1,48 @@
+"""`selfplay corpus query`: SQL over the tables of a corpus."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+
+#: Rows that a terminal is shown.
+_SHOWN = 40
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One statement of DuckDB's SQL.")],
+    corpus: CorpusArgument,
+    version: VersionOption = None,
+    as_of: AsOfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer SQL over episodes, steps, candidates, seats, verdicts and the side tables.
+
+    Values are in the game's own utility units, from the point of view of the seat to act. With --json one object a
+    row, a row a line.
+
+    Examples:  selfplay corpus query "select status, count(*) from episodes group by 1" runs/connect_four  ·
+    selfplay corpus query "select step, avg(surprise) from steps group by 1 order by 1" runs/connect_four
+    """
+    from selfplay.store.query import query as ask
+
+    names, rows = ask(open_corpus(corpus, version, as_of), sql)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(dict(zip(names, row, strict=True)), default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*names, box=None, pad_edge=False, header_style="dim")
+    for row in rows[:_SHOWN]:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    console = Console(highlight=False)
+    console.print(table)
+    if len(rows) > _SHOWN:
+        console.print(f"[dim]{len(rows) - _SHOWN:,} more rows: say --json, or LIMIT[/]")

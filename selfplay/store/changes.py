@@ -1,0 +1,125 @@
+"""What changed between versions of a corpus: for those who compare two, and for those who follow a growing one.
+
+Compaction rewrites files and changes no episode. So a difference is taken by episode id, and only of files that one
+version has and the other has not; and who follows reads, of each commit, the files that brought something new.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from selfplay import storage
+from selfplay.errors import UserError
+from selfplay.store.read import Corpus, open
+from selfplay.store.table import EPISODES_TABLE, episodes_uri
+
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Episodes that only one of two versions has, by id, ascending."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def difference(uri: str, before: int, after: int) -> Difference:
+    """Which episodes version `after` has and version `before` has not, and the other way round."""
+    old, new = open(uri, before), open(uri, after)
+    paths = {file["path"] for file in old.files()}, {file["path"] for file in new.files()}
+    was, now = _ids(old, paths[0] - paths[1]), _ids(new, paths[1] - paths[0])
+    return Difference(tuple(sorted(now - was)), tuple(sorted(was - now)))
+
+
+def _ids(corpus: Corpus, paths: set[str]) -> set[str]:
+    found: set[str] = set()
+    folder = storage.arrow_filesystem(storage.join(corpus.uri, EPISODES_TABLE))
+    for path in sorted(paths):
+        try:
+            column = pq.read_table(path, columns=["episode_id"], filesystem=folder, partitioning=None)
+        except FileNotFoundError:
+            raise UserError(f"version {corpus.version} of {corpus.uri} was vacuumed: its file {path} is gone") from None
+        found.update(column.column(0).to_pylist())
+    return found
+
+
+@dataclass(frozen=True)
+class News:
+    """Episodes that a commit brought. version: of the table; whoever has taken the news goes on after it."""
+
+    version: int
+    episodes: pa.RecordBatch
+
+
+def follow(
+    uri: str, after: int, columns: Sequence[str] | None = None, poll_s: float = 1.0, until: float | None = None
+) -> Iterator[News]:
+    """The episodes of all commits later than version `after`, each once, as they come; for ever.
+
+    Go on from the last version whose news you have taken in full: nothing is repeated, nothing is left out, whatever
+    was compacted or vacuumed meanwhile. Episodes of a run that was deleted since do not come. until: stops at this
+    `time.monotonic()`, once everything that is there has been told; None: never.
+
+    Raises `UserError` where the log no longer reaches back to `after`.
+    """
+    table = episodes_uri(open(uri).uri)
+    version = after
+    while True:
+        newest = open(uri)
+        while version < newest.version:
+            version += 1
+            for block in _brought(table, version):
+                for batch in _read(table, newest, block, columns):
+                    yield News(version, batch)
+        if until is not None and time.monotonic() >= until:
+            return
+        time.sleep(poll_s)
+
+
+def _brought(table: str, version: int) -> list[dict[str, Any]]:
+    """The `add` actions of a commit that brought data; those of a compaction did not."""
+    try:
+        lines = storage.read(storage.join(table, "_delta_log", f"{version:020d}.json")).splitlines()
+    except FileNotFoundError:
+        raise UserError(
+            f"the log of {table} no longer reaches back to version {version}; start from a later one"
+        ) from None
+    actions = [json.loads(line) for line in lines]
+    return [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
+
+
+def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """The episodes of a block: from its own file, or from wherever compaction has put them."""
+    schema = newest.dataset.schema
+    names = list(schema.names if columns is None else columns)
+    run = add["partitionValues"]["run_id"]
+    if newest.count(pc.field("run_id") == run) == 0:  # deleted since
+        return
+    folder = storage.arrow_filesystem(table)
+    if folder.get_file_info(add["path"]).type.name != "NotFound":
+        kind = pa.schema([schema.field("kind"), schema.field("run_id")])
+        source = pads.dataset(
+            [add["path"]], schema, "parquet", folder, partitioning=pads.partitioning(kind, flavor="hive")
+        )
+        yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
+        return
+    stats = json.loads(add["stats"])
+    low, high = stats["minValues"], stats["maxValues"]
+    where = (
+        (pc.field("run_id") == run)
+        & (pc.field("slot") == low["slot"])
+        & (pc.field("epoch") == low["epoch"])
+        & (pc.field("number") >= low["number"])
+        & (pc.field("number") <= high["number"])
+    )
+    yield from newest.episodes(where, names)

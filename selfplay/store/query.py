@@ -1,0 +1,82 @@
+"""A corpus as SQL: DuckDB views over one version of its tables.
+
+`episodes` is the table as it is stored. `steps`, `candidates`, `seats` and `verdicts` are it unfolded, one row a step,
+a weighed action, a seat, a judged criterion; stored integers become numbers in their units there: priors of 1, values
+in the game's own utility units from the point of view of the seat to act. Side tables have views of their own names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from selfplay.episode.schema import UNITS
+from selfplay.errors import UserError
+from selfplay.store.table import SIDE_TABLES, first_line
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from selfplay.store.read import Corpus
+
+_KEY = "episode_id, kind, run_id, env_id, status, trainable"
+
+VIEWS = {
+    "steps": f"""
+        SELECT {_KEY}, step, s.seat, s.action, s.joint, s.source, s.simulations, s.full_search,
+               s.root_value * scale AS root_value, s.raw_value * scale AS raw_value, s.surprise, s.seat_values,
+               len(s.candidates) AS n_candidates
+        FROM (SELECT {_KEY}, game.value_scale / {UNITS} AS scale, unnest(game.steps) AS s,
+                     generate_subscripts(game.steps, 1) - 1 AS step
+              FROM episodes WHERE kind = 'game')""",
+    "candidates": f"""
+        SELECT {_KEY}, step, seat, chosen, c.action, c.visits, c.prior / {UNITS} AS prior, c.q * scale AS q
+        FROM (SELECT {_KEY}, step, s.seat AS seat, s.action AS chosen, scale, unnest(s.candidates) AS c
+              FROM (SELECT {_KEY}, game.value_scale / {UNITS} AS scale, unnest(game.steps) AS s,
+                           generate_subscripts(game.steps, 1) - 1 AS step
+                    FROM episodes WHERE kind = 'game'))""",
+    "seats": f"""
+        SELECT {_KEY}, seat, "returns"[seat + 1] AS "return",
+               list_filter(policy_spans, lambda span: span.seat = seat) AS policy_spans
+        FROM (SELECT {_KEY}, "returns", policy_spans, unnest(range(seats)) AS seat FROM episodes)""",
+    "verdicts": f"""
+        SELECT {_KEY}, v.seat, v.state, v.reward, v.error, c.criterion, c.verifier_id, c.verifier_version, c.score,
+               c.low, c.high, c.reason
+        FROM (SELECT {_KEY}, v, unnest(CASE WHEN len(v.criteria) > 0 THEN v.criteria ELSE [NULL] END) AS c
+              FROM (SELECT {_KEY}, unnest(verdicts) AS v FROM episodes))""",
+}
+
+
+def connect(corpus: Corpus) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views of a corpus. Nothing is copied: queries stream from its files.
+
+    The SQL of strangers is not for it: a connection may read any file of this machine.
+    """
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.register("episodes", corpus.dataset)
+    for name, body in VIEWS.items():
+        connection.execute(f"CREATE VIEW {name} AS {body}")
+    for name in SIDE_TABLES:
+        connection.register(name, corpus.table(name))
+    return connection
+
+
+def query(corpus: Corpus, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one statement. Raises `UserError` with DuckDB's own words where it is wrong."""
+    with told():
+        cursor = connect(corpus).execute(sql)
+        return [column[0] for column in cursor.description or ()], cursor.fetchall()
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turns what DuckDB says of a wrong statement, at once or on the way, into a `UserError`."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise UserError(f"the query cannot be answered: {first_line(error)}") from error

@@ -1,0 +1,227 @@
+"""Upkeep of a corpus: few large files out of many small ones, runs deleted, room given back.
+
+All go through the log, beside any number of writers and readers; a reader keeps the version that it opened.
+
+Compaction is our own: deltalake's does not see that files which it replaces were replaced or deleted meanwhile (1.6.6:
+two compactions from one version both succeed, and every episode is there twice). Here whatever takes files of a run
+out of the table moves one counter of that run in the same commit; of two at once one loses, and begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from selfplay import storage
+from selfplay.episode.schema import EPISODES, PARTITION_BY
+from selfplay.errors import UserError
+from selfplay.store.read import Corpus, open
+from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
+from selfplay.store.write import write_file
+
+#: Size of a compacted file, bytes.
+TARGET_BYTES = 64 * 2**20
+#: Files that no version needs, or that were written and never committed, are kept this long: a slow writer may still
+#: come to commit, and a reader may still read.
+RETENTION_HOURS = 7 * 24
+#: Rows in memory at once while files are read.
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What compaction did. version: of the table after it; the same as before where nothing was to be done."""
+
+    version: int
+    files_before: int
+    files_after: int
+
+
+def compact(uri: str, target_bytes: int = TARGET_BYTES) -> Compacted:
+    """Rewrites small files of the newest version into few, within each run. Episodes stay as they are, to the byte.
+
+    Small is below half the target. A run with one small file is left as it is.
+    """
+    corpus = open(uri)
+    before = len(corpus.files())
+    for kind, run_id in sorted({_partition(file) for file in corpus.files()}):
+        _rewrite(corpus.uri, run_id, lambda now, part=(kind, run_id): _merged(now, part, target_bytes))
+    after = open(uri)
+    return Compacted(after.version, before, len(after.files()))
+
+
+def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[list[dict[str, Any]], list[AddAction]]:
+    """Small files of a partition, and what takes their place, already written."""
+    small = [f for f in corpus.files() if _partition(f) == part and f["size_bytes"] < target_bytes / 2]
+    if len(small) < 2:
+        return [], []
+    rows = sum(file["num_records"] for file in small)
+    size = sum(file["size_bytes"] for file in small)
+    adds = []
+    for batch in _grouped(corpus, small, max(1, rows * target_bytes // size)):
+        block = write_file(corpus.uri, batch)
+        adds.append(_add(block.path, block.size, block.stats, part))
+    return small, adds
+
+
+def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator[pa.RecordBatch]:
+    """The episodes of some files, `rows` of them at a time, by slot, epoch and number."""
+    paths = {file["path"] for file in files}
+    fragments = [f for f in corpus.dataset.get_fragments() if _below(corpus, f.path) in paths]
+    keys: list[tuple[str, int, int, Any]] = []
+    for fragment in fragments:
+        low = fragment.to_table(schema=corpus.dataset.schema, columns=["slot", "epoch", "number"])
+        first = low.slice(0, 1).to_pylist()[0]
+        keys.append((first["slot"], first["epoch"], first["number"], fragment))
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for *_, fragment in sorted(keys, key=lambda key: key[:3]):
+        for batch in fragment.to_batches(schema=corpus.dataset.schema, batch_size=_BATCH_ROWS):
+            held.append(batch)
+            count += batch.num_rows
+            if count >= rows:
+                yield _joined(held)
+                held, count = [], 0
+    if count:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    (batch,) = pa.Table.from_batches(batches).cast(EPISODES).combine_chunks().to_batches()
+    return batch
+
+
+def _below(corpus: Corpus, path: str) -> str:
+    return path.removeprefix(episodes_uri(corpus.uri)).lstrip("/")
+
+
+def _partition(file: dict[str, Any]) -> tuple[str, str]:
+    return file["partition.kind"], file["partition.run_id"]
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """episodes: that the run had. version: the first without them."""
+
+    episodes: int
+    version: int
+
+
+def delete_run(uri: str, run_id: str, why: str) -> Deleted:
+    """Takes a run out of the newest version; older ones keep it until `vacuum`. `why` stays in the log.
+
+    Raises `UserError` for a run that is not there.
+    """
+    corpus = open(uri)
+    episodes = corpus.count(pc.field("run_id") == check_name("run id", run_id))
+    if not episodes:
+        raise UserError(f"the corpus at {uri} has no run {run_id}")
+    note = {"why": why, "run_id": run_id}
+    _rewrite(corpus.uri, run_id, lambda now: ([f for f in now.files() if _partition(f)[1] == run_id], []), note)
+    return Deleted(episodes, open(uri).version)
+
+
+def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = None) -> None:
+    """Replaces files of a run in one commit. change: of the newest version, the files to go and the actions to come."""
+    counter = f"{run_id} upkeep"  # no slot has a space in its name
+    for attempt in range(MAX_COMMIT_RETRIES):
+        corpus = open(uri)
+        table = open_table(episodes_uri(uri), corpus.version)
+        number = (table.transaction_version(counter) or 0) + 1
+        old, new = change(corpus)
+        if not old:
+            return
+        now = int(time.time() * 1000)
+        gone = [RemoveAction(f["path"], not new, now, f["size_bytes"], _values(_partition(f))) for f in old]
+        storage.fault("before_rewrite")
+        try:
+            _commit(
+                table, [*gone, *new], CommitProperties(note, MAX_COMMIT_RETRIES, [Transaction(counter, number, now)])
+            )
+            return
+        except CommitFailedError:
+            pause(attempt)
+        except (DeltaError, OSError) as error:
+            raise UserError(f"the corpus at {uri} could not be changed: {first_line(error)}") from error
+    raise UserError(f"the corpus at {uri} is changed by too many others at once; try again")
+
+
+def _commit(table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
+    table.create_write_transaction(list(actions), "append", table.schema(), PARTITION_BY, commit_properties=properties)
+
+
+def _add(path: str, size: int, stats: str, part: tuple[str, str]) -> AddAction:
+    return AddAction(path, size, _values(part), int(time.time() * 1000), False, stats)
+
+
+def _values(part: tuple[str, str]) -> dict[str, str | None]:
+    return {"kind": part[0], "run_id": part[1]}
+
+
+@dataclass(frozen=True)
+class Vacuumed:
+    """files: deleted (or to be deleted), below the episodes table. bytes: their size.
+
+    oldest: the oldest version that can be read afterwards, of those that are not released.
+    """
+
+    files: tuple[str, ...]
+    bytes: int
+    oldest: int
+
+
+def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Vacuumed:
+    """Deletes files that the newest version and the released ones do not need and that are older than `hours`.
+
+    That ends older versions; orphans of killed writers go, too. Less than a week is for corpora that nobody writes.
+    """
+    corpus = open(uri)
+    table = _table(corpus)
+    released = sorted({int(v) for v in corpus.table("releases").column("table_version").to_pylist()})
+    options: dict[str, Any] = {
+        "retention_hours": round(hours),
+        "enforce_retention_duration": False,
+        "full": True,
+        "keep_versions": released or None,
+    }
+    files = tuple(sorted(table.vacuum(dry_run=True, **options)))
+    size = sum(_size(storage.join(episodes_uri(corpus.uri), path)) for path in files)
+    oldest = _oldest(corpus, set(files))
+    if not dry_run and files:
+        table.vacuum(dry_run=False, **options)
+    return Vacuumed(files, size, oldest)
+
+
+def _oldest(corpus: Corpus, gone: set[str]) -> int:
+    """The version after the last commit that took one of these files out."""
+    log = storage.join(episodes_uri(corpus.uri), "_delta_log")
+    version = corpus.version
+    while version > 0:
+        try:
+            lines = storage.read(storage.join(log, f"{version:020d}.json")).splitlines()
+        except FileNotFoundError:
+            break
+        if any((removed := json.loads(line).get("remove")) and removed["path"] in gone for line in lines):
+            break
+        version -= 1
+    return version
+
+
+def _size(uri: str) -> int:
+    try:
+        return storage.size(uri)
+    except FileNotFoundError:
+        return 0
+
+
+def _table(corpus: Corpus) -> DeltaTable:
+    return open_table(episodes_uri(corpus.uri))

@@ -1,0 +1,200 @@
+"""Compaction, deletion, vacuum; and what versions differ in, and news that come once, across all three."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyspiel
+import pytest
+from typer.testing import CliRunner
+
+from selfplay import storage, store
+from selfplay.cli.corpus import app
+from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.errors import UserError
+from selfplay.store import upkeep
+from selfplay.store.changes import difference, follow
+from selfplay.store.verify import verify_corpus
+
+GAME = pyspiel.load_game("tic_tac_toe")
+runner = CliRunner()
+
+
+class Writer:
+    """A run that archives blocks of five games."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self.uri, self.run_id = uri, run_id
+        self.committer = store.Committer(uri, run_id, 1)
+        self.epoch = self.committer.register("a").epoch
+        self.blocks = 0
+
+    def write(self, blocks: int = 1) -> set[str]:
+        ids = set()
+        for _ in range(blocks):
+            provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
+            numbers = range(5 * self.blocks, 5 * self.blocks + 5)
+            episodes = [random_episode(GAME, n, provenance, slot="a", epoch=self.epoch, number=n) for n in numbers]
+            block = store.write_block(self.uri, to_batch(episodes), "a", self.epoch, self.blocks)
+            self.committer.commit([block])
+            self.blocks += 1
+            ids |= {e.episode_id for e in episodes}
+        return ids
+
+
+def ids(uri: str, version: int | None = None) -> list[str]:
+    return sorted(store.open(uri, version).to_arrow(columns=["episode_id"])["episode_id"].to_pylist())
+
+
+def news(uri: str, after: int) -> list[str]:
+    found = follow(uri, after, ["episode_id"], until=0.0)
+    return [episode_id for item in found for episode_id in item.episodes["episode_id"].to_pylist()]
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return str(tmp_path / "corpus")
+
+
+def test_compaction_changes_files_and_no_episode(uri: str) -> None:
+    one, two = Writer(uri, "one"), Writer(uri, "two")
+    made = one.write(6) | two.write(4)
+    before = store.open(uri)
+    done = upkeep.compact(uri)
+    assert (done.files_before, done.files_after) == (10, 2)
+    after = store.open(uri)
+    assert after.version > before.version and ids(uri) == sorted(made)
+    digests = ["episode_id", "content_digest"]
+    assert after.to_arrow(columns=digests).sort_by("episode_id") == before.to_arrow(columns=digests).sort_by(
+        "episode_id"
+    )
+    assert not [check for check in verify_corpus(after) if check.state == "false"]
+    assert before.count(pc.field("number") == 3) == after.count(pc.field("number") == 3) == 2  # statistics still hold
+    assert difference(uri, before.version, after.version).added == ()
+    assert upkeep.compact(uri).version == after.version, "there was nothing to do"
+    made |= one.write()  # the writer goes on, and its counters with it
+    assert ids(uri) == sorted(made)
+
+
+def test_writers_readers_and_compaction_side_by_side(uri: str) -> None:
+    Writer(uri, "run-0").write()
+    made: list[set[str]] = [set(ids(uri))]
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def guarded(work: object) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()  # type: ignore[operator]
+            except BaseException as error:
+                failures.append(error)
+
+        return threading.Thread(target=run)
+
+    def compacting() -> None:
+        while not ended.is_set():
+            upkeep.compact(uri)
+
+    def reading() -> None:
+        while not ended.is_set():
+            corpus = store.open(uri)
+            found = corpus.to_arrow(columns=["episode_id"])["episode_id"].to_pylist()
+            assert len(found) == len(set(found)) == corpus.count(), "one version, whole"
+
+    writers = [guarded(lambda n=n: made.append(Writer(uri, f"run-{n}").write(15))) for n in (1, 2)]
+    others = [guarded(compacting), guarded(compacting), guarded(reading)]
+    for thread in writers + others:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    ended.set()
+    for thread in others:
+        thread.join()
+    assert not failures, failures
+    assert ids(uri) == sorted(set.union(*made))
+
+
+def test_difference_names_what_came_and_went(uri: str) -> None:
+    one = Writer(uri, "one")
+    first = one.write(2)
+    before = store.open(uri).version
+    later = one.write(2)
+    upkeep.compact(uri)
+    middle = store.open(uri).version
+    assert set(difference(uri, before, middle).added) == later and not difference(uri, before, middle).removed
+    done = upkeep.delete_run(uri, "one", "to see it go")
+    assert done.episodes == 20 and ids(uri) == []
+    assert set(difference(uri, middle, done.version).removed) == first | later
+    with pytest.raises(UserError, match="has no run one"):
+        upkeep.delete_run(uri, "one", "again")
+    assert ids(uri, middle) == sorted(first | later), "older versions keep it"
+    told = runner.invoke(app, ["diff", str(before), str(middle), uri, "--json"])
+    assert set(json.loads(told.stdout)["added"]) == later
+
+
+def test_news_come_once_whatever_happened_to_the_files(uri: str) -> None:
+    one = Writer(uri, "one")
+    start = store.open(uri).version
+    first = one.write(3)
+    assert sorted(news(uri, start)) == sorted(first)
+    mark = store.open(uri).version
+    upkeep.compact(uri)
+    assert news(uri, mark) == []
+    later = one.write(2)
+    assert sorted(news(uri, mark)) == sorted(later)
+    upkeep.compact(uri)
+    upkeep.vacuum(uri, 0, dry_run=False)  # the blocks' own files are gone now
+    assert sorted(news(uri, start)) == sorted(first | later)
+    assert sorted(news(uri, mark)) == sorted(later)
+    assert sorted(news(uri, -1)) == sorted(first | later)
+    upkeep.delete_run(uri, "one", "gone")
+    assert news(uri, -1) == []
+
+
+def test_news_are_told_as_they_come(uri: str) -> None:
+    one = Writer(uri, "one")
+    seen: list[str] = []
+
+    def listen() -> None:
+        until = time.monotonic() + 60
+        for item in follow(uri, 0, ["episode_id"], poll_s=0.05, until=until):
+            seen.extend(item.episodes["episode_id"].to_pylist())
+            if len(seen) >= 20:
+                return
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    made = one.write(2)
+    upkeep.compact(uri)
+    made |= one.write(2)
+    listener.join()
+    assert sorted(seen) == sorted(made)
+
+
+def test_vacuum_says_what_it_ends_and_keeps_releases_and_the_young(uri: str) -> None:
+    one = Writer(uri, "one")
+    made = one.write(3)
+    released = store.open(uri).version
+    made |= one.write(3)
+    unreleased = store.open(uri).version
+    upkeep.compact(uri)
+    store.append(uri, "releases", [{"name": "first", "table_version": released}])
+    orphan = storage.join(uri, "episodes", "kind=game", "run_id=one", f"{'0' * 64}.parquet")
+    storage.write(orphan, b"never committed")
+    assert upkeep.vacuum(uri, 24).files == (), "all of it is young"
+    found = upkeep.vacuum(uri, 0)
+    assert len(found.files) == 4 and storage.exists(orphan), "a dry run deletes nothing"
+    assert found.oldest > unreleased
+    told = runner.invoke(app, ["vacuum", uri, "--hours", "0", "--yes"])
+    assert told.exit_code == 0 and f"versions before {found.oldest} end" in told.stdout
+    assert not storage.exists(orphan)
+    assert ids(uri) == sorted(made)
+    assert len(ids(uri, released)) == 15, "a release can still be read"
+    with pytest.raises(UserError, match="was vacuumed"):
+        difference(uri, unreleased, store.open(uri).version)
+    made |= one.write()
+    assert ids(uri) == sorted(made)

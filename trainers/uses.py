@@ -1,0 +1,157 @@
+"""Which archived positions a published version was trained on: from the table `uses` alone, to the last sample.
+
+A learner samples by (seed, step, rank) from a window that depends on nothing but what came into it, in which order.
+So a row of `uses` lists what came in and when steps were taken, and everything else is computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from selfplay.errors import UserError
+from selfplay.store import Corpus
+from selfplay.store import open as open_corpus
+from trainers.archive import COLUMNS, count_rows, row_places
+from trainers.learner import LearnerSettings
+from trainers.window import WindowSettings, draw, step_rng
+
+Array = np.ndarray[Any, Any]
+
+#: Episodes turned into rows at once when a window is refilled.
+REFILL_EPISODES = 512
+
+
+def sampler_of(settings: LearnerSettings) -> str:
+    """What a sampler's draws depend on besides its window's content: JSON, for the column `sampler`."""
+    window = settings.window
+    return json.dumps(
+        {
+            "seed": settings.seed,
+            "batch": settings.batch,
+            "shards": max(1, settings.learners),
+            "window": {name: getattr(window, name) for name in ("initial", "alpha", "beta", "maximum")},
+        }
+    )
+
+
+def newest_episodes(corpus: Corpus, run_id: str, capacity: int, total: int) -> pa.Table:
+    """The newest episodes of a run that fill a window of `capacity` rows; `total`: rows that the run has in all.
+
+    Openings and cheap searches are steps, too, but give no rows.
+    """
+    wanted, steps = min(capacity, total), capacity
+    while True:
+        newest = corpus.latest(run_id, steps)
+        found = count_rows(newest)
+        if found >= wanted:
+            return newest
+        steps = math.ceil(1.1 * steps * min(4.0, wanted / max(found, 1)))
+
+
+def samples_of(corpus: Corpus, run_id: str, version: int) -> Counter[tuple[str, int]]:
+    """(episode id, step) -> how often the steps that made a version of the run's net sampled it.
+
+    Raises `UserError` where the table of uses has no such version, or the episodes of its window are gone.
+    """
+    rows = [row for row in corpus.table("uses").to_pylist() if row["run_id"] == run_id]
+    rows.sort(key=lambda row: (row["version_out"], row["recorded_at"]))
+    wanted = [i for i, row in enumerate(rows) if row["version_out"] == version]
+    if not wanted:
+        raise UserError(f"the corpus at {corpus.uri} does not say what version {version} of {run_id} was trained on")
+    last = wanted[-1]
+    first = max(i for i in range(last + 1) if any(e["what"] == "refill" for e in rows[i]["events"] or ()))
+    replayed = _Replayed(corpus, run_id, json.loads(rows[last]["sampler"]))
+    found: Counter[tuple[str, int]] = Counter()
+    for row in rows[first : last + 1]:
+        for event in row["events"]:
+            counts = replayed.take(event, count=row is rows[last])
+            found.update(counts)
+    return found
+
+
+class _Replayed:
+    """The learners' windows with the places of rows instead of rows."""
+
+    def __init__(self, corpus: Corpus, run_id: str, sampler: dict[str, Any]) -> None:
+        self._corpus, self._run_id = corpus, run_id
+        self._seed, self._batch, self._shards = sampler["seed"], sampler["batch"], sampler["shards"]
+        self._whole = WindowSettings(**sampler["window"])
+        self._shard = self._whole.divided(self._shards)
+        self._clear(0)
+
+    def _clear(self, total: int) -> None:
+        self._ids: list[str] = []
+        self._windows: list[Array] = [np.zeros((0, 2), np.int64) for _ in range(self._shards)]
+        self._totals = [total // self._shards] * self._shards
+        self._rows = 0
+
+    def take(self, event: dict[str, Any], count: bool) -> Counter[tuple[str, int]]:
+        """Does again what the learner did; for steps, returns what they sampled, if it is to be counted."""
+        if event["what"] == "refill":
+            self._refill(event["table_version"])
+        elif event["what"] == "add":
+            self._add(self._block(event), new=True)
+        elif count:
+            return self._sampled(range(event["first_step"], event["last_step"] + 1))
+        return Counter()
+
+    def _refill(self, table_version: int) -> None:
+        corpus = open_corpus(self._corpus.uri, table_version)
+        mine = (pc.field("run_id") == self._run_id) & pc.field("trainable")
+        total = sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"]))
+        self._clear(total)
+        newest = newest_episodes(corpus, self._run_id, self._whole.capacity(total), total)
+        for first in range(0, newest.num_rows, REFILL_EPISODES):
+            self._add(newest.slice(first, REFILL_EPISODES), new=False)
+
+    def _block(self, event: dict[str, Any]) -> pa.Table:
+        where = (
+            (pc.field("run_id") == self._run_id)
+            & (pc.field("slot") == event["slot"])
+            & (pc.field("epoch") == event["epoch"])
+            & (pc.field("number") >= event["first"])
+            & (pc.field("number") <= event["last"])
+        )
+        episodes = self._corpus.to_arrow(where, ["episode_id", "number", *COLUMNS]).sort_by("number")
+        if episodes.num_rows != event["last"] - event["first"] + 1:
+            raise UserError(f"episodes of {self._run_id}/{event['slot']}/{event['epoch']} are not in this version")
+        return episodes
+
+    def _add(self, episodes: pa.Table, new: bool) -> None:
+        places = row_places(episodes)
+        places[:, 0] += len(self._ids)
+        self._ids += episodes.column("episode_id").to_pylist()
+        if not len(places):
+            return
+        shard_of = (np.arange(len(places)) + self._rows) % self._shards
+        self._rows += len(places)
+        for shard in range(self._shards):
+            mine = places[shard_of == shard]
+            self._totals[shard] += len(mine) if new else 0
+            keep = self._shard.capacity(self._totals[shard])
+            self._windows[shard] = np.concatenate([self._windows[shard], mine])[-keep:]
+
+    def _sampled(self, steps: range) -> Counter[tuple[str, int]]:
+        found: Counter[tuple[str, int]] = Counter()
+        for rank, window in enumerate(self._windows):
+            times = np.zeros(len(window), np.int64)
+            for step in steps:
+                index = draw(step_rng(self._seed, step, rank), len(window), self._batch // self._shards)
+                np.add.at(times, index, 1)
+            for i in np.flatnonzero(times):
+                episode, ply = window[i]
+                found[self._ids[episode], int(ply)] += int(times[i])
+        return found
+
+
+def versions_of(corpus: Corpus, run_id: str) -> Iterator[int]:
+    """Versions of the run's net whose samples can be told, ascending."""
+    yield from sorted({row["version_out"] for row in corpus.table("uses").to_pylist() if row["run_id"] == run_id})
