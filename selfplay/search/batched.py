@@ -8,8 +8,9 @@ one that finishes is handed out at once and can be started anew.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ Array = np.ndarray[Any, Any]
 Evaluate = Callable[[Array], tuple[Array, Array]]
 
 _ROUNDS = 6
+#: A step that costs more than this is not taken twice.
+_CHEAP_STEP_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ class BatchedSearch:
         self._finished = np.zeros(slots, np.int64)
         self._scratch = np.zeros(256, np.float64)
         self._value_scale = game.value_scale
+        self._retraces = _steps_are_cheap(game)
+        self._moves = np.zeros(slots * (max_simulations + 1) if self._retraces else 0, np.int32)
+        self._ends = np.zeros(slots, np.int64)
 
     def new_weights(self, digest: str) -> None:
         """Tells that `evaluate` now answers by other weights; what was cached is forgotten."""
@@ -178,22 +184,38 @@ class BatchedSearch:
         n = lockstep.retire(self._tree, self._status, self._finished)
         return [int(s) for s in self._finished[:n]]
 
+    def _leaf_states(self, slot: Array, node: Array, action: Array) -> Iterator[tuple[int, pyspiel.State]]:
+        """(slot, the state below the chosen edge), in order; of an empty tree the root's.
+
+        Where a step costs about as little as a copy, a leaf is reached from its root again each time: fewer states
+        lie about, so that those few stay in the processor's cache. Elsewhere every node keeps its state.
+        """
+        if not self._retraces:
+            for s, parent, a in zip(slot.tolist(), node.tolist(), action.tolist(), strict=True):
+                path = self._states[s]
+                if parent >= 0:
+                    path.append(path[parent].child(a))
+                yield s, path[-1]
+            return
+        lockstep.trace(self._tree, slot, node, action, self._moves, self._ends)
+        first, ends = 0, self._ends[: len(slot)].tolist()
+        moves = self._moves[: ends[-1]].tolist()
+        for s, end in zip(slot.tolist(), ends, strict=True):
+            state = self._states[s][0].clone()
+            for a in moves[first:end]:
+                state.apply_action(a)
+            first = end
+            yield s, state
+
     def _step(self, slot: Array, node: Array, edge: Array, action: Array) -> lockstep.Leaves:
         """Makes the states below the chosen edges and reads what the trees need to know of them."""
-        states, set_from = self._states, self._set_from
+        set_from = self._set_from
         seats: list[int] = []
         legal: list[int] = []
         actions: list[int] = []
         values = [0.0] * len(slot)
         add_seat, add_legal = seats.append, legal.append
-        for s, parent, a in zip(slot.tolist(), node.tolist(), action.tolist(), strict=True):
-            path = states[s]
-            if parent >= 0:
-                state = path[parent].clone()
-                state.apply_action(a)
-                path.append(state)
-            else:
-                state = path[0]
+        for i, (s, state) in enumerate(self._leaf_states(slot, node, action)):
             seat = state.current_player()
             if seat >= 0:
                 set_from[s](state, seat)
@@ -202,8 +224,8 @@ class BatchedSearch:
                 add_seat(seat)
                 add_legal(len(choices))
             else:
-                mover = path[parent].current_player()
-                values[len(legal)] = state.returns()[mover] / self._value_scale
+                mover = int(self._tree.node[s, node[i]]["player"])
+                values[i] = state.returns()[mover] / self._value_scale
                 add_seat(mover)
                 add_legal(-1)
         return lockstep.Leaves(
@@ -226,32 +248,23 @@ class BatchedSearch:
 
     def result(self, slot: int) -> SearchResult:
         """The finished search of a slot."""
-        tree = self._tree
-        root = tree.node[slot, 0]
-        count, total, raw = int(root["count"]), int(root["visits"]), float(root["value"])
-        edges = tree.edge[slot, :count]
-        visits = edges["visits"].copy()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            q = (edges["total"] / visits).astype(np.float32)
-        prior = np.exp(edges["log_prior"])
-        if self._c.algorithm == PUCT:
-            best = int(visits.argmax()) if total else int(prior.argmax())
-            policy = visits / total if total else prior
-        else:
-            best = kernels.gumbel_final_edge(tree, self._c, slot, self._scratch)
-            policy = np.empty(count)
-            kernels.improved_logits(tree, self._c, slot, 0, policy)
-            kernels.softmax(policy, count)
+        root = self._tree.node[slot, 0]
+        count = int(root["count"])
+        whole, parts = np.empty((2, count), np.int32), np.empty((3, count), np.float32)
+        (actions, visits), (prior, q, policy) = whole, parts
+        best, value = kernels.summarise(
+            self._tree, self._c, slot, actions, visits, prior, q, policy, self._scratch
+        )
         return SearchResult(
-            actions=edges["action"].copy(),
+            actions=actions,
             visits=visits,
-            prior=prior.astype(np.float32),
+            prior=prior,
             q=q,
-            policy_target=policy.astype(np.float32),
-            action=int(edges["action"][best]),
-            root_value=float((raw + edges["total"].sum()) / (1 + total)),
-            raw_value=raw,
-            simulations=total,
+            policy_target=policy,
+            action=int(actions[best]),
+            root_value=float(value),
+            raw_value=float(root["value"]),
+            simulations=int(root["visits"]),
         )
 
     def tree(self, slot: int) -> dict[str, dict[str, Any]]:
@@ -275,6 +288,20 @@ class BatchedSearch:
                 "prior": edges["prior"].tolist(),
             }
         return out
+
+
+def _steps_are_cheap(game: Game, trials: int = 200) -> bool:
+    """Whether `apply_action` costs less than twice a `clone`, measured at the start of the game."""
+    state = game.new_initial_state()
+    action = state.legal_actions()[0]
+    clones = steps = math.inf
+    for _ in range(trials):
+        began = time.perf_counter()
+        copy = state.clone()
+        cloned = time.perf_counter()
+        copy.apply_action(action)
+        clones, steps = min(clones, cloned - began), min(steps, time.perf_counter() - cloned)
+    return steps < 2 * clones and steps < _CHEAP_STEP_S
 
 
 __all__ = ["BatchedSearch", "Evaluate", "SearchResult", "SearchStats", "targets"]

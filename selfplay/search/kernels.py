@@ -226,3 +226,36 @@ def set_priors(tree: Tree, c: Constants, s: int, index: int, logits: Array, valu
         for i in range(count):
             edge = tree.edge[s, first + i]
             edge.prior = (1.0 - c.dirichlet_fraction) * edge.prior + c.dirichlet_fraction * tree.noise[s, i]
+
+
+@njit(cache=True)
+def summarise(
+    tree: Tree, c: Constants, s: int, actions: Array, visits: Array, prior: Array, q: Array, policy: Array, wide: Array
+) -> tuple[int, float]:
+    """What the search of slot `s` found at its root with K legal actions; returns (index to play, root value).
+
+    Fills, `[K]` each: actions, visits int32; prior float32, without noise; q float32, NaN where unvisited; policy
+    float32, the policy target. wide: float64 scratch, K or more.
+    """
+    root = tree.node[s, 0]
+    first, count, made = root.first, root.count, root.visits
+    value = root.value
+    best = 0
+    for i in range(count):
+        edge = tree.edge[s, first + i]
+        actions[i], visits[i] = edge.action, edge.visits
+        prior[i] = math.exp(edge.log_prior)
+        q[i] = edge.total / edge.visits if edge.visits > 0 else math.nan
+        value += edge.total
+    if c.algorithm == PUCT:
+        for i in range(count):
+            policy[i] = visits[i] / made if made > 0 else prior[i]
+            if (made > 0 and visits[i] > visits[best]) or (made == 0 and prior[i] > prior[best]):
+                best = i
+    else:
+        best = gumbel_final_edge(tree, c, s, wide) - first
+        improved_logits(tree, c, s, 0, wide)
+        softmax(wide, count)
+        for i in range(count):
+            policy[i] = wide[i]
+    return best, value / (1 + made)

@@ -108,6 +108,34 @@ def choose_leaves(
 
 
 @njit(cache=True)
+def trace(tree: Tree, slot: Array, node: Array, action: Array, moves: Array, ends: Array) -> None:
+    """The moves from each root to its leaf: those of leaf i are `moves[ends[i - 1] : ends[i]]` (from 0 for the first).
+
+    slot, node, action: `[n]` as `choose_leaves` filled them. moves: int32, as long as all ways may be together.
+    ends: `[n]` int64.
+    """
+    end = 0
+    for i in range(len(slot)):
+        s, parent = slot[i], node[i]
+        depth = 0
+        at = parent
+        while at > 0:
+            depth += 1
+            at = tree.node[s, at].parent
+        if parent >= 0:
+            depth += 1
+            place = end + depth - 1
+            moves[place] = action[i]
+            at = parent
+            while at > 0:
+                place -= 1
+                moves[place] = tree.edge[s, tree.node[s, at].parent_edge].action
+                at = tree.node[s, at].parent
+        end += depth
+        ends[i] = end
+
+
+@njit(cache=True)
 def take_in(
     tree: Tree,
     c: Constants,

@@ -443,3 +443,17 @@ def test_new_weights_are_asked_at_once() -> None:
             assert step.raw_value == pytest.approx(value[0], abs=1e-6)
             checked += 1
     assert checked > 40
+
+
+@pytest.mark.parametrize("name", ["tic_tac_toe", "connect_four", "breakthrough(rows=6,columns=6)"])
+@pytest.mark.parametrize("algorithm", ["gumbel", "puct"])
+def test_how_leaves_are_reached_changes_nothing(name: str, algorithm: str) -> None:
+    """Kept states or the way walked again from the root: the same games, to the digest."""
+    game, digests = game_of(name), []
+    for retraces in (True, False):
+        one = generator(game, search(algorithm), HashNet(game.num_actions, value_range=1.0), simulations=40)
+        one.search._retraces = retraces
+        one.search._moves = np.zeros(one.search.slots * (one.search.max_simulations + 1), np.int32)
+        batch = to_batch(sorted(one.play(sealed(12)), key=lambda e: e.number)[:12])
+        digests.append(batch.column("game").to_pylist())
+    assert digests[0] == digests[1]
