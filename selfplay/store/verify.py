@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import pyspiel
 
 TRUE, FALSE, NOT_CHECKABLE = "true", "false", "not checkable"
+Array = np.ndarray[Any, Any]
+#: Episodes of one file that one process takes at a time.
+_PART_ROWS = 4096
 _CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.parquet$")
 _STATUS_OF = {"terminal": ("ok",), "resignation": ("ok",), "ply_limit": ("truncated",), "aborted": ("aborted",)}
 
@@ -84,22 +87,96 @@ class Rules:
         return f"install {package} {version}" if package else f"install the package that brings {env_id}"
 
 
-def verify_corpus(corpus: Corpus) -> Iterator[Check]:
-    """Every episode of the corpus, and every file that is missing, damaged or not what its name says. Streams."""
-    rules = Rules(corpus.environments())
-    dataset = corpus.dataset
+@dataclass(frozen=True)
+class _Task:
+    """A part of a file: its rows at `rows` (ascending), or all; `damage` is looked for in its first part only."""
+
+    path: str
+    rows: tuple[int, ...] | None
+    first: bool
+
+
+def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, processes: int = 1) -> Iterator[Check]:
+    """Every episode of the corpus, and every file that is missing, damaged or not what its name says. Streams.
+
+    sample: only so many episodes, drawn evenly, and the files that hold them; None: all. processes: work side by side;
+    the answers then come in no fixed order. One-file environments that this process has loaded are known to them.
+    """
+    tasks = _tasks(corpus, sample, seed)
+    if processes <= 1 or len(tasks) <= 1:
+        rules = Rules(corpus.environments())
+        for task in tasks:
+            yield from _verify_part(corpus, task, rules)
+        return
+    import multiprocessing
+
+    from selfplay import registry
+
+    trusted = [registry.pack(spec) for spec in registry.all_specs() if registry.source_of(spec).kind == "file"]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, trusted)) as pool:
+        for checks in pool.imap_unordered(_work, tasks):
+            yield from checks
+
+
+_working: tuple[Corpus, Rules] | None = None
+
+
+def _begin(uri: str, version: int, trusted: list[Any]) -> None:
+    global _working
+    from selfplay import registry
+    from selfplay.store.read import open
+
+    for portable in trusted:
+        registry.unpack(portable)
+    corpus = open(uri, version)
+    _working = (corpus, Rules(corpus.environments()))
+
+
+def _work(task: _Task) -> list[Check]:
+    assert _working is not None
+    return list(_verify_part(_working[0], task, _working[1]))
+
+
+def _tasks(corpus: Corpus, sample: int | None, seed: int) -> list[_Task]:
+    """All of the corpus, or a sample, in parts of at most `_PART_ROWS` rows."""
+    files = sorted((file["path"], int(file["num_records"])) for file in corpus.files())
+    total = sum(rows for _, rows in files)
+    chosen: Array | None = None
+    if sample is not None and sample < total:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, sample, replace=False))
+    tasks: list[_Task] = []
+    before = 0
+    for path, rows in files:
+        mine = np.arange(rows) if chosen is None else chosen[(chosen >= before) & (chosen < before + rows)] - before
+        before += rows
+        if len(mine) == rows and rows <= _PART_ROWS:
+            tasks.append(_Task(path, None, True))
+            continue
+        parts = [mine[i : i + _PART_ROWS] for i in range(0, len(mine), _PART_ROWS)]
+        tasks += [_Task(path, tuple(part.tolist()), i == 0) for i, part in enumerate(parts)]
+    return tasks
+
+
+def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
     root = storage.join(corpus.uri, EPISODES_TABLE)
-    for fragment in dataset.get_fragments():
-        path = fragment.path.removeprefix(root).lstrip("/")
-        damage = _damage(storage.join(root, path))
-        if damage is not None:
-            yield Check(path, FALSE, damage)
-        try:
-            for batch in fragment.to_batches(schema=dataset.schema, batch_size=256, batch_readahead=1):
+    damage = _damage(storage.join(root, task.path)) if task.first else None
+    if damage is not None:
+        yield Check(task.path, FALSE, damage)
+    try:
+        (fragment,) = (f for f in corpus.dataset.get_fragments() if f.path.removeprefix(root).lstrip("/") == task.path)
+        before = 0
+        for batch in fragment.to_batches(schema=corpus.dataset.schema, batch_size=256, batch_readahead=1):
+            if task.rows is None:
                 yield from verify_batch(batch, rules)
-        except (OSError, pa.ArrowException, UserError, FileNotFoundError) as error:
-            if damage is None:
-                yield Check(path, FALSE, f"the file cannot be read: {first_line(error)}")
+            else:
+                inside = [row - before for row in task.rows if before <= row < before + batch.num_rows]
+                if inside:
+                    yield from verify_batch(batch.take(pa.array(inside)), rules)
+            before += batch.num_rows
+    except (OSError, pa.ArrowException, UserError, FileNotFoundError) as error:
+        if damage is None:
+            yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
 
 
 def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:

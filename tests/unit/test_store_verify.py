@@ -204,3 +204,38 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     assert isinstance(error, UserError) and "holds no episode yet" in str(error)
     assert runner.invoke(app, ["stats", str(tmp_path)]).exit_code == 0
     assert runner.invoke(app, ["verify", str(tmp_path)]).exit_code == 0
+
+
+def several(uri: str, files: int = 3) -> None:
+    committer = store.Committer(uri, "run", 1)
+    committer.register("a0")
+    for number in range(files):
+        episodes = [searched(n, n) for n in range(10 * number, 10 * number + 10)]
+        committer.commit([store.write_block(uri, to_batch(episodes), "a0", 1000, number)])
+
+
+def test_a_sample_is_checked_alone_and_drawn_by_its_seed(tmp_path: Path) -> None:
+    uri = str(tmp_path / "corpus")
+    several(uri)
+    corpus = store.open(uri)
+    drawn = [[check.subject for check in verify_corpus(corpus, 7, seed)] for seed in (0, 0, 1)]
+    assert [len(set(subjects)) for subjects in drawn] == [7, 7, 7] and drawn[0] == drawn[1] != drawn[2]
+    assert len(list(verify_corpus(corpus, 1000))) == 30
+    told = runner.invoke(app, ["verify", uri, "--sample", "7", "--json"])
+    assert json.loads(told.stdout)["true"] == 7
+
+
+def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfplay.store import verify
+
+    uri = str(tmp_path / "corpus")
+    several(uri)
+    corpus = store.open(uri)
+    victim = Path(episodes_uri(uri)) / corpus.files()[0]["path"]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    monkeypatch.setattr(verify, "_PART_ROWS", 4)
+    alone = {(check.subject, check.state) for check in verify_corpus(corpus)}
+    together = {(check.subject, check.state) for check in verify_corpus(corpus, processes=2)}
+    assert together == alone and (corpus.files()[0]["path"], "false") in alone and len(alone) >= 21

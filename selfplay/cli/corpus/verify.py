@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+
+if TYPE_CHECKING:
+    from selfplay.store import Corpus
+
+#: Episodes from which on several processes are worth their start.
+_WORTH_PROCESSES = 2000
 
 
 def verify(
     corpus: CorpusArgument,
     version: VersionOption = None,
     as_of: AsOfOption = None,
+    sample: Annotated[int | None, typer.Option(help="Only so many episodes, drawn evenly.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check every file and every row, and replay every game to its digest and its returns.
@@ -32,8 +43,8 @@ def verify(
     missing: dict[str, int] = {}
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=opened.count())
-        for check in verify_corpus(opened):
+        task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
+        for check in verify_corpus(opened, sample, seed, processes or _processes(opened)):
             counts[check.state] += 1
             if check.state == FALSE:
                 lies.append(check)
@@ -55,3 +66,8 @@ def verify(
         )
     if lies:
         raise typer.Exit(1)
+
+
+def _processes(corpus: Corpus) -> int:
+    """One a core, where there is work for them: a process needs a second to begin."""
+    return (os.cpu_count() or 1) if corpus.count() > _WORTH_PROCESSES else 1
