@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from trainers import ray_guard
 from trainers.config import RunConfig
 
 _OBJECT_STORE_BYTES = 512 * 2**20
+_KNOCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     with contextlib.ExitStack() as leaving:
         try:
             if address:
+                _knock(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
             else:
                 leaving.callback(_guard().communicate, b"bye\n")
@@ -66,6 +69,17 @@ def ray_session(address: str | None) -> Iterator[None]:
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
         leaving.callback(ray.shutdown)
         yield
+
+
+def _knock(address: str) -> None:
+    """Raises `ConnectionError` where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return  # "auto", or a scheme of Ray's
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"nobody answers there ({error})") from None
 
 
 def _guard() -> subprocess.Popen[bytes]:
