@@ -21,22 +21,14 @@ from selfplay.nets import weights
 from selfplay.nets.averaged import Averaged
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Evaluator
+from selfplay.run_files import AGENT_FILE, versions, weights_uri
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 Array = np.ndarray[Any, Any]
 
 #: Rises when the description of a run's net changes so that older code would misread it.
 SCHEMA = 1
-#: Names below a run's URI.
-AGENT_FILE = "agent.json"
-WEIGHTS_FOLDER = "weights"
-
 _AT_ONCE = 256
-
-
-def weights_uri(run_uri: str, version: int) -> str:
-    """Where a run keeps the weights of one version."""
-    return storage.join(run_uri, WEIGHTS_FOLDER, f"{version:06d}.safetensors")
 
 
 def describe(game: Game, net: NetConfig, search: SearchConfig, policy_id: str, images: int = 1) -> str:
@@ -151,12 +143,6 @@ class Agent:
         policy = np.zeros(self.game.num_actions, np.float32)
         policy[result.actions] = result.prior
         return policy, result.raw_value * self.game.value_scale
-
-
-def versions(run_uri: str) -> list[int]:
-    """The versions whose weights the run keeps, ascending."""
-    names = storage.names(storage.join(run_uri, WEIGHTS_FOLDER))
-    return sorted(int(name.split(".")[0]) for name in names if name.endswith(".safetensors"))
 
 
 def _spec(env: dict[str, Any], trust: bool) -> Any:

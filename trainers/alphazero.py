@@ -16,23 +16,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 
 from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
-from selfplay.contract import GameSpec
 from selfplay.errors import UserError
-from selfplay.store import Fenced, Receipt, acquire
-from trainers import cluster
+from selfplay.store import Receipt
 from trainers.config import RunConfig
 from trainers.crew import Crew
 from trainers.run_folder import RunFolder
 from trainers.scoreboard import Scoreboard
-from trainers.status import Status, Summary
+from trainers.status import Summary
 from trainers.watch import Watch
 
 if TYPE_CHECKING:
@@ -47,36 +44,9 @@ _FINAL_EXAMS_S = 20.0
 _SAVE_S = 5.0
 
 
-def run(
-    config: RunConfig,
-    spec: GameSpec,
-    out: str,
-    address: str | None,
-    on_status: Callable[[Status], None],
-    stop: threading.Event,
-) -> Summary:
-    """Runs until the time is over or `stop` is set; everything played is archived by then.
+class Loop:
+    """One driver's part of a run, from the first actor to the last word; `run` is all that others call."""
 
-    out: URI of the run's folder; one that exists is continued. Raises `UserError` for what only a person can mend.
-    """
-    uri = RunFolder(out, config).uri  # refuses a folder of another run before anything is written
-    with acquire(uri, f"selfplay run {config.name}") as lease, cluster.ray_session(address):
-        folder = RunFolder(out, config)  # as whoever held it before has left it
-        crew = Crew(config, spec, folder, lease.epoch, cluster.size(config, bool(address)))
-        watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
-        try:
-            return _Loop(config, folder, crew, watch, stop).run()
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, Fenced):
-                raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
-            raise (cause if isinstance(cause, UserError) else error) from None
-        finally:
-            watch.close()
-            crew.dismiss()
-
-
-class _Loop:
     def __init__(self, config: RunConfig, folder: RunFolder, crew: Crew, watch: Watch, stop: threading.Event) -> None:
         self.config, self.folder, self.crew, self.watch, self.stop = config, folder, crew, watch, stop
         self.state = folder.state
@@ -118,7 +88,7 @@ class _Loop:
         return self.watch.summary(self.progress, self.board, interrupted)
 
     def begin(self) -> None:
-        """Starts the actors; the first games begin before the learner has loaded."""
+        """Starts archive and players; the others follow when a first game is there to be seen."""
         self.watch.activity("starting the players")
         self.archived = self.crew.open_archive()
         self.folder.save()
@@ -127,19 +97,24 @@ class _Loop:
             self.crew.publish_first()
         else:
             self.crew.publish_kept()
+        if self.stop.is_set():
+            return
         for number in range(self.crew.sizing.players):
             self.hire(f"p{number:04d}")
         if not self.config.run.deterministic:
             for slot in self.players:
                 self.launch(slot)
-        self.watch.activity("starting the learner")
+        self.watch.activity("waiting for the first game")
+        if self.config.run.deterministic:
+            self.hire_others()
+            self.studied()
+
+    def hire_others(self) -> None:
+        """Starts learner and examiner: they take long to load, and would take the players' cores before a game."""
         self.student = self.crew.student()
         self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
         if self.config.evaluation.opponents or self.config.evaluation.exact_positions:
             self.examiner = self.crew.examiner()
-        if self.config.run.deterministic:
-            self.studied()
-        self.watch.activity("waiting for the first game")
 
     def over(self) -> bool:
         return self.watch.share_done() >= 1.0
@@ -190,7 +165,8 @@ class _Loop:
     def launch(self, slot: str) -> None:
         decisions = self.config.selfplay.refresh_moves * self.config.selfplay.games
         seconds = None if self.config.run.deterministic else _PLAY_S
-        report, episodes = self.players[slot].play.remote(decisions, seconds)
+        enough = None if seconds is None or self.watch.began else 1  # a person waits for the first game
+        report, episodes = self.players[slot].play.remote(decisions, seconds, enough)
         self.playing[report] = (slot, episodes)
 
     def launch_idle(self) -> None:
@@ -220,6 +196,8 @@ class _Loop:
         self.watch.played(report)
         if report.block is not None:
             self.written.append((report, episodes))
+        if self.student is None and not self.stop.is_set():
+            self.hire_others()
 
     def bury(self, slot: str, error: RayActorError) -> None:
         """A player died: its games are lost and counted, and another takes its place under a new epoch."""
@@ -355,8 +333,8 @@ class _Loop:
     def save(self) -> None:
         """Writes down what the run remembers, so that the next driver goes on from here."""
         self.saved = time.monotonic()
-        games, plies = zip(*self.in_flight.values(), strict=True)
-        self.state.games_in_flight, self.state.plies_in_flight = sum(games), sum(plies)
+        self.state.games_in_flight = sum(games for games, _ in self.in_flight.values())
+        self.state.plies_in_flight = sum(plies for _, plies in self.in_flight.values())
         self.watch.note_clock()
         self.folder.save()
 
@@ -433,4 +411,3 @@ class _Loop:
         if self.progress.samples > self.published_samples:
             self.publish()
         self.checkpoint()
-

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 import selfplay
-from selfplay import agent, registry, store
+from selfplay import agent, registry, run_files, store
 from selfplay.actors.archivist import Archivist
 from selfplay.actors.examiner import Examiner
 from selfplay.actors.player import Player, PlayerJob
@@ -62,7 +62,7 @@ class Crew:
         self.weights: Any = None
         self.archivist: Any = None
         self._hired: list[Any] = []
-        self._kept = agent.versions(folder.uri)
+        self._kept = run_files.versions(folder.uri)
         self._newest: Published | None = None
         self._epochs: dict[str, int] = {}  # the newest writer's, of each slot
 
@@ -108,7 +108,7 @@ class Crew:
         from selfplay.nets.policy_value import build, to_arrays
 
         tensors = to_arrays(build(self.net, self.config.run.seed))
-        weights.save(agent.weights_uri(self.folder.uri, 0), tensors, {"kind": "weights", "version": 0})
+        weights.save(run_files.weights_uri(self.folder.uri, 0), tensors, {"kind": "weights", "version": 0})
         digest = weights.digest(tensors)
         self.enter_policy(0, digest, "", None)
         self._serve(0, digest, tensors)
@@ -116,7 +116,7 @@ class Crew:
     def publish_kept(self) -> None:
         """The newest version that the run kept, also one that was published after the last checkpoint."""
         newest = self._kept[-1]
-        tensors, meta = weights.load(agent.weights_uri(self.folder.uri, newest))
+        tensors, meta = weights.load(run_files.weights_uri(self.folder.uri, newest))
         self.enter_policy(newest, meta["digest"], "", None)
         self._serve(newest, meta["digest"], tensors)
 
@@ -146,7 +146,7 @@ class Crew:
             "parent_digest": parent or None,
             "training_steps": progress.step if progress else 0,
             "training_samples": progress.samples if progress else 0,
-            "uri": agent.weights_uri(self.folder.uri, version),
+            "uri": run_files.weights_uri(self.folder.uri, version),
             "net": self.net.to_json(),
             "metrics": None,
         }
@@ -178,7 +178,7 @@ class Crew:
     def forget_old(self) -> None:
         """Deletes what the rule of the run does not keep."""
         self.folder.forget_old()
-        self._kept = agent.versions(self.folder.uri)
+        self._kept = run_files.versions(self.folder.uri)
 
     def player(self, slot: str) -> Any:
         """A new player for a slot, under a new epoch."""
@@ -229,7 +229,7 @@ class Crew:
     def student(self) -> Any:
         """The learner's actor."""
         from selfplay.nets.inference import pick_device
-        from trainers.learner import LearnerSettings
+        from trainers.learner_settings import LearnerSettings
         from trainers.student import Student, StudentJob
         from trainers.window import WindowSettings
 

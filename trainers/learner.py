@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium
@@ -25,45 +25,12 @@ from selfplay.contract import Symmetry
 from selfplay.errors import UserError
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.inference import has_bfloat16, pick_device
-from trainers.optimizer import OptimizerName
+from trainers.learner_settings import LearnerSettings
 from trainers.rllib import MODULE, PolicyValueLearner, PolicyValueModule
 from trainers.samples import Rows, take
-from trainers.window import WindowSettings
 
 #: Rises when `save` writes something that older code would misread.
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """How the net is trained.
-
-    batch: rows of one step, over all learners; a multiple of `learners`.
-    optimizer: "adamw", or "muon" for hidden kernels and AdamW for the rest; see `trainers.optimizer`.
-    lr: learning rate, where `train` is given none.
-    weight_decay: on kernels only (not on biases, gains and normalisation).
-    grad_clip: largest global norm of the gradient.
-    learners: 0, one learner in this process; N, that many data-parallel processes (ray must be running).
-    device: "auto", "cpu" or "cuda".
-    bf16: bfloat16 autocast in the forward pass; None: where the device multiplies in it.
-    ema: decay per step of the averaged weights that `weights()` gives (shorter memory at the start); 0: no averaging.
-    threads: of torch in each learner; None: as torch chooses.
-    seed: of the first weights and of the sampling.
-    window: size of the replay window, over all learners.
-    """
-
-    batch: int = 512
-    optimizer: OptimizerName = "adamw"
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    grad_clip: float = 5.0
-    learners: int = 0
-    device: str = "auto"
-    bf16: bool | None = None
-    ema: float = 0.0
-    threads: int | None = None
-    seed: int = 0
-    window: WindowSettings = WindowSettings()
 
 
 class AlphaZeroLearner:

@@ -6,24 +6,32 @@ a new local folder under the same id, which `wandb sync` joins, so the step is a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import netrc
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 ID_NAME = "wandb_id"
+_CLOSE_S = 30.0
+
+Scalars = tuple[int, Mapping[str, float]]
 
 
 class ScalarWriter:
-    """Writes scalars of one run; neither a missing nor a failing tracker stops the run.
+    """Writes scalars of one run; neither a missing nor a failing tracker stops the run, nor does a slow one delay it.
+
+    Trackers are loaded and fed in a thread of their own, from the first scalars on.
 
     run_dir: a local folder; `tensorboard/`, `wandb/` and the id of the wandb run lie in it.
     run_id: of our run; the id of a new wandb run, as an id is unique there.
     config: the resolved configuration, plain values.
-    tell: is told once, in a sentence, when a tracker is given up.
+    tell: is told once, in a sentence, when a tracker is given up; by whoever writes or closes next.
     wandb_id: the id of a wandb run to go on with, where `run_dir` is new but the run is not.
     """
 
@@ -35,64 +43,76 @@ class ScalarWriter:
         tell: Callable[[str], None] = print,
         wandb_id: str | None = None,
     ) -> None:
-        self._folder = Path(run_dir)
+        folder = Path(run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / ID_NAME
+        self.wandb_id = wandb_id or (kept.read_text().strip() if kept.exists() else "") or wandb_safe(run_id)
+        kept.write_text(self.wandb_id)
         self._tell = tell
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._board: Any = None
-        self._wandb: Any = None
         self._step = -1
-        self.wandb_id = wandb_id or self._kept_id() or wandb_safe(run_id)
-        (self._folder / ID_NAME).write_text(self.wandb_id)
-        try:
-            self._board = _Board(self._folder / "tensorboard")
-        except Exception as error:  # a tracker must never end a run
-            self._give_up("TensorBoard", error)
-        try:
-            self._wandb = _start_wandb(self._folder, self.wandb_id, run_id, config)
-        except Exception as error:  # as above
-            self._give_up("wandb", error)
-
-    def _kept_id(self) -> str | None:
-        try:
-            return (self._folder / ID_NAME).read_text().strip() or None
-        except FileNotFoundError:
-            return None
-
-    def _give_up(self, tracker: str, error: Exception) -> None:
-        lines = str(error).strip().splitlines()
-        self._tell(f"scalars no longer go to {tracker}: {lines[0][:200] if lines else type(error).__name__}")
+        self._queue: SimpleQueue[Scalars | None] = SimpleQueue()
+        self._given_up: SimpleQueue[str] = SimpleQueue()
+        self._makers: dict[str, Callable[[], _Tracker]] = {
+            "TensorBoard": lambda: _Board(folder / "tensorboard"),
+            "wandb": lambda: _Wandb(folder, self.wandb_id, run_id, config),
+        }
+        self._thread: threading.Thread | None = None
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes `{"learner/policy_loss": 1.2, …}` at `step`, which never falls; leaves out what is not finite.
+        """Has `{"learner/policy_loss": 1.2, …}` written at `step`, which never falls; leaves out what is not finite.
 
         step: positions archived so far, the one axis that survives restarts.
         """
         self._step = max(step, self._step)
         finite = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
-        if self._board is not None:
-            try:
-                self._board.write(self._step, finite)
-            except Exception as error:  # as above
-                self._board = None
-                self._give_up("TensorBoard", error)
-        if self._wandb is not None and finite:
-            try:
-                self._wandb.log(finite, step=self._step)
-            except Exception as error:  # as above
-                self._wandb = None
-                self._give_up("wandb", error)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="scalars", daemon=True)
+            self._thread.start()
+        if finite:
+            self._queue.put((self._step, finite))
+        self._pass_on()
 
     def close(self) -> None:
-        """Flushes both; safe to call twice."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
-        if self._wandb is not None:
-            try:
-                self._wandb.finish()
-            except Exception as error:  # as above
-                self._give_up("wandb", error)
-            self._wandb = None
+        """Waits until all is written; safe to call twice."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(_CLOSE_S)
+            self._thread = None
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while not self._given_up.empty():
+            self._tell(self._given_up.get())
+
+    def _work(self) -> None:
+        trackers: dict[str, _Tracker] = {}
+        for name, make in self._makers.items():
+            with self._guarded(name, trackers):
+                trackers[name] = make()
+        while (item := self._queue.get()) is not None:
+            for name in list(trackers):
+                with self._guarded(name, trackers):
+                    trackers[name].write(*item)
+        for name in list(trackers):
+            with self._guarded(name, trackers):
+                trackers[name].close()
+
+    @contextlib.contextmanager
+    def _guarded(self, name: str, trackers: dict[str, _Tracker]) -> Iterator[None]:
+        """Gives a tracker up that fails: none may ever end a run."""
+        try:
+            yield
+        except Exception as error:
+            trackers.pop(name, None)
+            lines = str(error).strip().splitlines()
+            reason = lines[0][:200] if lines else type(error).__name__
+            self._given_up.put(f"scalars no longer go to {name}: {reason}")
+
+
+class _Tracker(Protocol):
+    def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class _Board:
@@ -129,22 +149,34 @@ def logged_in() -> bool:
         return False
 
 
-def _start_wandb(folder: Path, wandb_id: str, name: str, config: Mapping[str, Any]) -> Any:
-    mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
-    if mode == "disabled":
-        return None
-    import wandb
+class _Wandb:
+    """A wandb run; none where the user has disabled wandb."""
 
-    settings = wandb.Settings(
-        silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, init_timeout=10
-    )
-    return wandb.init(
-        project=os.environ.get("WANDB_PROJECT") or "selfplay-factory",
-        id=wandb_id,
-        name=name,
-        dir=str(folder),
-        config=dict(config),
-        mode=mode,  # type: ignore[arg-type]
-        resume="allow" if mode == "online" else None,
-        settings=settings,
-    )
+    def __init__(self, folder: Path, wandb_id: str, name: str, config: Mapping[str, Any]) -> None:
+        self._run: Any = None
+        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+        if mode == "disabled":
+            return
+        import wandb
+
+        settings = wandb.Settings(
+            silent=True, console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, init_timeout=10
+        )
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or "selfplay-factory",
+            id=wandb_id,
+            name=name,
+            dir=str(folder),
+            config=dict(config),
+            mode=mode,  # type: ignore[arg-type]
+            resume="allow" if mode == "online" else None,
+            settings=settings,
+        )
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self._run is not None:
+            self._run.log(dict(scalars), step=step)
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()

@@ -20,7 +20,7 @@ from typing import Any
 
 from deltalake.exceptions import TableNotFoundError
 
-from selfplay import agent, storage
+from selfplay import run_files, storage
 from selfplay.errors import UserError
 from selfplay.store.table import episodes_uri, open_table
 from trainers.config import CONFIG_NAME, RunConfig, from_json, incompatible
@@ -98,7 +98,7 @@ class RunFolder:
     def begin(self, about_agent: str) -> None:
         """Writes down what the run is; `about_agent`: from `selfplay.agent.describe`."""
         storage.write(storage.join(self.uri, _RUN), json.dumps({"schema": SCHEMA, "run_id": self.run_id}).encode())
-        storage.write(storage.join(self.uri, agent.AGENT_FILE), about_agent.encode())
+        storage.write(storage.join(self.uri, run_files.AGENT_FILE), about_agent.encode())
         storage.write(storage.join(self.uri, CONFIG_NAME), self.config.to_json().encode())
 
     def checkpoint_uri(self, name: str) -> str:
@@ -113,9 +113,9 @@ class RunFolder:
         newest, every = self.config.run.keep_checkpoints, self.config.run.keep_every
         names = [n for n in storage.names(storage.join(self.uri, "checkpoints")) if n != self.state.checkpoint]
         self._delete([self.checkpoint_uri(name) for name in names[: -newest + 1 or None]])
-        found = agent.versions(self.uri)
+        found = run_files.versions(self.uri)
         old = [v for v in found[:-newest] if v % every and v != self.state.version]
-        self._delete([agent.weights_uri(self.uri, version) for version in old])
+        self._delete([run_files.weights_uri(self.uri, version) for version in old])
 
     def _delete(self, uris: Sequence[str]) -> None:
         for uri in uris:

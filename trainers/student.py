@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import agent, registry, storage
+from selfplay import registry, run_files, storage
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from trainers.archive import TargetSettings, count_rows, rows_from
-from trainers.learner import AlphaZeroLearner, LearnerSettings
+from trainers.learner_settings import LearnerSettings
 from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
 
 
@@ -69,6 +69,8 @@ class Student:
     """Owns the net, the optimiser and the replay window of a run."""
 
     def __init__(self, job: StudentJob) -> None:
+        from trainers.learner import AlphaZeroLearner  # RLlib: not in the driver, which imports this module, too
+
         self._job = job
         self._game = load(registry.unpack(job.env))
         symmetries = self._game.encoder.symmetries()
@@ -148,7 +150,7 @@ class Student:
         """Writes the weights under a version; returns what made them, and them."""
         tensors = self._learner.weights()
         meta = {"version": version, "step": self._learner.step, "samples": self._learner.samples}
-        weights.save(agent.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
+        weights.save(run_files.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
         events, self._events = self._events, []
         return Issue(weights.digest(tensors), events, sampler_of(self._job.learner)), tensors
 

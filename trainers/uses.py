@@ -20,7 +20,7 @@ from selfplay.errors import UserError
 from selfplay.store import Corpus
 from selfplay.store import open as open_corpus
 from trainers.archive import COLUMNS, count_rows, row_places
-from trainers.learner import LearnerSettings
+from trainers.learner_settings import LearnerSettings
 from trainers.window import WindowSettings, draw, step_rng
 
 Array = np.ndarray[Any, Any]

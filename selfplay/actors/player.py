@@ -119,8 +119,8 @@ class Player:
         return os.getpid()
 
     @ray.method(num_returns=2)
-    def play(self, decisions: int, seconds: float | None) -> tuple[Report, pa.RecordBatch]:
-        """Plays until `decisions` moves were searched or `seconds` have passed; writes the games that ended.
+    def play(self, decisions: int, seconds: float | None, episodes: int | None = None) -> tuple[Report, pa.RecordBatch]:
+        """Plays until `decisions` moves were searched, `seconds` passed or `episodes` ended; writes what ended.
 
         seconds: None for no limit, so that what is played depends on nothing but seeds and weights.
         """
@@ -128,13 +128,13 @@ class Player:
         self._pull()
         made = 0
 
-        def until(_: int, count: int) -> bool:
+        def until(ended: int, count: int) -> bool:
             nonlocal made
             made = count
-            return count >= decisions or (seconds is not None and time.perf_counter() - began >= seconds)
+            late = seconds is not None and time.perf_counter() - began >= seconds
+            return late or count >= decisions or (episodes is not None and ended >= episodes)
 
-        episodes = self._generator.play(until)
-        return self._hand_over(episodes, began, made)
+        return self._hand_over(self._generator.play(until), began, made)
 
     @ray.method(num_returns=2)
     def finish(self) -> tuple[Report, pa.RecordBatch]:
@@ -176,8 +176,6 @@ class Player:
             showcase=_newest_finished(self._game, episodes),
         )
         return report, batch
-
-
 
 
 def resignable(episodes: list[Episode]) -> tuple[int, int]:

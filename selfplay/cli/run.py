@@ -1,4 +1,4 @@
-"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.alphazero.run`."""
+"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.launch.run`."""
 
 from __future__ import annotations
 
@@ -130,15 +130,15 @@ def watch(
     stop = threading.Event()
     try:
         with stopping(stop, display) as rearm:
-            begun = Status(config.name, spec.id, out, "", activity="loading torch and ray", total_s=0.0)
+            begun = Status(config.name, spec.id, out, "", activity="starting Ray and loading torch", total_s=0.0)
             display.update(begun)
-            from trainers import alphazero
+            from trainers import launch
 
             def on_status(status: Status) -> None:
                 rearm()
                 display.update(status)
 
-            summary: Summary = alphazero.run(
+            summary: Summary = launch.run(
                 config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop
             )
         display.finish(summary)

@@ -15,7 +15,8 @@ import torch
 
 from selfplay.nets import NetConfig, build
 from selfplay.nets.inference import has_bfloat16
-from trainers.learner import AlphaZeroLearner, LearnerSettings
+from trainers.learner import AlphaZeroLearner
+from trainers.learner_settings import LearnerSettings
 from trainers.loss import losses
 from trainers.samples import Rows
 

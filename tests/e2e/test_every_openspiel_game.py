@@ -24,7 +24,8 @@ from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
 from selfplay.store.verify import verify_corpus
 from trainers.archive import COLUMNS, TargetSettings, count_rows, rows_from
-from trainers.learner import AlphaZeroLearner, LearnerSettings
+from trainers.learner import AlphaZeroLearner
+from trainers.learner_settings import LearnerSettings
 
 #: Games of the right kind that cannot take the turn, each with the reason. Reviewed; at present there is none.
 EXCEPTIONS: dict[str, str] = {}

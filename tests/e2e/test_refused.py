@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import agent, registry, store
+from selfplay import agent, registry, run_files, store
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Path:
     folder.begin(agent.describe(game, net, search, folder.run_id))
     store.Committer(folder.corpus, folder.run_id, 1)
     tensors = to_arrays(build(net, 0))
-    weights.save(agent.weights_uri(folder.uri, 0), tensors, {"kind": "weights", "version": 0})
+    weights.save(run_files.weights_uri(folder.uri, 0), tensors, {"kind": "weights", "version": 0})
     AlphaZeroLearner(net).save(folder.checkpoint_uri("one.safetensors"))
     folder.state.checkpoint, folder.state.version = "one.safetensors", 0
     folder.save()

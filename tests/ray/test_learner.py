@@ -11,7 +11,8 @@ import torch
 
 from selfplay.errors import UserError
 from selfplay.nets import Evaluator, NetConfig, build, weights
-from trainers.learner import AlphaZeroLearner, LearnerSettings
+from trainers.learner import AlphaZeroLearner
+from trainers.learner_settings import LearnerSettings
 from trainers.optimizer import Optimizer
 from trainers.rllib import PolicyValueLearner
 from trainers.samples import Rows

@@ -20,7 +20,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from trainers import window
 from trainers.archive import TargetSettings, row_places, rows_from
-from trainers.learner import LearnerSettings
+from trainers.learner_settings import LearnerSettings
 from trainers.student import Student, StudentJob
 from trainers.uses import sampler_of, samples_of, versions_of
 
@@ -95,9 +95,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
         def spying(rng: np.random.Generator, rows: int, batch: int) -> Any:
             index = draw(rng, rows, batch)
             numbers = self._numbers.array[index]
-            seen.update(
-                row_bytes(o, n[0], n[1]) for o, n in zip(self._observations(index), numbers, strict=True)
-            )
+            seen.update(row_bytes(o, n[0], n[1]) for o, n in zip(self._observations(index), numbers, strict=True))
             return index
 
         draw = window.draw

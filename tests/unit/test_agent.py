@@ -12,10 +12,11 @@ import pytest
 
 from selfplay import agent as agents
 from selfplay import registry
-from selfplay.agent import Agent, describe, versions, weights_uri
+from selfplay.agent import Agent, describe
 from selfplay.errors import UserError
 from selfplay.game import load, spec_from_string
 from selfplay.nets import Evaluator, NetConfig, build, to_arrays, weights
+from selfplay.run_files import AGENT_FILE, versions, weights_uri
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 
@@ -27,7 +28,7 @@ def write_run(folder: Path, kept: tuple[int, ...] = (0, 3), reference: str = "ti
     game = load(registry.find(reference))
     net = NetConfig(game.encoder.shape, game.num_actions, game.outcomes is not None, channels=8, blocks=1)
     folder.mkdir(exist_ok=True)
-    (folder / agents.AGENT_FILE).write_text(describe(game, net, SEARCH, "a-run"))
+    (folder / AGENT_FILE).write_text(describe(game, net, SEARCH, "a-run"))
     for version in kept:
         tensors = to_arrays(build(net, seed=version))
         weights.save(weights_uri(str(folder), version), tensors, {"kind": "weights", "version": version})
@@ -77,7 +78,7 @@ def test_it_evaluates_as_the_net_does(run: Path) -> None:
 def test_images_of_a_position_are_evaluated_alike(tmp_path: Path) -> None:
     """Averaged over all eight images, a position and its images get one value and the same policy, turned."""
     net = write_run(tmp_path)
-    place = tmp_path / agents.AGENT_FILE
+    place = tmp_path / AGENT_FILE
     about = json.loads(place.read_text())
     place.write_text(json.dumps(about | {"images": 8}))
     one = Agent.load(str(tmp_path))
@@ -185,7 +186,7 @@ def test_a_version_that_is_not_kept(run: Path) -> None:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path)
-    place = tmp_path / agents.AGENT_FILE
+    place = tmp_path / AGENT_FILE
     about = json.loads(place.read_text())
     place.write_text(json.dumps(about | {"schema": agents.SCHEMA + 1}))
     with pytest.raises(UserError, match="newer version"):
@@ -208,7 +209,7 @@ def test_a_game_of_ones_own_is_not_run_from_the_folder_without_trust(tmp_path: P
         'SPEC = GameSpec(id="my_hex-v0", game="hex(board_size=3)", summary="Small hex", ply_limit=9)\n'
     )
     write_run(tmp_path / "run", kept=(1,), reference=str(source))
-    about = json.loads((tmp_path / "run" / agents.AGENT_FILE).read_text())
+    about = json.loads((tmp_path / "run" / AGENT_FILE).read_text())
     assert "Small hex" in about["env"]["source"]
     code = (
         "import sys\n"

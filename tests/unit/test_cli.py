@@ -88,9 +88,7 @@ def test_doctor_notices_a_foreign_package(tmp_path: Path) -> None:
     (tmp_path / "envs" / "__init__.py").touch()
     code = "from selfplay.cli.main import call; raise SystemExit(call(['doctor', '--json']))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 1 and "another distribution named envs hides ours" in done.stdout
 
 
@@ -123,14 +121,14 @@ RunFunction = Callable[..., Summary]
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunFunction], None]]:
-    """Puts a function in the place of `trainers.alphazero.run`."""
+    """Puts a function in the place of `trainers.launch.run`."""
     import trainers
 
     def put(function: RunFunction) -> None:
-        module = ModuleType("trainers.alphazero")
+        module = ModuleType("trainers.launch")
         module.run = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "trainers.alphazero", module)
-        monkeypatch.setattr(trainers, "alphazero", module, raising=False)
+        monkeypatch.setitem(sys.modules, "trainers.launch", module)
+        monkeypatch.setattr(trainers, "launch", module, raising=False)
 
     yield put
 
@@ -206,9 +204,9 @@ def run(config, spec, out, address, on_status, stop):
         time.sleep(0.2)
     assert stop.is_set()
     return Summary("id", "interrupted", status)
-module = types.ModuleType("trainers.alphazero")
+module = types.ModuleType("trainers.launch")
 module.run = run
-sys.modules["trainers.alphazero"] = trainers.alphazero = module
+sys.modules["trainers.launch"] = trainers.launch = module
 from selfplay.cli.main import call
 raise SystemExit(call(["run", "tic_tac_toe", "--out", sys.argv[1]]))
 """

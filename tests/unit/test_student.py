@@ -17,7 +17,7 @@ from selfplay.search.hash_net import HashNet
 from selfplay.store.commit import Committer, Receipt
 from selfplay.store.write import write_block
 from trainers import student as students
-from trainers.alphazero import _Loop
+from trainers.alphazero import Loop
 from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.config import LearnerConfig, RunSettings
 from trainers.samples import Rows, concatenate
@@ -156,7 +156,7 @@ def test_a_receipt_must_fit_its_episodes(tmp_path: Path, episodes: list[Episode]
 
 def test_the_learning_rate_falls_at_the_end_of_the_run() -> None:
     share = 0.0
-    loop = _Loop.__new__(_Loop)
+    loop = Loop.__new__(Loop)
     config = SimpleNamespace(learner=LearnerConfig(lr=1e-2, lr_final=1e-3, lr_decay_from=0.6), run=RunSettings())
     loop.__dict__.update(config=config, watch=SimpleNamespace(share_done=lambda: share))
     found = []
