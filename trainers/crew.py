@@ -19,6 +19,7 @@ from selfplay.actors.player import Player, PlayerJob
 from selfplay.actors.weights import Published, WeightServer
 from selfplay.contract import GameSpec
 from selfplay.episode import Provenance
+from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.game import load, unsearchable
 from selfplay.generation import PlaySettings
@@ -26,7 +27,6 @@ from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
-from trainers.archive import TargetSettings
 from trainers.cluster import Sizing
 from trainers.config import RunConfig
 from trainers.run_folder import RunFolder

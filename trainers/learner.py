@@ -22,12 +22,12 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from selfplay.contract import Symmetry
+from selfplay.episode.rows import Rows, take
 from selfplay.errors import UserError
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.inference import has_bfloat16, pick_device
 from trainers.learner_settings import LearnerSettings
 from trainers.rllib import MODULE, PolicyValueLearner, PolicyValueModule
-from trainers.samples import Rows, take
 
 #: Rises when `save` writes something that older code would misread.
 SCHEMA = 1

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import ray
 
 from selfplay import registry, run_files, storage
+from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
-from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.learner_settings import LearnerSettings
 from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
 

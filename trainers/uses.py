@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.episode.training import COLUMNS, count_rows, row_places
 from selfplay.errors import UserError
 from selfplay.store import Corpus
 from selfplay.store import open as open_corpus
-from trainers.archive import COLUMNS, count_rows, row_places
 from trainers.learner_settings import LearnerSettings
 from trainers.window import WindowSettings, draw, step_rng
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from selfplay.contract import Symmetry
-from trainers.samples import Rows, ragged
+from selfplay.episode.rows import Rows, ragged
 
 
 @dataclass(frozen=True)

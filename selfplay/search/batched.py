@@ -19,7 +19,7 @@ import pyspiel
 
 from selfplay.game import Game, RawObservation
 from selfplay.search import cache as table
-from selfplay.search import kernels, lockstep, targets
+from selfplay.search import kernels, lockstep
 from selfplay.search import tree as trees
 from selfplay.search.config import PUCT, SearchConfig
 from selfplay.search.schedule import considered_visits
@@ -304,4 +304,4 @@ def _steps_are_cheap(game: Game, trials: int = 200) -> bool:
     return steps < 2 * clones and steps < _CHEAP_STEP_S
 
 
-__all__ = ["BatchedSearch", "Evaluate", "SearchResult", "SearchStats", "targets"]
+__all__ = ["BatchedSearch", "Evaluate", "SearchResult", "SearchStats"]

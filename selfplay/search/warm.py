@@ -11,7 +11,6 @@ from selfplay.game import load, spec_from_string
 from selfplay.search.batched import Array, BatchedSearch
 from selfplay.search.compilation import cache_folder
 from selfplay.search.config import SearchConfig
-from selfplay.search.targets import gumbel_targets, visit_targets
 
 
 def main() -> None:
@@ -32,10 +31,6 @@ def main() -> None:
         while not search.tick():
             pass
         search.result(0)
-    offsets, visits = np.array([0, 2], np.int64), np.array([1, 0], np.int32)
-    prior, value = np.array([0.5, 0.5]), np.array([0.0])
-    gumbel_targets(offsets, visits, prior, prior, value, 50.0, 0.2)
-    visit_targets(offsets, visits, prior)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.touch()
     print(f"{time.perf_counter() - began:.0f} s")

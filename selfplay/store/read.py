@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +93,28 @@ class Corpus:
     def records(self, where: pc.Expression | None = None) -> Iterator[Episode]:
         """Streams whole episodes as objects."""
         return (episode for batch in self.episodes(where) for episode in from_batch(batch))
+
+    def ordered(self, where: str = "true", columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Streams rows by run, slot, epoch and number, however the files lie. where: SQL over `episodes`.
+
+        In memory at once: the keys of all rows, and one part of the rows.
+        """
+        from selfplay.store.query import told
+
+        key = ["kind", "run_id", "slot", "epoch", "number"]
+        with told():
+            asked = f"SELECT {', '.join(key)} FROM episodes WHERE {where} ORDER BY run_id, slot, epoch, number"
+            keys = self.to_duckdb().sql(asked).to_arrow_table()
+        names = None if columns is None else list(dict.fromkeys([*columns, "number"]))
+        for part in _parts(keys):
+            kind, run_id, slot, epoch, first = (part.column(name)[0].as_py() for name in key)
+            numbers = part.column("number").combine_chunks()
+            inside = (pc.field("number") >= first) & (pc.field("number") <= numbers[-1].as_py())
+            of = (pc.field("kind") == kind) & (pc.field("run_id") == run_id) & (pc.field("slot") == slot)
+            rows = self.to_arrow(of & (pc.field("epoch") == epoch) & inside, names)
+            index = pc.index_in(numbers, rows.column("number").combine_chunks())
+            found = rows.take(index).combine_chunks().select(columns or rows.column_names)
+            yield from found.to_batches()
 
     def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as one table in memory."""
@@ -204,3 +227,17 @@ def _order(rows: pa.Table) -> np.ndarray[Any, Any]:
     slots = np.asarray(rows.column("slot").combine_chunks().dictionary_encode().indices)
     keys = (np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), slots, _sealed_at(rows))
     return np.asarray(np.lexsort(keys))
+
+
+def _parts(keys: pa.Table) -> Iterator[pa.Table]:
+    """Keys in order (columns run_id, slot, epoch, number), cut where the writer changes and every so many rows."""
+    if not keys.num_rows:
+        return
+    writer = [keys.column(name).combine_chunks() for name in ("run_id", "slot", "epoch")]
+    changes = np.zeros(keys.num_rows, bool)
+    for column in writer:
+        changes[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
+    starts = [0, *np.flatnonzero(changes).tolist(), keys.num_rows]
+    for start, end in pairwise(starts):
+        for first in range(start, end, _BATCH_ROWS):
+            yield keys.slice(first, min(_BATCH_ROWS, end - first))

@@ -13,12 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from selfplay.episode.rows import Rows
 from selfplay.nets import NetConfig, build
 from selfplay.nets.inference import has_bfloat16
 from trainers.learner import AlphaZeroLearner
 from trainers.learner_settings import LearnerSettings
 from trainers.loss import losses
-from trainers.samples import Rows
 
 
 def rows(count: int, config: NetConfig) -> Rows:

@@ -13,6 +13,7 @@ import pytest
 
 from selfplay import registry, store
 from selfplay.episode import Provenance, to_batch
+from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
 from selfplay.game import load, unsearchable
 from selfplay.generation import Generator, PlaySettings, Policy
@@ -23,7 +24,6 @@ from selfplay.nets.policy_value import build, to_arrays
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
 from selfplay.store.verify import verify_corpus
-from trainers.archive import COLUMNS, TargetSettings, count_rows, rows_from
 from trainers.learner import AlphaZeroLearner
 from trainers.learner_settings import LearnerSettings
 

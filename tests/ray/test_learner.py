@@ -9,13 +9,13 @@ import pytest
 import ray
 import torch
 
+from selfplay.episode.rows import Rows
 from selfplay.errors import UserError
 from selfplay.nets import Evaluator, NetConfig, build, weights
 from trainers.learner import AlphaZeroLearner
 from trainers.learner_settings import LearnerSettings
 from trainers.optimizer import Optimizer
 from trainers.rllib import PolicyValueLearner
-from trainers.samples import Rows
 from trainers.window import WindowSettings
 
 NET = NetConfig((3, 4, 5), 6, outcome=True, channels=8, blocks=2, value_hidden=16)

@@ -12,6 +12,7 @@ import ray
 
 from selfplay import registry, store
 from selfplay.episode import Episode, Provenance, to_batch
+from selfplay.episode.training import TargetSettings, row_places, rows_from
 from selfplay.errors import UserError
 from selfplay.game import load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
@@ -19,7 +20,6 @@ from selfplay.nets import NetConfig
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from trainers import window
-from trainers.archive import TargetSettings, row_places, rows_from
 from trainers.learner_settings import LearnerSettings
 from trainers.student import Student, StudentJob
 from trainers.uses import sampler_of, samples_of, versions_of

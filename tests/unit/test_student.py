@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from selfplay.episode import Episode, Provenance, to_batch
+from selfplay.episode.rows import Rows, concatenate
+from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.game import load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.search import SearchConfig
@@ -18,9 +20,7 @@ from selfplay.store.commit import Committer, Receipt
 from selfplay.store.write import write_block
 from trainers import student as students
 from trainers.alphazero import Loop
-from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.config import LearnerConfig, RunSettings
-from trainers.samples import Rows, concatenate
 from trainers.student import Student
 
 GAME = load(spec_from_string("tic_tac_toe"))

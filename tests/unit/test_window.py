@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfplay.contract import Symmetry
-from trainers.samples import Rows, concatenate, take
+from selfplay.episode.rows import Rows, concatenate, take
 from trainers.window import ReplayWindow, WindowSettings
 
 SHAPE = (2, 2, 3)

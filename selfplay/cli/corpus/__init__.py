@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from selfplay.cli.corpus.diff import diff
+from selfplay.cli.corpus.export import export
 from selfplay.cli.corpus.lineage import lineage
 from selfplay.cli.corpus.query import query
 from selfplay.cli.corpus.show import show
@@ -15,10 +16,10 @@ from selfplay.cli.corpus.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Show, count, query, verify, follow and keep archived episodes.
+    help="""Show, count, query, verify, follow, export and keep archived episodes.
 
     Examples:  selfplay corpus show latest runs/connect_four  ·  selfplay corpus stats runs/connect_four --json  ·
     selfplay corpus verify s3://bucket/corpus""",
 )
-for verb in (show, stats, query, verify, lineage, diff, tail, compact, delete_run, vacuum):
+for verb in (show, stats, query, verify, lineage, diff, tail, export, compact, delete_run, vacuum):
     app.command()(verb)

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from selfplay.episode import Episode, Provenance, from_batch, to_batch
+from selfplay.episode.rows import Rows
+from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.game import Game, load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.search import BatchedSearch, SearchConfig, SearchResult
 from selfplay.search.hash_net import HashNet
-from trainers.archive import TargetSettings, count_rows, rows_from
 from trainers.loss import value_losses
-from trainers.samples import Rows
 
 #: Priors and q are archived in units of 1 / 32767. Here sigma is at most (50 + 24) * 0.2 * q with q in [0, 1], and a
 #: prior is at least 0.002: no target moves by more than this.

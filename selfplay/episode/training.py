@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.episode.rows import Rows, ragged
 from selfplay.episode.schema import UNITS
+from selfplay.episode.targets import gumbel_targets, visit_targets
 from selfplay.game import Game
-from selfplay.search.targets import gumbel_targets, visit_targets
-from trainers.samples import Rows, ragged
 
 Array = np.ndarray[Any, Any]
 

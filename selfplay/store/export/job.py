@@ -1,0 +1,212 @@
+"""One export: which episodes, in which order, into which folder, and the sidecar that says where each row is from."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import selfplay
+from selfplay import storage
+from selfplay.episode import Episode, from_batch
+from selfplay.errors import UserError
+from selfplay.store.export.formats import Format, find
+
+if TYPE_CHECKING:
+    from selfplay.store.read import Corpus
+
+#: The sidecar: what was exported, and the episode of every row.
+SIDECAR, ROWS = "export.json", "export_rows.parquet"
+_ROWS = pa.schema([("file", pa.string()), ("row", pa.int64()), ("seat", pa.int32()), ("episode_id", pa.string())])
+_HELD_ROWS = 65536
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export holds. left_out: reason -> episodes that the filter let through and the format cannot hold."""
+
+    format: str
+    destination: str
+    version: int
+    episodes: int
+    rows: int
+    files: tuple[str, ...]
+    left_out: dict[str, int]
+
+
+@dataclass
+class Job:
+    """What a format is given. It writes into `folder`, and says of every row from which episode it is.
+
+    where: SQL over the columns of `episodes`, or None. options: of this format, as given.
+    """
+
+    corpus: Corpus
+    format: Format
+    folder: Path
+    where: str | None
+    options: dict[str, str]
+    progress: Progress
+    rows: int = 0
+    episode_ids: set[str] = field(default_factory=set)
+    licences: set[str] = field(default_factory=set)
+    left_out: dict[str, int] = field(default_factory=dict)
+    _held: list[tuple[str, int, int | None, str]] = field(default_factory=list)
+    _writer: pq.ParquetWriter | None = None
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The episodes to export, by run, slot, epoch and number. Bounded memory. columns: default all."""
+        kinds = ", ".join(f"'{kind}'" for kind in self.format.kinds)
+        where = f"kind IN ({kinds})" + (f" AND ({self.where})" if self.where else "")
+        wanted = None if columns is None else [*columns, *({"licence"} - set(columns))]
+        for batch in self.corpus.ordered(where, wanted):
+            self.licences.update(batch.column("licence").to_pylist())
+            yield batch
+            self.progress(batch.num_rows)
+
+    def episodes(self) -> Iterator[Episode]:
+        """As `batches`, one object an episode."""
+        return (episode for batch in self.batches() for episode in from_batch(batch))
+
+    def row(self, file: str, row: int, episode_id: str, seat: int | None = None) -> None:
+        """Row `row` (from 0) of `file` (below `folder`) is from this episode (and tells of this seat's part).
+
+        A row that several episodes made is told once for each.
+        """
+        self._held.append((file, row, seat, episode_id))
+        self.rows += 1
+        self.episode_ids.add(episode_id)
+        if len(self._held) >= _HELD_ROWS:
+            self._flush()
+
+    def leave_out(self, reason: str) -> None:
+        """Counts an episode that the format cannot hold; the user is told, and the sidecar says it."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def close(self) -> None:
+        """Completes the table of rows."""
+        self._flush()
+        assert self._writer is not None
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.folder / ROWS, _ROWS, compression="zstd")
+        names = _ROWS.names
+        held = [dict(zip(names, row, strict=True)) for row in self._held]
+        self._writer.write_table(pa.Table.from_pylist(held, _ROWS))
+        self._held.clear()
+
+
+def export(
+    corpus: Corpus,
+    name: str,
+    destination: str,
+    where: str | None = None,
+    options: dict[str, str] | None = None,
+    progress: Progress = lambda rows: None,
+) -> Exported:
+    """Writes the episodes that `where` (SQL over `episodes`) lets through, all or nothing.
+
+    destination: a path or s3://…, empty or not there yet. progress: told how many episodes were read since last time.
+    Raises `UserError` for an unknown format or option, a missing package, a destination that holds something.
+    """
+    chosen, place = find(name), storage.normalise(destination)
+    given = options or {}
+    unknown = sorted(set(given) - set(chosen.options))
+    if unknown:
+        known = ", ".join(sorted(chosen.options)) or "none"
+        raise UserError(f"format {name} has no option {unknown[0]!r}; its options: {known}")
+    for package in chosen.needs:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"format {name} needs {package}: pip install 'selfplay-factory[{chosen.extra}]'")
+    _refuse_full(place)
+    with _workplace(place) as folder:
+        job = Job(corpus, chosen, folder, where, given, progress)
+        importlib.import_module(chosen.module).write(job)
+        job.close()
+        if not job.rows:
+            raise UserError(_nothing(job))
+        files = _finish(job)
+        _move(folder, place, files)
+    return Exported(name, place, corpus.version, len(job.episode_ids), job.rows, files, job.left_out)
+
+
+def _refuse_full(place: str) -> None:
+    local = None if storage.is_remote(place) else Path(place)
+    if local is not None and local.exists() and not local.is_dir():
+        raise UserError(f"{place} is a file; give a folder that is empty or not there yet")
+    if storage.names(place) if local is None else local.is_dir() and any(local.iterdir()):
+        raise UserError(f"{place} is not empty; give a folder that is empty or not there yet")
+
+
+@contextlib.contextmanager
+def _workplace(place: str) -> Iterator[Path]:
+    """A folder to work in, beside the destination where that is local, so that it can be moved there in one piece."""
+    beside = None
+    if not storage.is_remote(place):
+        beside = Path(place).parent
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+    try:
+        with tempfile.TemporaryDirectory(prefix=".selfplay-export-", dir=beside) as work:
+            folder = Path(work) / "export"
+            folder.mkdir()
+            yield folder
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+
+
+def _move(folder: Path, place: str, files: tuple[str, ...]) -> None:
+    if not storage.is_remote(place):
+        if Path(place).is_dir():
+            Path(place).rmdir()
+        folder.rename(place)
+        return
+    for name in [*(name for name in files if name != SIDECAR), SIDECAR]:  # with the sidecar it is whole
+        storage.write(storage.join(place, name), (folder / name).read_bytes())
+
+
+def _nothing(job: Job) -> str:
+    kinds = " or ".join(job.format.kinds)
+    reasons = "; ".join(f"{count:,} left out, {reason}" for reason, count in sorted(job.left_out.items()))
+    asked = f" with {job.where}" if job.where else ""
+    said = f"there is no {kinds} episode{asked} that format {job.format.name} can hold"
+    return f"{said} ({reasons})" if reasons else said
+
+
+def _finish(job: Job) -> tuple[str, ...]:
+    """Writes the sidecar; names of all files, below the folder."""
+    names = sorted(path.relative_to(job.folder).as_posix() for path in job.folder.rglob("*") if path.is_file())
+    about = {
+        "format": job.format.name,
+        "summary": job.format.summary,
+        "corpus_version": job.corpus.version,
+        "where": job.where,
+        "options": job.options,
+        "licences": sorted(job.licences),
+        "episodes": len(job.episode_ids),
+        "rows": job.rows,
+        "left_out": dict(sorted(job.left_out.items())),
+        "package_version": selfplay.__version__,
+        "rows_file": ROWS,
+        "sha256": {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names},
+    }
+    (job.folder / SIDECAR).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    return tuple(sorted([*names, SIDECAR]))
