@@ -104,6 +104,21 @@ class Encoder:
         flat[n:] = seat
         return out
 
+    def look(self, state: pyspiel.State, seat: int, out: Array) -> None:
+        """Writes what OpenSpiel shows `seat` to `out` `[raw_size]` float32; `arrange` makes inputs of many such."""
+        self._raw.set_from(state, seat)
+        out[:] = self._raw.tensor
+
+    def arrange(self, raw: Array, seats: Array) -> Array:
+        """The inputs `[N, *shape]` float32 for raw observations `[N, raw_size]` of the seats `[N]`, each to act."""
+        out = np.empty((len(raw), self.size), np.float32)
+        n = self.gather.shape[1]
+        for seat in np.unique(seats):
+            mine = np.flatnonzero(seats == seat)
+            out[mine, :n] = raw[mine][:, self.gather[seat]]
+            out[mine, n:] = seat
+        return out.reshape(-1, *self.shape)
+
     def symmetries(self) -> list[Symmetry]:
         """The game's symmetries that hold for the net's input, too, the plane of the seat included."""
         return [symmetry for symmetry in self._symmetries if self._keeps(symmetry)]

@@ -76,6 +76,11 @@ class _Known:
 _known = _Known({}, {}, {})
 
 
+def reference_of(env_id: str, game_string: str) -> str:
+    """What `find` takes for the environment of an archived game: OpenSpiel's own games are known by their strings."""
+    return OPENSPIEL + game_string if env_id.startswith("openspiel/") else env_id
+
+
 def find(reference: str) -> GameSpec:
     """The environment that `reference` names.
 

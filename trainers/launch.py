@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 from collections.abc import Callable, Iterator
 
@@ -31,7 +30,7 @@ def run(
     out: URI of the run's folder; one that exists is continued. Raises `UserError` for what only a person can mend.
     """
     uri = RunFolder(out, config).uri  # refuses a folder of another run before anything is written
-    with acquire(uri, f"selfplay run {config.name}") as lease, _loading("trainers.alphazero"):
+    with acquire(uri, f"selfplay run {config.name}") as lease, _loading():
         with cluster.ray_session(address):
             from trainers.alphazero import Loop
             from trainers.crew import Crew
@@ -53,12 +52,12 @@ def run(
 
 
 @contextlib.contextmanager
-def _loading(module: str) -> Iterator[None]:
-    """Imports a module, and torch with it, in the background: Ray needs seconds to start, most of them waiting."""
+def _loading() -> Iterator[None]:
+    """Imports the loop, and torch with it, in the background: Ray needs seconds to start, most of them waiting."""
 
     def load() -> None:
         with contextlib.suppress(Exception):  # whoever imports it again is told
-            importlib.import_module(module)
+            import trainers.alphazero  # noqa: F401
 
     thread = threading.Thread(target=load, name="imports")
     thread.start()

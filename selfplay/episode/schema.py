@@ -56,7 +56,7 @@ STEP = pa.struct(
         _field("root_value", pa.int16(), "value after the search, in value_scale/32767, seat to act; null without one"),
         _field("raw_value", pa.int16(), "value by the net alone, in value_scale/32767, seat to act; null without one"),
         _field("surprise", pa.float32(), "KL(policy target || prior) in nats; null without a search"),
-        _field("seat_values", _list(pa.float32()), "expected return of every seat where one number is not enough"),
+        _field("seat_values", _list(pa.float32()), "expected returns, utility units, one a seat, own view; else null"),
         _field("candidates", _list(CANDIDATE), "all legal actions and what the search saw in them; empty without one"),
     ]
 )
@@ -64,7 +64,7 @@ STEP = pa.struct(
 GAME = pa.struct(
     [
         _field("game_string", pa.string(), "the full OpenSpiel game string"),
-        _field("value_scale", pa.float64(), "largest absolute utility: the unit of stored values"),
+        _field("value_scale", pa.float64(), "largest absolute utility, in utility units: the unit of stored values"),
         _field("replay_digest", pa.string(), "sha256 (hex) of what the rules said along the game"),
         _field("ended_by", pa.string(), "terminal, ply_limit, resignation or aborted"),
         _field("resigned_seat", pa.int8(), "the seat that resigned, else null"),
@@ -91,10 +91,10 @@ TURN = pa.struct(
 REASONING = pa.struct(
     [
         _field("problem_seed", pa.int64(), "with env id, version and difficulty: rebuilds the problem"),
-        _field("difficulty", pa.float64(), "as the environment defines it"),
+        _field("difficulty", pa.float64(), "as the environment defines it, no unit"),
         _field("problem_digest", pa.string(), "sha256 (hex) of the problem as rendered"),
         _field("group_id", pa.string(), "samples of one problem drawn together"),
-        _field("sample_index", pa.int32(), "place in the group"),
+        _field("sample_index", pa.int32(), "place in the group, from 0"),
         _field("tokenizer", pa.string(), "id and digest of the tokenizer"),
         _field("temperature", pa.float32(), "of sampling; logprobs include it"),
         _field("top_k", pa.int32(), "of sampling; null: off"),
@@ -108,9 +108,9 @@ CONTROL = pa.struct(
     [
         _field("observation_shape", _list(pa.int32()), "of one observation"),
         _field("action_shape", _list(pa.int32()), "of one action; empty: a discrete action"),
-        _field("observations", _list(pa.float32()), "n_steps + 1 observations, flat"),
+        _field("observations", _list(pa.float32()), "n_steps + 1 observations, flat, in the environment's units"),
         _field("actions", _list(pa.float64()), "n_steps actions, flat; discrete actions as whole numbers"),
-        _field("rewards", _list(pa.float64()), "one a step"),
+        _field("rewards", _list(pa.float64()), "one a step, in the environment's reward units"),
         _field("logprobs", _list(pa.float32()), "log-probability (nats) of each action as sampled; null if unknown"),
     ]
 )
@@ -120,9 +120,9 @@ CRITERION = pa.struct(
         _field("criterion", pa.string(), "what was judged: answer, format, ..."),
         _field("verifier_id", pa.string(), "who judged"),
         _field("verifier_version", pa.string(), "its version"),
-        _field("score", pa.float64(), "finite, in [low, high]; null if unverifiable"),
-        _field("low", pa.float64(), "smallest possible score"),
-        _field("high", pa.float64(), "largest possible score"),
+        _field("score", pa.float64(), "finite, in [low, high], more is better for the seat; null if unverifiable"),
+        _field("low", pa.float64(), "smallest possible score, in the verifier's units"),
+        _field("high", pa.float64(), "largest possible score, in the verifier's units"),
         _field("reason", pa.string(), "why"),
     ]
 )
@@ -131,7 +131,7 @@ VERDICT = pa.struct(
     [
         _field("seat", pa.int8(), "whom it is about"),
         _field("state", pa.string(), "accepted, rejected or unverifiable"),
-        _field("reward", pa.float64(), "null if unverifiable"),
+        _field("reward", pa.float64(), "for that seat, in the verifier's units; null if unverifiable"),
         _field("error", pa.string(), "why it is unverifiable, else null"),
         _field("criteria", _list(CRITERION), "one row a criterion"),
     ]
@@ -161,7 +161,7 @@ ERROR = pa.struct([_field("kind", pa.string(), "where it failed"), _field("messa
 EPISODES = pa.schema(
     [
         _field("episode_id", pa.string(), "run_id/slot/epoch/number: names this content for ever"),
-        _field("kind", pa.string(), "game, reasoning or control: which payload is not null"),
+        _field("kind", pa.string(), "game, reasoning or control: which payload is there"),
         _field("run_id", pa.string(), "the run that made it"),
         _field("schema_version", pa.int32(), "of this row"),
         _field("content_digest", pa.string(), "sha256 (hex) over all other columns of this row"),
@@ -172,7 +172,7 @@ EPISODES = pa.schema(
         _field("trainable", pa.bool_(), "may be learned from; archived is not trainable"),
         _field("error", ERROR, "what went wrong, else null"),
         _field("origin", pa.string(), "self_play, cot_rl, human, solver, random, ..."),
-        _field("parents", _list(PARENT), "episodes that this one was made from"),
+        _field("parents", _list(PARENT), "episodes that this one was made from; empty: none"),
         _field("licence", pa.string(), "SPDX id"),
         _field("env_id", pa.string(), "environment, version included: connect_four-v0"),
         _field("env_version", pa.int32(), "the version in env_id"),
@@ -182,16 +182,16 @@ EPISODES = pa.schema(
         _field("config_digest", pa.string(), "sha256 (hex) of the resolved configuration"),
         _field("package_version", pa.string(), "of selfplay-factory"),
         _field("host", pa.string(), "machine that played it"),
-        _field("started_at", pa.timestamp("us", tz="UTC"), "when it began"),
+        _field("started_at", pa.timestamp("us", tz="UTC"), "when it began, UTC, microseconds"),
         _field("wall_ms", pa.int64(), "how long it took, milliseconds"),
         _field("seats", pa.int32(), "number of seats"),
         _field("n_steps", pa.int32(), "steps (game, control) or turns (reasoning)"),
         _field("returns", _list(pa.float64()), "one a seat, utility units, own point of view; null: no outcome"),
         _field("policy_spans", _list(SPAN), "which policy made which steps"),
         _field("verdicts", _list(VERDICT), "judgements of verifiers; null where the rules decide"),
-        _field("game", GAME, "payload of kind game"),
-        _field("reasoning", REASONING, "payload of kind reasoning"),
-        _field("control", CONTROL, "payload of kind control"),
+        _field("game", GAME, "payload of kind game, else null"),
+        _field("reasoning", REASONING, "payload of kind reasoning, else null"),
+        _field("control", CONTROL, "payload of kind control, else null"),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )

@@ -74,7 +74,7 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
     q_weight = settings.q_weight + stand_in
     q = np.where(stand_in > 0, (settings.q_weight * value + stand_in * last) / np.maximum(q_weight, 1e-9), value)
     return Rows(
-        observations=_observations(game, action, keep, step_offsets, trainable),
+        observations=_observations(game, action, seat, keep, step_offsets, trainable),
         offsets=offsets,
         actions=_numbers(candidates, "action")[flat].astype(np.int32),
         targets=targets,
@@ -110,7 +110,8 @@ def _candidate_counts(steps: pa.StructArray) -> Array:
 def _kept(episodes: pa.RecordBatch | pa.Table, steps: pa.StructArray, lengths: Array, searched: Array) -> Array:
     """`[steps]` bool: full searches of trainable episodes. lengths: `[episodes]`, steps of each."""
     trainable = np.asarray(_one(episodes, "trainable").to_numpy(zero_copy_only=False), bool)
-    return np.repeat(trainable, lengths) & searched & np.asarray(pc.struct_field(steps, "full_search")).astype(bool)
+    full: Array = np.asarray(pc.struct_field(steps, "full_search")).astype(bool)
+    return np.repeat(trainable, lengths) & searched & full
 
 
 def _outcomes(
@@ -136,21 +137,22 @@ def _outcomes(
     return z, last, decided
 
 
-def _observations(game: Game, action: Array, keep: Array, step_offsets: Array, trainable: Array) -> Array:
+def _observations(game: Game, action: Array, seat: Array, keep: Array, step_offsets: Array, trainable: Array) -> Array:
     """`[kept, *input_shape]` float32: what the seat to act saw before each kept step, by replay."""
     encoder = game.encoder
-    out = np.empty((int(keep.sum()), *encoder.shape), np.float32)
-    actions, wanted, row = action.tolist(), keep.tolist(), 0
+    raw = np.empty((int(keep.sum()), encoder.gather.shape[1]), np.float32)
+    actions, seats, wanted, row = action.tolist(), seat.tolist(), keep.tolist(), 0
     for e in np.flatnonzero(trainable).tolist():
         state = game.new_initial_state()
         for i in range(int(step_offsets[e]), int(step_offsets[e + 1])):
             if wanted[i]:
-                encoder.encode(state, out[row])
+                encoder.look(state, seats[i], raw[row])
                 row += 1
             if actions[i] not in state.legal_actions():
                 raise ValueError(f"archived episode {e} of the batch plays {actions[i]}, which is not legal there")
             state.apply_action(actions[i])
-    return out
+    inputs: Array = encoder.arrange(raw, seat[keep])
+    return inputs
 
 
 def _one(episodes: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

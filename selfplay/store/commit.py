@@ -225,3 +225,9 @@ def _action(block: Block) -> AddAction:
 def last_committed(table: DeltaTable, run_id: str, slot: str) -> tuple[int, int]:
     """(epoch, block number) of the last block of a slot in the table; (0, -1) if there is none."""
     return _parts(table.transaction_version(f"{run_id}/{slot}"))
+
+
+def is_fenced(table: DeltaTable, run_id: str, slot: str, epoch: int) -> bool:
+    """Whether nothing of this writer can be committed any more: its driver, or it in its slot, was replaced."""
+    driver, _ = _parts(table.transaction_version(run_id))
+    return driver > epoch // WRITERS_PER_DRIVER or last_committed(table, run_id, slot)[0] > epoch

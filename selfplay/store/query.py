@@ -67,8 +67,12 @@ def connect(corpus: Corpus) -> duckdb.DuckDBPyConnection:
 def query(corpus: Corpus, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of one statement. Raises `UserError` with DuckDB's own words where it is wrong."""
     with told():
-        cursor = connect(corpus).execute(sql)
-        return [column[0] for column in cursor.description or ()], cursor.fetchall()
+        answer = connect(corpus).sql(sql)
+        if answer is None:
+            return [], []  # a statement without rows
+        table = answer.to_arrow_table()  # Arrow knows times with zones, DuckDB's own rows need another package
+        columns = [column.to_pylist() for column in table.columns]
+        return table.column_names, list(zip(*columns, strict=True))
 
 
 @contextlib.contextmanager

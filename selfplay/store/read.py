@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
     import pyarrow.dataset as pads
+    import ray
+
+    from selfplay.store.feed import Feed
 
 #: Rows that are in memory at once while streaming.
 _BATCH_ROWS = 1024
@@ -39,17 +43,23 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
     """
     root = storage.normalise(uri)
     for place in (root, storage.join(root, "corpus")):
+        table = storage.join(place, EPISODES_TABLE)
         try:
-            return Corpus(place, open_table(storage.join(place, EPISODES_TABLE), version))
-        except TableNotFoundError:
-            continue
+            return Corpus(place, open_table(table, version))
         except (DeltaError, OSError) as error:
-            if version is not None:
-                newest = open_table(storage.join(place, EPISODES_TABLE)).version()
+            if version is not None and (newest := _newest(table)) is not None:
                 asked = f"version {version}" if isinstance(version, int) else f"version as of {version.isoformat()}"
                 raise UserError(f"{uri} has no {asked} (any more); its newest is {newest}") from error
-            raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
+            if not isinstance(error, TableNotFoundError):
+                raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
+
+
+def _newest(table: str) -> int | None:
+    try:
+        return int(open_table(table).version())
+    except (DeltaError, OSError):
+        return None
 
 
 class Corpus:
@@ -59,6 +69,7 @@ class Corpus:
         self.uri = uri
         self._table = table
         self._dataset: pads.Dataset | None = None
+        self._fragments: dict[str, pads.ParquetFileFragment] | None = None
 
     @property
     def version(self) -> int:
@@ -72,6 +83,14 @@ class Corpus:
             place = storage.arrow_filesystem(storage.join(self.uri, EPISODES_TABLE))
             self._dataset = self._table.to_pyarrow_dataset(filesystem=place)
         return self._dataset
+
+    def fragments(self) -> dict[str, pads.ParquetFileFragment]:
+        """The data files of this version as pyarrow fragments, by their paths below the episodes table."""
+        if self._fragments is None:
+            root = storage.join(self.uri, EPISODES_TABLE)
+            found = self.dataset.get_fragments()
+            self._fragments = {fragment.path.removeprefix(root).lstrip("/"): fragment for fragment in found}
+        return self._fragments
 
     def refresh(self) -> Corpus:
         """The newest version of the same corpus."""
@@ -140,11 +159,24 @@ class Corpus:
 
     def to_polars(self) -> pl.LazyFrame:
         """The episodes as a lazy frame; filters and columns reach the files. Raises `UserError` without polars."""
-        try:
-            import polars
-        except ImportError:
-            raise UserError("polars is not installed; `pip install polars` brings it") from None
+        _need("polars", "to_polars")
+        import polars
+
         return polars.scan_pyarrow_dataset(self.dataset)
+
+    def to_torch(self, **options: Any) -> Feed:
+        """The corpus as a torch IterableDataset; options: see `selfplay.store.feed.Feed`. Needs torch."""
+        _need("torch", "to_torch")
+        from selfplay.store.feed import Feed
+
+        return Feed(self, **options)
+
+    def to_ray(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> ray.data.Dataset:
+        """The episodes of this version as a Ray Dataset that reads where it runs. Needs ray."""
+        _need("ray", "to_ray")
+        from selfplay.store.ray_data import dataset_of
+
+        return dataset_of(self, where, columns)
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of episodes; without a filter from the log alone."""
@@ -212,6 +244,13 @@ class Corpus:
     def environments(self) -> list[dict[str, Any]]:
         """The environments whose episodes are here; see `SIDE_TABLES`."""
         return list(self.table("environments").to_pylist())
+
+
+def _need(package: str, asker: str) -> None:
+    """Raises `UserError` where an optional package is not there."""
+    if find_spec(package) is None:
+        extra = "factory" if package in ("ray", "torch") else "export"
+        raise UserError(f"{asker} needs {package}: pip install 'selfplay-factory[{extra}]'")
 
 
 def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:

@@ -42,16 +42,18 @@ _TEXT, _WHOLE, _TIME = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC")
 #: `first_step` steps. "add": the episodes `first` to `last` of a slot and epoch came in. "train": steps `first_step` to
 #: `last_step`, inclusive.
 _EVENT = pa.struct(
-    [
-        ("what", _TEXT),
-        ("table_version", _WHOLE),
-        ("slot", _TEXT),
-        ("epoch", _WHOLE),
-        ("first", _WHOLE),
-        ("last", _WHOLE),
-        ("first_step", _WHOLE),
-        ("last_step", _WHOLE),
-    ]
+    list(
+        _schema(
+            what=(_TEXT, "refill, add or train"),
+            table_version=(_WHOLE, "refill: the version of the episodes table that was read, else null"),
+            slot=(_TEXT, "add: the slot of the episodes, else null"),
+            epoch=(_WHOLE, "add: their epoch, else null"),
+            first=(_WHOLE, "add: number of the first, else null"),
+            last=(_WHOLE, "add: number of the last, inclusive, else null"),
+            first_step=(_WHOLE, "train: first optimiser step; refill: steps before it; else null"),
+            last_step=(_WHOLE, "train: last optimiser step, inclusive, else null"),
+        )
+    )
 )
 
 
@@ -206,7 +208,7 @@ def open_or_create(
                 Schema.from_arrow(schema),
                 mode="error",
                 partition_by=partition_by,
-                configuration=_skipping(statistics),
+                configuration=_configuration(statistics),
                 name=table_uri.rsplit("/", 1)[1],
                 description=f"selfplay corpus, schema_version={SCHEMA_VERSION}",
                 storage_options=storage.deltalake_options(table_uri) or None,
@@ -218,43 +220,48 @@ def open_or_create(
     raise AssertionError("unreachable")
 
 
-def _skipping(statistics: tuple[str, ...]) -> dict[str, str | None]:
+def _configuration(statistics: tuple[str, ...]) -> dict[str, str | None]:
+    kept = {"delta.enableExpiredLogCleanup": "false"}  # by default checkpoints end versions after a month
     if statistics:
-        return {"delta.dataSkippingStatsColumns": ",".join(statistics)}
-    return {"delta.dataSkippingNumIndexedCols": "0"}
+        return {**kept, "delta.dataSkippingStatsColumns": ",".join(statistics)}
+    return {**kept, "delta.dataSkippingNumIndexedCols": "0"}
 
 
 def open_or_create_episodes(corpus_uri: str) -> DeltaTable:
     return open_or_create(episodes_uri(corpus_uri), EPISODES, PARTITION_BY, STATISTICS)
 
 
-def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
+def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: str | None = None) -> int:
     """Adds rows to the side table `name`, those whose key is not there yet. Returns how many were added.
 
     Safe to repeat and to do from many processes: each key is one `txn` of the table, and of two processes that add
     the same key at once one loses the race, looks again and finds it there.
+    unit: a name for all rows together, for many of them: they are added as one, if nothing of this name was before.
     """
     side = SIDE_TABLES[name]
-    by_app: dict[str, Mapping[str, Any]] = {}
+    by_app: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         unknown = set(row) - set(side.schema.names)
         if unknown:
             raise ValueError(f"table {name} has no column {', '.join(sorted(unknown))}")
-        by_app.setdefault("/".join([name, *(str(row.get(column)) for column in side.key)]), row)
+        if unit is not None:
+            by_app.setdefault(f"{name}/{unit}", []).append(row)
+        else:
+            by_app.setdefault("/".join([name, *(str(row.get(column)) for column in side.key)]), [row])
     table = open_or_create(storage.join(storage.normalise(corpus_uri), name), side.schema)
     for attempt in range(MAX_COMMIT_RETRIES):
         table.update_incremental()
-        new = {app: row for app, row in by_app.items() if table.transaction_version(app) is None}
+        new = {app: some for app, some in by_app.items() if table.transaction_version(app) is None}
         if not new:
             return 0
         properties = CommitProperties(
             app_transactions=[Transaction(app, 1, int(time.time() * 1000)) for app in new],
             max_commit_retries=MAX_COMMIT_RETRIES,
         )
-        data = pa.Table.from_pylist([dict(row) for row in new.values()], schema=side.schema)
+        data = pa.Table.from_pylist([dict(row) for some in new.values() for row in some], schema=side.schema)
         try:
             write_deltalake(table, data, mode="append", commit_properties=properties)
-            return len(new)
+            return int(data.num_rows)
         except CommitFailedError:
             pause(attempt)
     raise UserError(f"table {name} of {corpus_uri} is written by too many others at once; try again")

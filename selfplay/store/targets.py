@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from selfplay import registry
+from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.store.read import Corpus
@@ -28,16 +30,17 @@ def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
     return found
 
 
-def one_env(corpus: Corpus, env_id: str | None, what: str) -> str:
-    """`env_id`, or the only environment of kind game in the corpus. Raises `UserError` where that is not clear."""
-    import pyarrow.compute as pc
+def one_game(corpus: Corpus, env_id: str | None, what: str) -> tuple[str, GameSpec]:
+    """The id and the spec of `env_id`, or of the only environment of the corpus's games.
 
-    ids = corpus.to_arrow(pc.field("kind") == "game", ["env_id"]).column("env_id")
-    there = sorted(pc.unique(ids).to_pylist())
-    if env_id is None and len(there) == 1:
-        return str(there[0])
-    if env_id in there:
-        return str(env_id)
+    what: who asks. Raises `UserError` where that is not clear, and where the environment is not installed.
+    """
+    sql = "SELECT env_id, min(game.game_string) FROM episodes WHERE kind = 'game' GROUP BY 1 ORDER BY 1"
+    there = dict(corpus.to_duckdb().sql(sql).fetchall())
     if not there:
         raise UserError(f"the corpus at {corpus.uri} holds no games")
-    raise UserError(f"{what} is of one environment; say which: {', '.join(there)}")
+    if env_id is None and len(there) == 1:
+        (env_id,) = there
+    if env_id is None or env_id not in there:
+        raise UserError(f"{what} is of one environment; say which: {', '.join(there)}")
+    return str(env_id), registry.find(registry.reference_of(env_id, there[env_id]))

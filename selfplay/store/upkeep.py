@@ -10,6 +10,7 @@ out of the table moves one counter of that run in the same commit; of two at onc
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
@@ -24,6 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.store.commit import is_fenced
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
 from selfplay.store.write import write_file
@@ -33,6 +36,8 @@ TARGET_BYTES = 64 * 2**20
 #: Files that no version needs, or that were written and never committed, are kept this long: a slow writer may still
 #: come to commit, and a reader may still read.
 RETENTION_HOURS = 7 * 24
+#: Says in a file's metadata that compaction wrote it.
+MADE_BY = b"selfplay.made_by"
 #: Rows in memory at once while files are read.
 _BATCH_ROWS = 1024
 
@@ -68,15 +73,15 @@ def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[l
     size = sum(file["size_bytes"] for file in small)
     adds = []
     for batch in _grouped(corpus, small, max(1, rows * target_bytes // size)):
-        block = write_file(corpus.uri, batch)
+        block = write_file(corpus.uri, batch.replace_schema_metadata({MADE_BY: b"compaction"}))
         adds.append(_add(block.path, block.size, block.stats, part))
     return small, adds
 
 
 def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator[pa.RecordBatch]:
     """The episodes of some files, `rows` of them at a time, by slot, epoch and number."""
-    paths = {file["path"] for file in files}
-    fragments = [f for f in corpus.dataset.get_fragments() if _below(corpus, f.path) in paths]
+    by_path = corpus.fragments()
+    fragments = [by_path[file["path"]] for file in files]
     keys: list[tuple[str, int, int, Any]] = []
     for fragment in fragments:
         low = fragment.to_table(schema=corpus.dataset.schema, columns=["slot", "epoch", "number"])
@@ -98,10 +103,6 @@ def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     (batch,) = pa.Table.from_batches(batches).cast(EPISODES).combine_chunks().to_batches()
     return batch
-
-
-def _below(corpus: Corpus, path: str) -> str:
-    return path.removeprefix(episodes_uri(corpus.uri)).lstrip("/")
 
 
 def _partition(file: dict[str, Any]) -> tuple[str, str]:
@@ -147,6 +148,7 @@ def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = N
             _commit(
                 table, [*gone, *new], CommitProperties(note, MAX_COMMIT_RETRIES, [Transaction(counter, number, now)])
             )
+            storage.fault("after_rewrite")
             return
         except CommitFailedError:
             pause(attempt)
@@ -172,33 +174,59 @@ class Vacuumed:
     """files: deleted (or to be deleted), below the episodes table. bytes: their size.
 
     oldest: the oldest version that can be read afterwards, of those that are not released.
+    kept: young files in no version whose writer may still come to commit them.
     """
 
     files: tuple[str, ...]
     bytes: int
     oldest: int
+    kept: int
 
 
 def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Vacuumed:
     """Deletes files that the newest version and the released ones do not need and that are older than `hours`.
 
-    That ends older versions; orphans of killed writers go, too. Less than a week is for corpora that nobody writes.
+    That ends older versions. Files that were never committed go when their writer was fenced, or after a week: however
+    few the hours, a slow writer that lives loses nothing.
     """
     corpus = open(uri)
-    table = _table(corpus)
+    table = open_table(episodes_uri(corpus.uri))
     released = sorted({int(v) for v in corpus.table("releases").column("table_version").to_pylist()})
     options: dict[str, Any] = {
-        "retention_hours": round(hours),
+        "retention_hours": math.ceil(hours),
         "enforce_retention_duration": False,
-        "full": True,
+        "dry_run": True,
         "keep_versions": released or None,
     }
-    files = tuple(sorted(table.vacuum(dry_run=True, **options)))
-    size = sum(_size(storage.join(episodes_uri(corpus.uri), path)) for path in files)
-    oldest = _oldest(corpus, set(files))
-    if not dry_run and files:
-        table.vacuum(dry_run=False, **options)
-    return Vacuumed(files, size, oldest)
+    entries = {entry.uri: entry for entry in storage.entries(episodes_uri(corpus.uri))}
+    named = {path: storage.join(episodes_uri(corpus.uri), path) for path in table.vacuum(full=True, **options)}
+    found = {path: entries[uri] for path, uri in named.items() if uri in entries}  # the log names what is gone, too
+    orphans = set(found) - set(table.vacuum(full=False, **options))
+    kept = {path for path in orphans if not _abandoned(table, found[path])}
+    files = tuple(sorted(set(found) - kept))
+    oldest = _oldest(corpus, set(named) - kept)
+    if not dry_run:
+        for path in files:
+            storage.delete(found[path].uri)
+    return Vacuumed(files, sum(found[path].size for path in files), oldest, len(kept))
+
+
+def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:
+    """Whether nobody can come to commit a file any more: it is older than a week, or its writer was fenced."""
+    if time.time() - orphan.modified > RETENTION_HOURS * 3600:
+        return True
+    try:
+        data = pq.ParquetFile(pa.BufferReader(storage.read(orphan.uri)))
+        if (data.schema_arrow.metadata or {}).get(MADE_BY) is not None:
+            return False  # of a compactor, that no counter tells of
+        rows = data.read(["episode_id", "slot", "epoch"])
+    except (pa.ArrowException, OSError, KeyError):
+        return False
+    if not rows.num_rows:
+        return False
+    run_id = rows.column("episode_id")[0].as_py().split("/")[0]
+    writers = {(row["slot"], row["epoch"]) for row in rows.select(["slot", "epoch"]).to_pylist()}
+    return all(is_fenced(table, run_id, slot, epoch) for slot, epoch in writers)
 
 
 def _oldest(corpus: Corpus, gone: set[str]) -> int:
@@ -214,14 +242,3 @@ def _oldest(corpus: Corpus, gone: set[str]) -> int:
             break
         version -= 1
     return version
-
-
-def _size(uri: str) -> int:
-    try:
-        return storage.size(uri)
-    except FileNotFoundError:
-        return 0
-
-
-def _table(corpus: Corpus) -> DeltaTable:
-    return open_table(episodes_uri(corpus.uri))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from selfplay import storage
 from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_digests, from_batch
@@ -68,9 +69,8 @@ class Rules:
         from selfplay.game import load
         from selfplay.playthrough import ruleset_digest as digest_of
 
-        derived = env_id.startswith("openspiel/")
         try:
-            spec = registry.find(registry.OPENSPIEL + game_string if derived else env_id)
+            spec = registry.find(registry.reference_of(env_id, game_string))
             game = load(spec).game
             if digest_of(spec) != ruleset_digest:
                 hint = self._hint(env_id, ruleset_digest)
@@ -102,6 +102,8 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     sample: only so many episodes, drawn evenly, and the files that hold them; None: all. processes: work side by side;
     the answers then come in no fixed order. One-file environments that this process has loaded are known to them.
     """
+    if sample is None:
+        yield from _doubled(corpus)
     tasks = _tasks(corpus, sample, seed)
     if processes <= 1 or len(tasks) <= 1:
         rules = Rules(corpus.environments())
@@ -117,6 +119,17 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, trusted)) as pool:
         for checks in pool.imap_unordered(_work, tasks):
             yield from checks
+
+
+def _doubled(corpus: Corpus) -> Iterator[Check]:
+    """Episodes that are there more than once."""
+    try:
+        counts = pc.value_counts(corpus.to_arrow(columns=["episode_id"]).column("episode_id"))
+    except (OSError, pa.ArrowException):
+        return  # a damaged file, that is named when its turn comes
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    for name, count in zip(*(column.to_pylist() for column in twice.flatten()), strict=True):
+        yield Check(name, FALSE, f"it is there {count} times")
 
 
 _working: tuple[Corpus, Rules] | None = None
@@ -164,7 +177,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
     if damage is not None:
         yield Check(task.path, FALSE, damage)
     try:
-        (fragment,) = (f for f in corpus.dataset.get_fragments() if f.path.removeprefix(root).lstrip("/") == task.path)
+        fragment = corpus.fragments()[task.path]
         before = 0
         for batch in fragment.to_batches(schema=corpus.dataset.schema, batch_size=256, batch_readahead=1):
             if task.rows is None:

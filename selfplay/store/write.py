@@ -15,6 +15,9 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.store.table import STATISTICS, check_name, episodes_uri
 
+#: Steps in a row group, about: what a reader of a large file must hold at once. Smaller ones cost room.
+GROUP_STEPS = 2**15
+
 
 @dataclass(frozen=True)
 class Block:
@@ -93,10 +96,12 @@ def write_file(corpus_uri: str, batch: pa.RecordBatch) -> File:
 def encode(batch: pa.RecordBatch) -> memoryview:
     """The bytes of the Parquet file: all columns but those in its path (Delta keeps these in the log)."""
     table = pa.Table.from_batches([batch]).drop_columns(PARTITION_BY)
+    mean_steps = max(1.0, (pc.sum(batch.column("n_steps")).as_py() or 0) / max(1, batch.num_rows))
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
+        row_group_size=max(64, int(GROUP_STEPS / mean_steps)),
         compression="zstd",
         compression_level=3,
         use_dictionary=_DICTIONARY,

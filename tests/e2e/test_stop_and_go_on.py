@@ -42,7 +42,7 @@ def test_interrupted_and_killed_it_goes_on(start: Start, sound: Sound, tmp_path:
 
     # Ctrl-C within the first seconds: before there is a game, or a learner.
     driver = start(*command)
-    driver.until(lambda: "loading torch and ray" in driver.told, "the first line")
+    driver.until(lambda: "loading torch" in driver.told, "the first line")
     time.sleep(3)
     driver.interrupt()
     assert driver.wait() == 0, driver.told

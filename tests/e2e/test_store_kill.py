@@ -14,9 +14,11 @@ import pytest
 
 from selfplay import storage, store
 from selfplay.errors import UserError
+from selfplay.store.upkeep import compact
 from selfplay.store.verify import verify_corpus
 
 WORKER = Path(__file__).with_name("store_worker.py")
+KEEPER = Path(__file__).with_name("store_keeper.py")
 POINTS = ["before_write", "after_write", "before_commit:2", "after_commit:3"]
 
 
@@ -24,6 +26,12 @@ def start(corpus: str, run_id: str, journals: Path, seconds: float, fault: str =
     command = [sys.executable, str(WORKER), corpus, f"{corpus}-{run_id}", run_id, str(journals / run_id), str(seconds)]
     environment = {**os.environ, "SELFPLAY_FAULT": fault} if fault else dict(os.environ)
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def start_keeper(corpus: str, fault: str = "") -> subprocess.Popen[str]:
+    """A process that compacts and vacuums."""
+    environment = {**os.environ, "SELFPLAY_FAULT": fault} if fault else dict(os.environ)
+    return subprocess.Popen([sys.executable, str(KEEPER), corpus], stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def kill_after(worker: subprocess.Popen[str], seconds: float) -> None:
@@ -65,22 +73,42 @@ def test_killed_at_every_named_point(tmp_path: Path) -> None:
     assert not [c for c in verify_corpus(store.open(corpus)) if c.state == "false"]
 
 
-def rounds(corpus: str, journals: Path, count: int, seed: int) -> None:
-    """Two runs share the corpus; at random instants one of them is killed and started again."""
+def test_compaction_killed_at_every_named_point(tmp_path: Path) -> None:
+    corpus, journals = str(tmp_path / "corpus"), tmp_path / "journals"
+    journals.mkdir()
+    for point in ("before_rewrite", "after_rewrite"):
+        assert finish(start(corpus, "run", journals, 0.5)) == 0
+        assert finish(start_keeper(corpus, point)) == -9, point
+    count = check(corpus, journals)
+    compact(corpus)
+    assert check(corpus, journals) == count and len(store.open(corpus).files()) == 1
+    assert not [c for c in verify_corpus(store.open(corpus)) if c.state == "false"]
+
+
+def rounds(corpus: str, journals: Path, count: int, seed: int, runs: tuple[str, ...] = ("red", "blue")) -> None:
+    """Runs share the corpus, and one keeper tidies it; at random instants one of them is killed and started again."""
     rng = random.Random(seed)
-    workers = {run_id: start(corpus, run_id, journals, 600) for run_id in ("red", "blue")}
+    workers = {run_id: start(corpus, run_id, journals, 600) for run_id in runs}
+    assert all(worker.stdout is not None and worker.stdout.readline() == "ready\n" for worker in workers.values())
+    keeper = start_keeper(corpus)
     for _ in range(count):
-        run_id = rng.choice(list(workers))
-        kill_after(workers[run_id], rng.uniform(0.0, 0.4))
-        workers[run_id] = start(corpus, run_id, journals, 600)
+        who = rng.choice([*workers, "keeper"])
+        if who == "keeper":
+            kill_after(keeper, rng.uniform(0.0, 0.6))
+            keeper = start_keeper(corpus)
+        else:
+            kill_after(workers[who], rng.uniform(0.0, 0.4))
+            workers[who] = start(corpus, who, journals, 600)
+    kill_after(keeper, 0.3)
     for worker in workers.values():
         kill_after(worker, 0.3)
     check(corpus, journals)
+    assert not [c for c in verify_corpus(store.open(corpus)) if c.state == "false"]
 
 
 def test_two_runs_killed_at_random(tmp_path: Path) -> None:
     (tmp_path / "journals").mkdir()
-    rounds(str(tmp_path / "corpus"), tmp_path / "journals", 3, seed=1)
+    rounds(str(tmp_path / "corpus"), tmp_path / "journals", 4, seed=1)
 
 
 @pytest.mark.slow
@@ -88,6 +116,32 @@ def test_two_runs_killed_at_random(tmp_path: Path) -> None:
 def test_two_runs_killed_at_random_many_times(tmp_path: Path, seed: int) -> None:
     (tmp_path / "journals").mkdir()
     rounds(str(tmp_path / "corpus"), tmp_path / "journals", 50, seed=seed)
+
+
+@pytest.mark.slow
+def test_four_drivers_share_a_table(tmp_path: Path) -> None:
+    (tmp_path / "journals").mkdir()
+    rounds(str(tmp_path / "corpus"), tmp_path / "journals", 20, seed=7, runs=("one", "two", "three", "four"))
+    ids = store.open(str(tmp_path / "corpus")).to_arrow(columns=["run_id"])["run_id"].unique().to_pylist()
+    assert sorted(ids) == ["four", "one", "three", "two"]
+
+
+@pytest.mark.slow
+def test_everything_killed_at_once(tmp_path: Path) -> None:
+    corpus, journals = str(tmp_path / "corpus"), tmp_path / "journals"
+    journals.mkdir()
+    rng = random.Random(11)
+    for _ in range(15):
+        all_ = [start(corpus, run_id, journals, 600) for run_id in ("red", "blue")]
+        assert all(process.stdout is not None and process.stdout.readline() for process in all_)
+        all_.append(start_keeper(corpus))
+        time.sleep(rng.uniform(0.1, 0.9))
+        for process in all_:
+            process.kill()
+        for process in all_:
+            process.wait()
+    check(corpus, journals)
+    assert not [c for c in verify_corpus(store.open(corpus)) if c.state == "false"]
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_the_command(corpus: store.Corpus) -> None:
     assert done.exit_code == 0 and "more rows" in done.stdout
 
 
+def test_times_keep_their_zone(corpus: store.Corpus) -> None:
+    from selfplay.store.query import query
+
+    names, rows = query(corpus, "select started_at, count(*) as n, n as again from (select *, 1 as n from episodes)"
+                                " group by all limit 1")  # fmt: skip
+    assert names == ["started_at", "n", "again"] and rows[0][0].utcoffset().total_seconds() == 0
+
+
 @pytest.mark.parametrize(
     ("sql", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -183,18 +184,57 @@ def test_vacuum_says_what_it_ends_and_keeps_releases_and_the_young(uri: str) -> 
     unreleased = store.open(uri).version
     upkeep.compact(uri)
     store.append(uri, "releases", [{"name": "first", "table_version": released}])
-    orphan = storage.join(uri, "episodes", "kind=game", "run_id=one", f"{'0' * 64}.parquet")
-    storage.write(orphan, b"never committed")
+    torn = storage.join(uri, "episodes", "kind=game", "run_id=one", f"{'0' * 64}.parquet")
+    storage.write(torn, b"never committed")
     assert upkeep.vacuum(uri, 24).files == (), "all of it is young"
     found = upkeep.vacuum(uri, 0)
-    assert len(found.files) == 4 and storage.exists(orphan), "a dry run deletes nothing"
+    assert len(found.files) == 3 and found.kept == 1
+    assert all(storage.exists(storage.join(uri, "episodes", file)) for file in found.files), "a dry run deletes nothing"
     assert found.oldest > unreleased
     told = runner.invoke(app, ["vacuum", uri, "--hours", "0", "--yes"])
     assert told.exit_code == 0 and f"versions before {found.oldest} end" in told.stdout
-    assert not storage.exists(orphan)
+    assert storage.exists(torn) and not upkeep.vacuum(uri, 0).files
+    os.utime(torn, (time.time() - 8 * 24 * 3600,) * 2)
+    assert len(upkeep.vacuum(uri, 0).files) == 1, "after a week nobody comes to commit it"
     assert ids(uri) == sorted(made)
     assert len(ids(uri, released)) == 15, "a release can still be read"
     with pytest.raises(UserError, match="was vacuumed"):
         difference(uri, unreleased, store.open(uri).version)
     made |= one.write()
     assert ids(uri) == sorted(made)
+
+
+def test_vacuum_spares_what_a_living_writer_may_commit(uri: str) -> None:
+    one = Writer(uri, "one")
+    made = one.write(2)
+    provenance = Provenance("one", "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
+
+    def written(slot: str, epoch: int, seed: int) -> store.Block:
+        played = [random_episode(GAME, seed, provenance, slot=slot, epoch=epoch, number=0)]
+        return store.write_block(uri, to_batch(played), slot, epoch, 0)
+
+    dead = written("a", one.epoch - 1, seed=1)  # its slot has gone to another writer since, that has committed
+    slow = written("b", one.committer.register("b").epoch, seed=2)
+    done = upkeep.vacuum(uri, 0, dry_run=False)
+    assert (done.files, done.kept) == ((dead.path,), 1)
+    (receipt,) = one.committer.commit([slow])
+    assert receipt.status == "committed" and len(ids(uri)) == len(made) + 1
+    orphan = written("b", one.epoch, seed=3)
+    store.Committer(uri, "one", 2)  # another driver has taken over
+    assert upkeep.vacuum(uri, 0, dry_run=False).files == (orphan.path,)
+
+
+def test_vacuum_spares_what_a_compactor_has_written(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Writer(uri, "one")
+    made = one.write(3)
+    store.Committer(uri, "one", 2)
+    seen = []
+
+    def meanwhile(point: str) -> None:
+        if point == "before_rewrite":
+            seen.append(upkeep.vacuum(uri, 0, dry_run=False))
+
+    monkeypatch.setattr(storage, "fault", meanwhile)
+    upkeep.compact(uri)
+    assert [(found.files, found.kept) for found in seen] == [((), 1)]
+    assert ids(uri) == sorted(made) and not [c for c in verify_corpus(store.open(uri)) if c.state == "false"]

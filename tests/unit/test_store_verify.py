@@ -162,6 +162,17 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     assert "its returns are" in false["run/a0/1000/8"] and "run/a0/1000/9" not in false
 
 
+def test_an_episode_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    committer = store.Committer(uri, "run", 1)
+    committer.register("a0")
+    for number, seeds in enumerate(((0, 1), (1, 2))):
+        rows = to_batch([searched(n, n) for n in seeds])
+        committer.commit([store.write_block(uri, rows, "a0", 1000, number)])
+    false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
+    assert false == {"run/a0/1000/1": "it is there 2 times"}
+
+
 def test_a_row_changed_in_place_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     batch = to_batch([searched(1, 0), searched(2, 1)])

@@ -73,7 +73,8 @@ def _list(as_json: bool) -> None:
     from selfplay.store.export import FORMATS
 
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in FORMATS.values()]))
+        names = ("name", "summary", "kinds", "needs", "extra", "options")
+        typer.echo(json.dumps([{name: getattr(one, name) for name in names} for one in FORMATS.values()]))
         return
     table = Table("format", "of", "what it is", "options", box=None, pad_edge=False, header_style="dim")
     for one in FORMATS.values():

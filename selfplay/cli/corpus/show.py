@@ -38,13 +38,22 @@ def show(
     Examples:  selfplay corpus show latest runs/connect_four  ·
     selfplay corpus show run/actor-0/1000/17 runs/connect_four --json
     """
-    found = _episode(open_corpus(corpus, version, as_of), episode)
+    from selfplay.store.annotations import labels_of
+
+    opened = open_corpus(corpus, version, as_of)
+    found = _episode(opened, episode)
+    labels = labels_of(opened, found.episode_id)
     if as_json:
-        typer.echo(json.dumps(_plain(found)))
+        typer.echo(json.dumps({**_plain(found), "annotations": labels}, default=str))
         return
     from rich.console import Console
+    from rich.text import Text
 
-    _print_episode(Console(highlight=False), found, top)
+    console = Console(highlight=False)
+    _print_episode(console, found, top)
+    for label in labels:
+        place = "" if label["step"] is None else f" of step {label['step']}"
+        console.print(Text(f"{label['name']}{place} = {label['value']}  ({label['author']}, {label['source']})"))
 
 
 def _episode(corpus: Corpus, episode: str) -> Episode:

@@ -68,5 +68,7 @@ def vacuum(
         return
     verb = "were deleted" if yes else "would be deleted"
     typer.echo(f"{len(found.files):,} files, {found.bytes / 1e6:,.1f} MB, {verb}; versions before {found.oldest} end")
+    if found.kept:
+        typer.echo(f"kept: {found.kept:,} young files in no version, whose writers may still come to commit them")
     if found.files and not yes:
         typer.echo("next: the same with --yes")

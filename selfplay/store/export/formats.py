@@ -3,30 +3,78 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    from selfplay.store.export.job import Job
 
 
 @dataclass(frozen=True)
 class Format:
     """One format.
 
-    module: has `write(job: Job) -> None`. kinds: of episodes that it can hold. needs: import names of the packages that
-    the base install lacks, extra: what brings them. options: name -> what it means, of `--option NAME=VALUE`.
+    write: fills the job's folder. kinds: of episodes that it can hold. needs: import names of the packages that the
+    base install lacks, extra: what brings them. options: name -> what it means, of `--option NAME=VALUE`.
     """
 
     name: str
     summary: str
-    module: str
+    write: Callable[[Job], None]
     kinds: tuple[str, ...]
     needs: tuple[str, ...] = ()
     extra: str = "export"
     options: dict[str, str] = field(default_factory=dict)
 
 
-_HERE = "selfplay.store.export"
+def _npz(job: Job) -> None:
+    from selfplay.store.export import npz
+
+    npz.write(job)
+
+
+def _pgn(job: Job) -> None:
+    from selfplay.store.export import pgn
+
+    pgn.write(job)
+
+
+def _sgf(job: Job) -> None:
+    from selfplay.store.export import sgf
+
+    sgf.write(job)
+
+
+def _minari(job: Job) -> None:
+    from selfplay.store.export import minari
+
+    minari.write(job)
+
+
+def _rllib(job: Job) -> None:
+    from selfplay.store.export import rllib
+
+    rllib.write(job)
+
+
+def _chat(job: Job) -> None:
+    from selfplay.store.export import chat
+
+    chat.write(job)
+
+
+def _atif(job: Job) -> None:
+    from selfplay.store.export import atif
+
+    atif.write(job)
+
+
 _GAMES, _CHATS = ("game",), ("reasoning",)
+_ACCEPTED = {"accepted": "only: accepted answers alone"}
+_UNTRAINABLE = {"untrainable": "keep: episodes that are not trainable too"}
 
 FORMATS: dict[str, Format] = {
     one.name: one
@@ -34,32 +82,54 @@ FORMATS: dict[str, Format] = {
         Format(
             "npz",
             "training rows of games: inputs, policy and value targets",
-            f"{_HERE}.npz",
+            _npz,
             _GAMES,
             options={"env": "which environment, where the corpus has several"},
         ),
-        Format("pgn", "chess games with comments, for chess programs", f"{_HERE}.pgn", _GAMES, ("chess",)),
-        Format("sgf", "go games with comments, for go programs", f"{_HERE}.sgf", _GAMES),
+        Format("pgn", "chess games with comments, for chess programs", _pgn, _GAMES, ("chess",)),
+        Format(
+            "sgf",
+            "go games with comments, for go programs",
+            _sgf,
+            _GAMES,
+            options={"per_file": "games a file, 1 where it is not given"},
+        ),
         Format(
             "minari",
             "Minari datasets, one an environment and seat",
-            f"{_HERE}.minari",
+            _minari,
             ("game", "control"),
             ("minari", "h5py"),
+            options={"seat": "only this one", "policy": "no: without the policy targets of games"},
         ),
         Format(
             "rllib",
             "RLlib offline data, one a seat: SingleAgentEpisodes in Parquet",
-            f"{_HERE}.rllib",
+            _rllib,
             ("game", "control"),
             ("ray", "gymnasium", "msgpack_numpy"),
             "factory",
+            options={"seat": "only this one"},
         ),
-        Format("messages", "chats in Parquet: column messages", f"{_HERE}.chat", _CHATS),
-        Format("prompt-completion", "Parquet with columns prompt and completion", f"{_HERE}.chat", _CHATS),
-        Format("dpo", "pairs of an accepted and a rejected answer to one prompt, in Parquet", f"{_HERE}.chat", _CHATS),
-        Format("kto", "answers with a label, in Parquet", f"{_HERE}.chat", _CHATS),
-        Format("atif", "one ATIF trajectory (JSON) an episode", f"{_HERE}.atif", _CHATS, ("atif",)),
+        Format(
+            "messages", "chats in Parquet: column messages", _chat, _CHATS, options=_ACCEPTED | _UNTRAINABLE
+        ),
+        Format(
+            "prompt-completion",
+            "Parquet with columns prompt and completion",
+            _chat,
+            _CHATS,
+            options=_ACCEPTED | _UNTRAINABLE,
+        ),
+        Format(
+            "dpo",
+            "pairs of an accepted and a rejected answer to one prompt, in Parquet",
+            _chat,
+            _CHATS,
+            options={"pairs": "at most so many of each group; default 4"} | _UNTRAINABLE,
+        ),
+        Format("kto", "answers with a label, in Parquet", _chat, _CHATS, options=_UNTRAINABLE),
+        Format("atif", "one ATIF trajectory (JSON) an episode", _atif, _CHATS, ("atif",)),
     )
 }
 

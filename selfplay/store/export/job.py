@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,12 +130,12 @@ def export(
         known = ", ".join(sorted(chosen.options)) or "none"
         raise UserError(f"format {name} has no option {unknown[0]!r}; its options: {known}")
     for package in chosen.needs:
-        if importlib.util.find_spec(package) is None:
+        if find_spec(package) is None:
             raise UserError(f"format {name} needs {package}: pip install 'selfplay-factory[{chosen.extra}]'")
     _refuse_full(place)
     with _workplace(place) as folder:
         job = Job(corpus, chosen, folder, where, given, progress)
-        importlib.import_module(chosen.module).write(job)
+        chosen.write(job)
         job.close()
         if not job.rows:
             raise UserError(_nothing(job))

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from selfplay import registry
 from selfplay.episode.training import COLUMNS, row_places, rows_from
 from selfplay.errors import UserError
 from selfplay.game import load
-from selfplay.store.targets import one_env, targets_of
+from selfplay.store.targets import one_game, targets_of
 
 if TYPE_CHECKING:
     from selfplay.store.export.job import Job
@@ -35,8 +34,8 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 def write(job: Job) -> None:
     """One file a batch of episodes. Option env: which environment, where the corpus has several."""
-    env_id = one_env(job.corpus, job.options.get("env"), "format npz")
-    game, settings = load(registry.find(env_id)), targets_of(job.corpus)
+    env_id, spec = one_game(job.corpus, job.options.get("env"), "format npz")
+    game, settings = load(spec), targets_of(job.corpus)
     files = 0
     for batch in job.batches([*COLUMNS, "run_id", "env_id", "episode_id"]):
         run_id = batch.column("run_id")[0].as_py()  # a batch is of one writer

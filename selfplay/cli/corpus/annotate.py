@@ -1,0 +1,39 @@
+"""`selfplay corpus annotate`: say something of episodes that are sealed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfplay.cli.corpus.common import CorpusArgument, JsonOption
+from selfplay.errors import UserError
+
+
+def annotate(
+    file: Annotated[str, typer.Argument(help="JSON lines with episode_id, name, value, perhaps step. -: stdin.")],
+    corpus: CorpusArgument,
+    author: Annotated[str, typer.Option(help="Who says it.")],
+    source: Annotated[str, typer.Option(help="The tool that found it, with its version; or how it was found.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Add labels to episodes, all or none; doing it again changes nothing. Episodes themselves never change.
+
+    Example:  selfplay corpus annotate labels.jsonl runs/connect_four --author ana --source "blunder-finder 1.2"
+    """
+    from selfplay.store.annotations import annotate as add
+    from selfplay.store.annotations import read_labels
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    added = add(corpus, read_labels(text.splitlines(), file), author, source)
+    if as_json:
+        typer.echo(json.dumps({"added": added}))
+        return
+    typer.echo(f"{added:,} labels were added" if added else "the same labels were there already")
+    typer.echo(f'next: selfplay corpus query "from annotations order by recorded_at desc limit 5" {corpus}')

@@ -1,0 +1,98 @@
+"""`selfplay corpus release`: pin a version that is true, with all that a stranger needs to check it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfplay.cli.corpus.common import JsonOption, VersionOption, open_corpus
+from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    from selfplay.store import Corpus
+    from selfplay.store.release import Released
+
+
+def release(
+    name: Annotated[str, typer.Argument(help="Of the release; a name is given once.")] = "",
+    corpus: Annotated[str, typer.Argument(help="The corpus or the folder of a run: a path or s3://…")] = "",
+    version: VersionOption = None,
+    note: Annotated[str, typer.Option(help="What it is for, a sentence or two.")] = "",
+    sample: Annotated[int | None, typer.Option(help="Check only so many episodes; the release says so.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    list_them: Annotated[bool, typer.Option("--list", help="List the releases of a corpus.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Release a version: verify it, and write its card, schema, certificate and one-file verifier to released/NAME.
+
+    Nothing is released where anything is false. `vacuum` keeps released versions for ever.
+
+    Examples:  selfplay corpus release first-10k runs/connect_four  ·  selfplay corpus release --list runs/connect_four
+    """
+    if list_them:
+        if name and corpus:
+            raise UserError("`--list` takes the corpus alone")
+        _list(open_corpus(corpus or name, None), as_json)
+        return
+    if not name or not corpus:
+        raise UserError("say the NAME of the release and the CORPUS")
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from selfplay.cli.corpus.verify import _processes
+    from selfplay.store.release import refuse_taken
+    from selfplay.store.release import release as make
+
+    opened = open_corpus(corpus, version)
+    refuse_taken(opened, name)
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
+        workers = processes or _processes(opened)
+        done = make(opened, name, note, sample, seed, workers, lambda: progress.advance(task))
+    if as_json:
+        typer.echo(_json(done))
+        return
+    how = "all checked" if done.sample is None else f"{done.sample:,} of them checked"
+    typer.echo(
+        f"{name} is version {done.table_version}: {done.episodes:,} episodes, {how}, {done.true:,} true, 0 false, "
+        f"{done.not_checkable:,} not checkable"
+    )
+    for reason, count in done.reasons.items():
+        typer.echo(f"not checkable ({count:,} episodes): {reason}")
+    typer.echo(f"its files are in {done.place}; content digest {done.content_digest}")
+    typer.echo(
+        f"next: `python verify_corpus.py {opened.uri}` in that folder checks it without this package; "
+        f'`store.open("{opened.uri}", version={done.table_version})` reads it'
+    )
+
+
+def _json(one: Released) -> str:
+    return json.dumps({**asdict(one), "created_at": one.created_at.isoformat()})
+
+
+def _list(corpus: Corpus, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from selfplay.store.release import released
+
+    found = released(corpus)
+    if as_json:
+        for one in found:
+            typer.echo(_json(one))
+        return
+    if not found:
+        typer.echo("nothing is released yet; `selfplay corpus release NAME CORPUS` releases the newest version")
+        return
+    head = ("release", "version", "made (UTC)", "episodes", "true", "not checkable", "note")
+    table = Table(*head, box=None, pad_edge=False, header_style="dim")
+    for one in found:
+        figures = (one.episodes, one.true, one.not_checkable)
+        made = f"{one.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(one.name, str(one.table_version), made, *(f"{figure:,}" for figure in figures), one.note)
+    Console(highlight=False).print(table)

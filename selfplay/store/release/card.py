@@ -1,0 +1,164 @@
+"""README.md of a release: a data set card with the front matter of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from selfplay.store.release.certificate import Facts
+from selfplay.store.release.croissant import description
+
+#: Upper ends of the Hub's size categories, in rows.
+_SIZES = {
+    1e3: "n<1K",
+    1e4: "1K<n<10K",
+    1e5: "10K<n<100K",
+    1e6: "100K<n<1M",
+    1e7: "1M<n<10M",
+    1e8: "10M<n<100M",
+    1e9: "100M<n<1B",
+}
+
+_READING = """\
+The table is a Delta Lake table, and this release is version {version} of it. Read it through its log: files of other
+versions lie in the same folders, and a pattern of file names counts episodes twice. `CORPUS` is the folder (or
+`s3://…`) that holds `episodes` and `released`.
+
+```python
+# our reader: pip install selfplay-factory
+from selfplay import store
+corpus = store.open("CORPUS", version={version})
+corpus.get("{episode_id}")
+corpus.to_duckdb().sql("SELECT status, count(*) FROM episodes GROUP BY 1")
+
+# pyarrow: pip install deltalake pyarrow
+from deltalake import DeltaTable
+episodes = DeltaTable("CORPUS/episodes", version={version}).to_pyarrow_dataset()
+episodes.head(10)
+
+# DuckDB: pip install duckdb
+import duckdb
+duckdb.sql("SELECT env_id, avg(n_steps) FROM episodes GROUP BY 1")  # finds the pyarrow dataset of that name
+
+# Polars: pip install polars deltalake
+import polars
+polars.scan_delta("CORPUS/episodes", version={version}).select("episode_id", "returns").head().collect()
+```
+
+On the Hugging Face Hub this file belongs at the root of a repository that holds `episodes`: its front matter names the
+data files of this version.
+"""
+
+_LIMITS = """\
+- Archived is not trainable: learn from rows with `trainable` only. Aborted, failed and truncated episodes are kept, so
+  that nothing is hidden, and have no outcome unless `returns` says so.
+- A game that ended by resignation has the returns of that resignation; the rules were not played to their end. Those
+  with `played_on_after_resignation` measure how often a resignation would have been wrong.
+- Steps with source `opening` (and `random`) were not chosen by the policy under training: they spread the positions.
+- Rounding of stored priors and values, their units and points of view: see SCHEMA.md.
+- That a search was carried out as recorded is not proven: its counts are checked to be consistent, and the moves, the
+  chance outcomes, the end and the returns are replayed. Who played, when and on which machine is as the writer said.
+- An episode that is "not checkable" was made under rules that are not installed where the release was made.
+"""
+
+
+def card(facts: Facts, episode_id: str | None) -> str:
+    """The whole text. episode_id: one that is in it, for the examples; None where there is none."""
+    reading = _READING.format(version=facts.table_version, episode_id=episode_id or "run/slot/epoch/number")
+    parts = [
+        _front_matter(facts),
+        f"# {facts.name}\n\n{description(facts)}",
+        *([facts.note] if facts.note else []),
+        f"Committed {facts.committed_at:%Y-%m-%d %H:%M:%S} UTC; {facts.bytes / 1e6:,.1f} MB in {len(facts.files):,} "
+        f"files. Content digest `{facts.content_digest}`.",
+        f"## What is in it\n\n{_counts(facts)}",
+        f"## Policies\n\n{_policies(facts)}",
+        f"## Failures\n\n{_failures(facts)}",
+        f"## Is it true?\n\n{_verification(facts)}",
+        f"## How to read it\n\n{reading.rstrip()}",
+        f"## Licence\n\n{_licences(facts)}",
+        f"## Limits\n\n{_LIMITS.rstrip()}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: Facts) -> str:
+    """YAML: every value is written as JSON, which is YAML, too."""
+    size = next((name for end, name in _SIZES.items() if facts.episodes < end), "n>1B")
+    values: dict[str, Any] = {
+        "license": [licence.lower() for licence in facts.licences] or ["unknown"],
+        "pretty_name": facts.name,
+        "size_categories": [size],
+        "task_categories": ["reinforcement-learning"],
+        "tags": ["self-play", "delta-lake", *(str(row["value"]) for row in facts.counts["env_id"])],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": "train", "path": [f"episodes/{file['path']}" for file in facts.files]}],
+            }
+        ],
+    }
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "none" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _counts(facts: Facts) -> str:
+    names = ("value", "episodes", "steps", "trainable")
+    rows = [
+        [column, *(group[name] for name in names)]
+        for column, groups in facts.counts.items()
+        for group in groups
+        if column != "licence"
+    ]
+    return _table(["by", "value", "episodes", "steps", "trainable episodes"], rows)
+
+
+def _policies(facts: Facts) -> str:
+    if not facts.policies:
+        return "No episode names a policy."
+    rows = [
+        [one["policy_id"], one["first_version"], one["last_version"], one["weights"], one["episodes"]]
+        for one in facts.policies
+    ]
+    table = _table(["policy", "first version", "last version", "different weights", "episodes it played in"], rows)
+    return f"{table}\n\n`policy_spans` says who made which steps; the table `policies` what each net came from."
+
+
+def _failures(facts: Facts) -> str:
+    if not facts.errors:
+        return "None: every episode has status `ok`."
+    rows = [[one["status"], one["error"], one["episodes"]] for one in facts.errors]
+    return _table(["status", "error", "episodes"], rows)
+
+
+def _verification(facts: Facts) -> str:
+    verified = facts.verified
+    checked = "all episodes" if verified.sample is None else f"a sample of {verified.sample:,} (seed {verified.seed})"
+    lines = [
+        f"Checked before the release: {checked}. {verified.true:,} true, 0 false, {verified.not_checkable:,} not "
+        "checkable.",
+        *(f"- not checkable ({count:,} episodes): {reason}" for reason, count in sorted(verified.reasons.items())),
+    ]
+    command = "```\npip install pyarrow deltalake open_spiel\npython verify_corpus.py CORPUS\n```"
+    said = (
+        "Check it yourself: `verify_corpus.py` is one file without any code of ours around it. It compares the files "
+        "with certificate.json, recomputes the digest of every row and replays every game by the rules of OpenSpiel."
+    )
+    return "\n".join(lines) + f"\n\n{said}\n\n{command}"
+
+
+def _licences(facts: Facts) -> str:
+    rows = [[row["value"], row["episodes"]] for row in facts.counts["licence"]]
+    return _table(["SPDX id", "episodes"], rows) + "\n\nEvery row has its own in `licence`."

@@ -1,0 +1,215 @@
+"""Making a release: verify, count, write its files, and last of all the row that makes it one.
+
+Its files lie in `released/NAME` beside the tables (`releases` is the table). Until the row is there, nothing is
+released, and the next attempt writes over what a killed one left. From then on `vacuum` keeps the files of its version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from selfplay import storage
+from selfplay.errors import UserError
+from selfplay.store.lease import acquire
+from selfplay.store.read import Corpus
+from selfplay.store.release.card import card
+from selfplay.store.release.certificate import Facts, Verified, certificate, facts, summary
+from selfplay.store.release.croissant import croissant
+from selfplay.store.release.schema_md import schema_md
+from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
+from selfplay.store.verify import FALSE, TRUE, Check, verify_corpus
+
+FOLDER = "released"
+#: The files of a release; the certificate holds the digests of the others.
+FILES = ("README.md", "croissant.json", "SCHEMA.md", "verify_corpus.py", "certificate.json")
+#: delta-rs deletes log entries older than 30 days by itself, and with them the way to older versions.
+_KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Released:
+    """place: URI of the folder of its files. certificate_sha256: of certificate.json. The rest: see `certificate`."""
+
+    name: str
+    table_version: int
+    created_at: datetime
+    note: str
+    place: str
+    episodes: int
+    true: int
+    not_checkable: int
+    reasons: dict[str, int]
+    sample: int | None
+    seed: int | None
+    content_digest: str
+    files_digest: str
+    certificate_sha256: str
+
+
+def released(corpus: Corpus) -> list[Released]:
+    """All releases, oldest first."""
+    rows = corpus.table("releases").sort_by("created_at").to_pylist()
+    return [_released(corpus, row) for row in rows]
+
+
+def refuse_taken(corpus: Corpus, name: str) -> None:
+    """Raises `UserError` where `name` cannot name a new release."""
+    check_name("release", name)
+    for row in corpus.table("releases").to_pylist():
+        if row["name"] == name:
+            raise UserError(
+                f"{name} is released already, as version {row['table_version']}; a release never changes: choose "
+                "another name"
+            )
+
+
+def release(
+    corpus: Corpus,
+    name: str,
+    note: str = "",
+    sample: int | None = None,
+    seed: int = 0,
+    processes: int = 1,
+    progress: Callable[[], None] = lambda: None,
+) -> Released:
+    """Releases this version of the corpus. progress: called once for every answer of the check.
+
+    sample: check only so many episodes; the certificate says so. Raises `UserError`, with nothing written, where the
+    name is taken or anything is false; of several that release one name at once, all but one are told so.
+    """
+    refuse_taken(corpus, name)
+    if not corpus.count():
+        raise UserError(f"nothing was released: version {corpus.version} of {corpus.uri} holds no episode")
+    found = facts(corpus, name, note, _verified(corpus, sample, seed, processes, progress))
+    with _alone(corpus, name):
+        refuse_taken(corpus, name)
+        _keep_log(corpus)
+        created_at = storage.now()
+        texts = _texts(corpus, found)
+        others = {file: hashlib.sha256(data).hexdigest() for file, data in texts.items()}
+        certified = certificate(found, created_at, others)
+        texts["certificate.json"] = _json(certified)
+        place = storage.join(corpus.uri, FOLDER, name)
+        for file in FILES:
+            storage.write(storage.join(place, file), texts[file], durable=True)
+        _refuse_vacuumed(corpus, found)
+        row: dict[str, Any] = {
+            "name": name,
+            "table_version": corpus.version,
+            "created_at": created_at,
+            "note": note,
+            "certificate": summary(certified, hashlib.sha256(texts["certificate.json"]).hexdigest()),
+        }
+        storage.fault("before_release")
+        if not append(corpus.uri, "releases", [row]):
+            raise UserError(f"another process released {name} at the same time; `--list` shows what it holds")
+    return _released(corpus, row)
+
+
+def _verified(
+    corpus: Corpus, sample: int | None, seed: int, processes: int, progress: Callable[[], None]
+) -> Verified:
+    true, reasons, lies = 0, dict[str, int](), list[Check]()
+    for check in verify_corpus(corpus, sample, seed, processes):
+        progress()
+        if check.state == TRUE:
+            true += 1
+        elif check.state == FALSE:
+            lies.append(check)
+        else:
+            reasons[check.reason] = reasons.get(check.reason, 0) + 1
+    if lies:
+        shown = "; ".join(f"{lie.subject}: {lie.reason}" for lie in sorted(lies, key=lambda lie: lie.subject)[:_SHOWN])
+        more = f" and {len(lies) - _SHOWN:,} more" if len(lies) > _SHOWN else ""
+        raise UserError(f"nothing was released: version {corpus.version} is not true ({shown}{more})")
+    whole = sample is None or sample >= corpus.count()
+    unknown = dict(sorted(reasons.items()))
+    return Verified(true, sum(reasons.values()), unknown, None if whole else sample, None if whole else seed)
+
+
+def _texts(corpus: Corpus, found: Facts) -> dict[str, bytes]:
+    """The files of the release but for the certificate."""
+    first = next(corpus.episodes(columns=["episode_id"]), None)
+    return {
+        "README.md": card(found, None if first is None else first.column("episode_id")[0].as_py()).encode(),
+        "croissant.json": _json(croissant(found)),
+        "SCHEMA.md": schema_md().encode(),
+        "verify_corpus.py": Path(__file__).with_name("verify_corpus.py").read_bytes(),
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+class _alone:
+    """Of several processes that release one name only one writes its files."""
+
+    def __init__(self, corpus: Corpus, name: str) -> None:
+        self._place = storage.join(corpus.uri, FOLDER, ".leases", name)
+        self._name = name
+
+    def __enter__(self) -> None:
+        try:
+            self._lease = acquire(self._place, f"release {self._name}")
+        except UserError as error:
+            if "is held by" not in str(error):
+                raise
+            raise UserError(
+                f"another process is releasing {self._name} right now; if it fails, this name is free in half a minute"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._lease.release()
+
+
+def _keep_log(corpus: Corpus) -> None:
+    """Makes the table keep its log for ever: without the log of its version a release cannot be opened."""
+    for attempt in range(20):
+        table = open_table(episodes_uri(corpus.uri))
+        if (table.metadata().configuration or {}).items() >= _KEEP_LOG.items():
+            return
+        try:
+            table.alter.set_table_properties(dict(_KEEP_LOG))
+        except CommitFailedError:
+            pause(attempt)
+        except (DeltaError, OSError) as error:
+            raise UserError(f"the corpus at {corpus.uri} could not be changed: {first_line(error)}") from error
+    raise UserError(f"the corpus at {corpus.uri} is written by too many others at once; try again")
+
+
+def _refuse_vacuumed(corpus: Corpus, found: Facts) -> None:
+    """A vacuum that began before the row is there knows nothing of the release."""
+    for file in found.files:
+        if not storage.exists(storage.join(episodes_uri(corpus.uri), file["path"])):
+            raise UserError(f"version {corpus.version} was vacuumed while it was to be released; release a newer one")
+
+
+def _released(corpus: Corpus, row: dict[str, Any]) -> Released:
+    kept = json.loads(row["certificate"] or "{}")
+    verification = kept.get("verification", {})
+    return Released(
+        name=row["name"],
+        table_version=row["table_version"],
+        created_at=row["created_at"],
+        note=row["note"] or "",
+        place=storage.join(corpus.uri, FOLDER, row["name"]),
+        episodes=kept.get("episodes", 0),
+        true=verification.get("true", 0),
+        not_checkable=verification.get("not checkable", 0),
+        reasons=verification.get("reasons", {}),
+        sample=verification.get("sample"),
+        seed=verification.get("seed"),
+        content_digest=kept.get("content_digest", ""),
+        files_digest=kept.get("files_digest", ""),
+        certificate_sha256=kept.get("sha256", ""),
+    )

@@ -1,0 +1,200 @@
+"""What the trajectory store costs, as ratios of what cannot be avoided; every pair is measured in one run.
+
+    python tests/benchmarks/bench_store.py                     writing, size, feeding
+    python tests/benchmarks/bench_store.py --games 1000000     besides: a corpus of so many games, asked and verified
+    python tests/benchmarks/bench_store.py --run runs/x        size and feeding of a real run instead of made-up games
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from selfplay import registry, store
+from selfplay.cli.corpus.stats import count
+from selfplay.episode import Provenance, content_digests, to_batch
+from selfplay.episode.schema import EPISODES
+from selfplay.game import load
+from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.playthrough import ruleset_digest
+from selfplay.search import SearchConfig
+from selfplay.search.hash_net import HashNet
+from selfplay.store import upkeep
+from selfplay.store.verify import verify_corpus
+
+SPEC = registry.find("connect_four")
+GAME = load(SPEC)
+CONFIG = {
+    "search": {"algorithm": "gumbel", "c_visit": 50.0, "c_scale": 0.5},
+    "learner": {"z_weight": 0.25, "q_weight": 0.75},
+    "selfplay": {"truncated_value_weight": 0.5},
+}
+
+
+def games(count: int, run_id: str = "bench") -> pa.RecordBatch:
+    """Connect-four games of a search with 16 simulations on a made-up net."""
+    provenance = Provenance(
+        run_id, SPEC.id, SPEC.version, ruleset_digest(SPEC), "b" * 64, "0.1.0", "here", "CC0-1.0", "c" * 40
+    )
+    settings = PlaySettings(slots=64, simulations=16, cache_entries=100_000)
+    net = HashNet(GAME.num_actions, value_range=1.0)
+    one = Generator(GAME, net, SearchConfig(), settings, provenance, "p0", 1000, 0, np.random.default_rng(0))
+    one.set_policy(Policy(run_id, 1, "d" * 64))
+    return to_batch(one.play(lambda sealed, _: sealed >= count)[:count])
+
+
+def again(batch: pa.RecordBatch, run_id: str, first: int) -> pa.RecordBatch:
+    """The same games under other names, sealed anew."""
+    n = batch.num_rows
+    numbers = np.arange(first, first + n)
+    columns = {name: batch.column(name) for name in EPISODES.names}
+    columns["run_id"] = pa.array([run_id] * n)
+    columns["number"] = pa.array(numbers)
+    columns["episode_id"] = pa.array([f"{run_id}/p0/1000/{number}" for number in numbers])
+    columns["seed"] = pa.array(numbers)
+    shifted = np.asarray(columns["started_at"].cast(pa.int64())) + first * 1000
+    columns["started_at"] = pa.array(shifted).cast(EPISODES.field("started_at").type)
+    columns["content_digest"] = pa.array(content_digests(columns))
+    return pa.RecordBatch.from_arrays([columns[name] for name in EPISODES.names], schema=EPISODES)
+
+
+def timed(function: Callable[[], Any], times: int = 1) -> tuple[float, Any]:
+    """Seconds of the fastest of some calls, and what it gave."""
+    best, out = float("inf"), None
+    for _ in range(times):
+        began = time.perf_counter()
+        out = function()
+        best = min(best, time.perf_counter() - began)
+    return best, out
+
+
+def archive(uri: str, batches: Iterator[pa.RecordBatch], run_id: str) -> None:
+    committer = store.Committer(uri, run_id, 1)
+    committer.register("p0")
+    blocks = []
+    for number, batch in enumerate(batches):
+        blocks.append(store.write_block(uri, batch, "p0", 1000, number))
+        if len(blocks) == 10:
+            committer.commit(blocks)
+            blocks = []
+    if blocks:
+        committer.commit(blocks)
+    store.append(uri, "runs", [{"run_id": run_id, "epoch": 1, "config": json.dumps(CONFIG)}])
+
+
+def writing(batch: pa.RecordBatch) -> dict[str, float]:
+    """Rows/s of `write_block` against bare `write_table` of the same rows to the same disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = pa.Table.from_batches([batch])
+        number = iter(range(10**6))
+        parts = [again(batch, "bench", i * batch.num_rows) for i in range(8)]
+        bare = ours = float("inf")
+        for part in parts:  # in turns
+            bare = min(bare, timed(lambda: pq.write_table(table, f"{folder}/{next(number)}.parquet"))[0])
+            ours = min(ours, timed(lambda part=part: store.write_block(folder, part, "p0", 1000, next(number)))[0])
+    return {"bare_rows_s": batch.num_rows / bare, "rows_s": batch.num_rows / ours, "ratio": bare / ours}
+
+
+def feeding(corpus: store.Corpus) -> dict[str, float]:
+    """Samples/s of `to_torch` in one process."""
+    import torch
+
+    torch.set_num_threads(1)
+    rows, began = 0, None
+    for batch in corpus.to_torch(batch=512):
+        began = began or time.perf_counter()
+        rows += len(batch["z"])
+        if time.perf_counter() - began > 20:
+            break
+    assert began is not None
+    return {"samples_s": rows / (time.perf_counter() - began)}
+
+
+def stepping(corpus: store.Corpus) -> float:
+    """Games/s that OpenSpiel alone steps through: legal actions, the seat, the move, the end."""
+    actions = [[step.action for step in e.game.steps] for e in corpus.records(pc.field("number") < 2000) if e.game]
+    game = GAME.game
+
+    def step_all() -> None:
+        for line in actions:
+            state = game.new_initial_state()
+            for action in line:
+                state.current_player()
+                state.legal_actions()
+                state.apply_action(action)
+            str(state)
+            state.returns()
+
+    return len(actions) / timed(step_all, 3)[0]
+
+
+def large(uri: str, total: int, base: pa.RecordBatch) -> dict[str, float]:
+    """A corpus of many games in ten runs: counted, one run read, a sample verified."""
+    began = time.perf_counter()
+    each = total // 10
+    for run in range(10):
+        name = f"run{run}"
+        archive(uri, (again(base, name, first) for first in range(0, each, base.num_rows)), name)
+    made = time.perf_counter() - began
+    corpus = store.open(uri)
+    one = pc.field("run_id") == "run3"
+    verified = min(20_000, total)
+    seconds = {
+        "made": made,
+        "stats": timed(lambda: count(store.open(uri)), 2)[0],
+        "read_one_run": timed(lambda: store.open(uri).to_arrow(one, ["episode_id", "returns", "n_steps"]), 2)[0],
+        "verify": timed(lambda: sum(1 for _ in verify_corpus(corpus, sample=verified)))[0],
+    }
+    return {
+        "games": corpus.count(),
+        **{f"{name}_s": value for name, value in seconds.items()},
+        "verified_games_s": verified / seconds["verify"],
+        "stepped_games_s": stepping(corpus),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--games", type=int, default=0)
+    parser.add_argument("--run", default=None)
+    parser.add_argument("--folder", default=None, help="where the large corpus is put, and kept")
+    asked = parser.parse_args()
+    base = games(5000)
+    out: dict[str, Any] = {"writing": writing(base.slice(0, 1000))}
+    folder = Path(tempfile.mkdtemp())
+    try:
+        uri = f"{folder}/corpus"
+        if asked.run:
+            shutil.copytree(Path(asked.run) / "corpus", uri)
+        else:
+            archive(uri, (again(base, "bench", first) for first in range(0, 20_000, 5000)), "bench")
+        upkeep.compact(uri)
+        corpus = store.open(uri)
+        numbers = count(corpus)
+        out["after_compact"] = {key: numbers[key] for key in ("episodes", "steps", "files", "bytes_per_step")}
+        out["feeding"] = feeding(corpus)
+        if asked.games:
+            place = asked.folder or f"{folder}/large"
+            out["large"] = large(place, asked.games, base)
+    finally:
+        shutil.rmtree(folder)
+    json.dump(out, text := io.StringIO(), indent=2)
+    print(text.getvalue())
+
+
+if __name__ == "__main__":
+    main()

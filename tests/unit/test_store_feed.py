@@ -1,0 +1,220 @@
+"""The corpus as a torch dataset: every row once, whoever reads which part, and from where one stopped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from selfplay import registry, store
+from selfplay.episode import Episode, Provenance, to_batch
+from selfplay.episode.training import TargetSettings, rows_from
+from selfplay.errors import UserError
+from selfplay.game import load
+from selfplay.generation import Generator, PlaySettings
+from selfplay.search import SearchConfig
+from selfplay.search.hash_net import HashNet
+from selfplay.store import feed as feeds
+from selfplay.store.feed import Batch, Feed, _turns
+from selfplay.store.upkeep import compact
+
+GAME = load(registry.find("tic_tac_toe"))
+TARGETS = TargetSettings("gumbel", 50.0, 0.2, z_weight=0.5, q_weight=0.25, truncated_weight=0.5)
+CONFIG = {
+    "search": {"algorithm": "gumbel", "c_visit": 50.0, "c_scale": 0.2},
+    "learner": {"z_weight": 0.5, "q_weight": 0.25},
+    "selfplay": {"truncated_value_weight": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> store.Corpus:
+    """Ten files of some games each, by two slots."""
+    uri = str(tmp_path_factory.mktemp("run") / "corpus")
+    provenance = Provenance("run", "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1.0", "here", "CC0-1.0")
+    settings = PlaySettings(slots=8, simulations=8, opening_fraction=0.5, opening_plies=2, ply_limit=9)
+    committer = store.Committer(uri, "run", 1)
+    for slot in ("a", "b"):
+        epoch = committer.register(slot).epoch
+        rng = np.random.default_rng(ord(slot))
+        net = HashNet(GAME.num_actions, value_range=1.0)
+        one = Generator(GAME, net, SearchConfig(), settings, provenance, slot, epoch, 0, rng)
+        for block in range(5):
+            played = one.play(lambda sealed, _, least=4 + block: sealed >= least)
+            committer.commit([store.write_block(uri, to_batch(played), slot, epoch, block)])
+    store.append(uri, "runs", [{"run_id": "run", "epoch": 1, "config": json.dumps(CONFIG)}])
+    return store.open(uri)
+
+
+def rows_of(batches: Iterable[Batch]) -> list[tuple[bytes, ...]]:
+    """Every row as bytes."""
+    names = ("observation", "policy", "legal", "z", "q", "value", "value_weight")
+    return [
+        tuple(batch[name][i].numpy().tobytes() for name in names) for batch in batches for i in range(len(batch["z"]))
+    ]
+
+
+def test_rows_are_those_of_the_learner(corpus: store.Corpus) -> None:
+    direct = rows_from(GAME, corpus.to_arrow().combine_chunks(), TARGETS)
+    plain = [feeds._decisions(direct, GAME.num_actions)]
+    batches = list(corpus.to_torch(batch=32))
+    assert Counter(rows_of(batches)) == Counter(rows_of(plain))
+    assert [len(batch["z"]) for batch in batches[:-1]] == [32] * (len(batches) - 1)
+    first = batches[0]
+    assert first["observation"].shape[1:] == GAME.encoder.shape and first["observation"].dtype == torch.float32
+    assert torch.allclose(first["policy"].sum(1), torch.ones(32)) and not (first["policy"] * ~first["legal"]).any()
+    mean = (0.5 * first["z"] + 0.25 * first["q"]) / 0.75
+    assert torch.allclose(first["value"], mean, atol=1e-6)  # no truncated game: every z is known
+
+
+def test_order_follows_from_seed_and_epoch(corpus: store.Corpus) -> None:
+    one, other = corpus.to_torch(batch=16, seed=3), corpus.to_torch(batch=16, seed=3)
+    first = rows_of(one)
+    assert rows_of(one) == first == rows_of(other)
+    one.set_epoch(1)
+    assert rows_of(one) != first and Counter(rows_of(one)) == Counter(first)
+    assert rows_of(corpus.to_torch(batch=16, seed=4)) != first
+    unshuffled = rows_of(corpus.to_torch(batch=16, shuffle=False))
+    assert unshuffled != first and unshuffled == rows_of(corpus.to_torch(batch=7, shuffle=False))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_without_overlap(corpus: store.Corpus, world: int) -> None:
+    whole = Counter(rows_of(corpus.to_torch(batch=16)))
+    parts = [rows_of(corpus.to_torch(batch=16, rank=rank, world=world, even=False)) for rank in range(world)]
+    assert sum((Counter(part) for part in parts), Counter()) == whole
+    even = [len(list(corpus.to_torch(batch=16, rank=rank, world=world))) for rank in range(world)]
+    assert len(set(even)) == 1
+
+
+def as_worker(monkeypatch: pytest.MonkeyPatch, feed: Feed, workers: int) -> list[list[Batch]]:
+    """What each of so many workers of a loader gives."""
+    given = []
+    for worker in range(workers):
+        info = SimpleNamespace(id=worker, num_workers=workers)
+        monkeypatch.setattr(feeds, "get_worker_info", lambda info=info: info)
+        given.append(list(feed))
+    return given
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 11])
+def test_going_on_repeats_nothing_and_skips_nothing(
+    corpus: store.Corpus, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = corpus.to_torch(batch=8, seed=1)
+    by_worker = as_worker(monkeypatch, feed, workers)
+    told = [(len(by_worker[w]), w) for w in range(workers)]
+    in_turn = [
+        by_worker[w][i] for i in range(max(count for count, _ in told)) for w in range(workers) if i < len(by_worker[w])
+    ]
+    whole = Counter(rows_of(in_turn))
+    for batches in (0, 1, 5, len(in_turn) - 1, len(in_turn)):
+        feed.load_state_dict({"epoch": 0, "batches": batches})
+        rest = rows_of(batch for part in as_worker(monkeypatch, feed, workers) for batch in part)
+        assert Counter(rest) + Counter(rows_of(in_turn[:batches])) == whole
+        if workers == 1:
+            assert rest == rows_of(in_turn[batches:])
+
+
+def test_a_loader_with_processes(corpus: store.Corpus) -> None:
+    feed = corpus.to_torch(batch=16)
+    loader = DataLoader(feed, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    batches = list(loader)
+    assert Counter(rows_of(batches)) == Counter(rows_of(feed))
+    feed.load_state_dict({"epoch": 0, "batches": 3})
+    assert Counter(rows_of(batches[3:])) == Counter(rows_of(loader))
+
+
+def test_where_it_stands(corpus: store.Corpus) -> None:
+    feed = corpus.to_torch(batch=8)
+    for count, _ in enumerate(feed, 1):
+        assert feed.state_dict() == {"epoch": 0, "batches": count}
+        if count == 4:
+            break
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 40))
+def test_turns(batches: list[int], count: int) -> None:
+    given_, left = [0] * len(batches), count
+    while left and any(g < most for g, most in zip(given_, batches, strict=True)):
+        for worker, most in enumerate(batches):
+            if given_[worker] < most and left:
+                given_[worker], left = given_[worker] + 1, left - 1
+    assert _turns(batches, count) == given_
+
+
+def test_a_feed_survives_compaction_and_reads_its_version(corpus: store.Corpus) -> None:
+    before = corpus.to_torch(batch=16)
+    rows = rows_of(before)
+    compact(corpus.uri)
+    assert rows_of(before) == rows
+    after = store.open(corpus.uri).to_torch(batch=16)
+    assert len(after.chunks) < len(before.chunks) and Counter(rows_of(after)) == Counter(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "control"}, "cannot be fed"),
+        ({"env_id": "go-v0"}, "say which: tic_tac_toe-v0"),
+        ({"rank": 2, "world": 2}, "out of range"),
+    ],
+)
+def test_refused(corpus: store.Corpus, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        corpus.to_torch(**options)
+
+
+def test_a_run_that_does_not_say_how_it_searched(corpus: store.Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "targets_of", lambda corpus: {})
+    with pytest.raises(UserError, match="does not say how run run searched"):
+        next(iter(corpus.to_torch()))
+    assert len(next(iter(corpus.to_torch(targets=TARGETS, batch=8)))["z"]) == 8
+
+
+# Reasoning: tokens and masks.
+
+
+def turn(seat: int, role: str, parent: int | None, suffix: list[int], own: list[int], learn: bool) -> dict[str, object]:
+    logprobs = [-0.5 * token for token in own] if role == "assistant" else None
+    return {
+        "seat": seat, "role": role, "parent": parent, "suffix_ids": suffix, "token_ids": own, "logprobs": logprobs,
+        "loss_mask": [learn] * len(own), "finish_reason": "stop", "text": "",
+    }  # fmt: skip
+
+
+def test_reasoning_becomes_lines_of_tokens(tmp_path_factory: pytest.TempPathFactory) -> None:
+    uri = str(tmp_path_factory.mktemp("cot") / "corpus")
+    turns = [
+        turn(0, "user", None, [1, 2], [], False),
+        turn(0, "assistant", 0, [3], [4, 5], True),
+        turn(0, "tool", 1, [], [6], False),
+        turn(0, "assistant", 2, [7], [8], True),
+        turn(0, "assistant", 0, [3], [9], True),  # another answer to the same question
+        turn(0, "assistant", 0, [3], [10], False),  # nothing to learn from
+    ]
+    provenance = Provenance("cot", "sums-v0", 0, "a" * 64, "b" * 64, "0.1.0", "here", "CC0-1.0", origin="cot_rl")
+    verdict = {"seat": 0, "state": "accepted", "reward": 0.75, "error": None, "criteria": []}
+    reasoning = {"problem_seed": 1, "difficulty": 1.0, "group_id": "g", "sample_index": 0, "turns": turns}
+    committer = store.Committer(uri, "cot", 1)
+    epoch = committer.register("a").epoch
+    judged = [(verdict,), ({**verdict, "state": "unverifiable", "reward": None},)]
+    episodes = [
+        Episode(provenance, "a", epoch, i, "ok", True, 1, (0.75,), 7, 0, 1, reasoning=reasoning, verdicts=verdicts)
+        for i, verdicts in enumerate(judged)
+    ]
+    committer.commit([store.write_block(uri, to_batch(episodes), "a", epoch, 0)])
+    (batch,) = store.open(uri).to_torch(kind="reasoning", batch=9, shuffle=False)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 9, 0, 0, 0, 0]] * 2
+    assert batch["loss_mask"].tolist()[0] == [False, False, False, True, True, False, False, True]
+    assert batch["attention_mask"].sum(1).tolist() == [8, 4, 8, 4]
+    assert batch["logprobs"].tolist()[1] == [0, 0, 0, -4.5, 0, 0, 0, 0]
+    assert batch["reward"].tolist()[:2] == [0.75, 0.75] and batch["reward"][2:].isnan().all()
