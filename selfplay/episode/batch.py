@@ -29,12 +29,15 @@ def to_batch(episodes: Sequence[Episode]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in EPISODES.names], schema=EPISODES)
 
 
-def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Episode]:
-    """The episodes of whole rows (all columns). Inverse of `to_batch`, but for the stated rounding of search floats."""
-    table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+def from_batch(batch: pa.RecordBatch | pa.Table, steps: bool = True) -> list[Episode]:
+    """The episodes of whole rows (all columns). Inverse of `to_batch`, but for the stated rounding of search floats.
+
+    Columns and nested fields that a newer schema has added are not read. steps: False leaves those of games empty.
+    """
+    table = known(pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch)
     rows: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in _PLAIN}
     rows["started_at"] = table.column("started_at").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
-    games = _read_games(_whole(table.column("game")))
+    games = _read_games(_whole(table.column("game")), steps)
     episodes = []
     for row in range(table.num_rows):
         error, returns = rows["error"][row], rows["returns"][row]
@@ -64,6 +67,11 @@ def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Episode]:
             )
         )
     return episodes
+
+
+def known(table: pa.Table) -> pa.Table:
+    """The columns and nested fields of `EPISODES`, in its order; what a newer schema has added is left out."""
+    return table if table.schema.equals(EPISODES) else table.select(EPISODES.names).cast(EPISODES)
 
 
 _PROVENANCE = (
@@ -207,12 +215,12 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _read_games(games: pa.StructArray) -> list[GameRecord | None]:
+def _read_games(games: pa.StructArray, with_steps: bool) -> list[GameRecord | None]:
     columns = dict(zip(GAME.names, games.flatten(), strict=True))
     plain = {name: column.to_pylist() for name, column in columns.items() if name != "steps"}
     lengths = np.asarray(pc.list_value_length(columns["steps"]).fill_null(0))
     scales = np.array([scale if scale is not None else 1.0 for scale in plain["value_scale"]], np.float64)
-    steps = _read_steps(columns["steps"].flatten(), np.repeat(scales, lengths))
+    steps = _read_steps(columns["steps"].flatten(), np.repeat(scales, lengths)) if with_steps else []
     ends = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     records: list[GameRecord | None] = []
     for row, present in enumerate(games.is_valid().to_pylist()):

@@ -37,27 +37,27 @@ class ReplayDigest:
     """Taken along while a game is played: one call before each step is applied, then `end`."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._parts: list[bytes] = []
 
     def decision(self, seat: int, legal: Sequence[int] | np.ndarray, action: int) -> None:
         """`seat` chose `action` from the `legal` actions (ascending)."""
         if isinstance(legal, np.ndarray):
             legal = legal.tolist()
-        self._hash.update(b"d" + array("q", [seat, len(legal), *legal, action]).tobytes())
+        self._parts.append(b"d" + array("q", [seat, len(legal), *legal, action]).tobytes())
 
     def simultaneous(self, legal: Sequence[Sequence[int]], joint: Sequence[int]) -> None:
         """All seats chose at once; `legal[seat]` ascending, `joint[seat]` the action."""
         flat = [len(legal)]
         for actions, action in zip(legal, joint, strict=True):
             flat += [len(actions), *actions, action]
-        self._hash.update(b"s" + array("q", flat).tobytes())
+        self._parts.append(b"s" + array("q", flat).tobytes())
 
     def chance(self, outcomes: Sequence[tuple[int, float]], outcome: int) -> None:
         """Chance drew `outcome` from (outcome, probability) pairs."""
         flat = [len(outcomes)]
         for value, probability in outcomes:
             flat += [value, round(probability * _BILLION)]
-        self._hash.update(b"c" + array("q", [*flat, outcome]).tobytes())
+        self._parts.append(b"c" + array("q", [*flat, outcome]).tobytes())
 
     def step(self, state: pyspiel.State, action: int, joint: Sequence[int] | None = None) -> None:
         """The step about to be applied to `state`, whatever kind of node it is."""
@@ -73,11 +73,11 @@ class ReplayDigest:
         """Closes the digest with the last state; returns it in hex."""
         terminal = state.is_terminal()
         text = str(state).encode()
-        self._hash.update((b"t" if terminal else b"o") + array("q", [len(text)]).tobytes() + text)
+        self._parts.append((b"t" if terminal else b"o") + array("q", [len(text)]).tobytes() + text)
         if terminal:
             returns = [round(value * _BILLION) for value in state.returns()]
-            self._hash.update(array("q", [len(returns), *returns]).tobytes())
-        return self._hash.hexdigest()
+            self._parts.append(array("q", [len(returns), *returns]).tobytes())
+        return hashlib.sha256(b"".join(self._parts)).hexdigest()
 
 
 def advance(state: pyspiel.State, step: Step, ply: int = 0) -> None:

@@ -24,7 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from selfplay import storage
-from selfplay.episode.schema import EPISODES, PARTITION_BY
+from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store.commit import is_fenced
 from selfplay.store.read import Corpus, open
@@ -101,7 +101,7 @@ def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    (batch,) = pa.Table.from_batches(batches).cast(EPISODES).combine_chunks().to_batches()
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return batch
 
 

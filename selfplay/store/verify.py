@@ -1,8 +1,7 @@
 """Is every episode true? Files against their names, rows against their digests, games against the rules.
 
 Three answers, and never a guess: "true"; "false", with what is wrong; "not checkable", with what would have to be
-installed. A game is true if the rules installed here are the ones it was played under, allow every recorded step, say
-along the way what the replay digest holds, and give the recorded returns in the end.
+installed. What makes an episode true: `selfplay.store.truth`.
 """
 
 from __future__ import annotations
@@ -11,80 +10,25 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay import storage
-from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_digests, from_batch
-from selfplay.episode.replay import ReplayError, advance
-from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.read import Corpus
 from selfplay.store.table import EPISODES_TABLE, first_line
+from selfplay.store.truth import FALSE, NOT_CHECKABLE, TRUE, Array, Check, Rules, verify_batch, verify_episode
 
-if TYPE_CHECKING:
-    import pyspiel
+__all__ = ["FALSE", "NOT_CHECKABLE", "TRUE", "Check", "Rules", "summary", "verify_corpus", "verify_episode"]
 
-TRUE, FALSE, NOT_CHECKABLE = "true", "false", "not checkable"
-Array = np.ndarray[Any, Any]
+#: Rows checked at once.
+_BATCH_ROWS = 256
 #: Episodes of one file that one process takes at a time.
 _PART_ROWS = 4096
 _CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.parquet$")
-_STATUS_OF = {"terminal": ("ok",), "resignation": ("ok",), "ply_limit": ("truncated",), "aborted": ("aborted",)}
-
-
-@dataclass(frozen=True)
-class Check:
-    """The answer for one episode, or for one file (`subject` is then its path).
-
-    state: "true", "false" or "not checkable". reason: what is wrong, or what is missing; "" if true.
-    """
-
-    subject: str
-    state: str
-    reason: str = ""
-
-
-class Rules:
-    """The rules installed here, loaded once each and compared with those that an episode was played under."""
-
-    def __init__(self, environments: list[dict[str, Any]]) -> None:
-        """environments: rows of the corpus's environments table; they say what to install."""
-        self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
-        self._games: dict[tuple[str, str, str], pyspiel.Game | str] = {}
-
-    def find(self, episode: Episode) -> pyspiel.Game | str:
-        """The game, or in words why it cannot be replayed here."""
-        assert episode.game is not None
-        key = (episode.provenance.env_id, episode.provenance.ruleset_digest, episode.game.game_string)
-        if key not in self._games:
-            self._games[key] = self._load(*key)
-        return self._games[key]
-
-    def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | str:
-        from selfplay import registry
-        from selfplay.game import load
-        from selfplay.playthrough import ruleset_digest as digest_of
-
-        try:
-            spec = registry.find(registry.reference_of(env_id, game_string))
-            game = load(spec).game
-            if digest_of(spec) != ruleset_digest:
-                hint = self._hint(env_id, ruleset_digest)
-                return f"the rules of {env_id} installed here are not those it was played under; {hint}"
-        except UserError:
-            return f"{env_id} is not installed; {self._hint(env_id, ruleset_digest)}"
-        return game
-
-    def _hint(self, env_id: str, ruleset_digest: str) -> str:
-        row = self._rows.get((env_id, ruleset_digest), {})
-        if row.get("source"):
-            return "its source is in the environments table of the corpus: read it before you run it"
-        package, version = row.get("package"), row.get("package_version")
-        return f"install {package} {version}" if package else f"install the package that brings {env_id}"
 
 
 @dataclass(frozen=True)
@@ -177,136 +121,28 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
     if damage is not None:
         yield Check(task.path, FALSE, damage)
     try:
-        fragment = corpus.fragments()[task.path]
-        before = 0
-        for batch in fragment.to_batches(schema=corpus.dataset.schema, batch_size=256, batch_readahead=1):
-            if task.rows is None:
-                yield from verify_batch(batch, rules)
-            else:
-                inside = [row - before for row in task.rows if before <= row < before + batch.num_rows]
-                if inside:
-                    yield from verify_batch(batch.take(pa.array(inside)), rules)
-            before += batch.num_rows
+        for batch in _rows(corpus, task):
+            yield from verify_batch(batch, rules)
     except (OSError, pa.ArrowException, UserError, FileNotFoundError) as error:
         if damage is None:
             yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
 
 
-def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
-    """One answer a row. batch: all columns of the schema."""
-    names = batch.column("episode_id").to_pylist()
-    newer = [version > SCHEMA_VERSION for version in batch.column("schema_version").to_pylist()]
-    if any(newer):
-        return [Check(name, NOT_CHECKABLE, "it has a newer schema: install a newer selfplay-factory") for name in names]
-    columns = {name: batch.column(name) for name in EPISODES.names}
-    digests = content_digests(columns)
-    checks = []
-    derived = zip(names, columns["n_steps"].to_pylist(), columns["kind"].to_pylist(), strict=True)
-    stored = columns["content_digest"].to_pylist()
-    for row, (name, n_steps, kind) in enumerate(derived):
-        if digests[row] != stored[row]:
-            checks.append(Check(name, FALSE, "the row was changed after sealing: its content digest does not fit"))
+def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
+    """The rows of a task; of a large file only the row groups that hold them."""
+    fragment, before = corpus.fragments()[task.path], 0
+    for group in range(fragment.num_row_groups):
+        count = fragment.row_groups[group].num_rows
+        mine = None if task.rows is None else [row - before for row in task.rows if before <= row < before + count]
+        before += count
+        if mine is not None and not mine:
             continue
-        try:
-            (episode,) = from_batch(batch.slice(row, 1))
-        except (ValueError, TypeError) as error:
-            checks.append(Check(name, FALSE, f"the row is not an episode: {first_line(error)}"))
-            continue
-        if (episode.episode_id, episode.n_steps, episode.kind) != (name, n_steps, kind):
-            checks.append(Check(name, FALSE, "its id, kind or number of steps contradicts its other columns"))
-            continue
-        checks.append(verify_episode(episode, rules))
-    return checks
-
-
-def verify_episode(episode: Episode, rules: Rules) -> Check:
-    """The episode against the rules, as far as they are here."""
-    name = episode.episode_id
-    if episode.game is None:
-        return Check(name, NOT_CHECKABLE, f"no verifier for kind {episode.kind} is installed")
-    game = rules.find(episode)
-    if isinstance(game, str):
-        return Check(name, NOT_CHECKABLE, game)
-    try:
-        reason = _spans_lie(episode) or _game_lies(game, episode, episode.game)
-    except ReplayError as error:
-        reason = str(error)
-    return Check(name, TRUE) if reason is None else Check(name, FALSE, reason)
-
-
-def _game_lies(game: pyspiel.Game, episode: Episode, record: GameRecord) -> str | None:
-    """What in the record contradicts the rules; None if nothing does."""
-    if record.game_string != str(game):
-        return f"it names the game {record.game_string}, and {episode.provenance.env_id} is {game}"
-    if episode.seats != game.num_players():
-        return f"it has {episode.seats} seats, and the game {game.num_players()}"
-    digest, state = ReplayDigest(), game.new_initial_state()
-    for ply, step in enumerate(record.steps):
-        if step.seat >= 0 and not state.is_terminal() and not state.is_simultaneous_node():
-            legal = state.legal_actions()
-            if step.seat != state.current_player() or step.action not in legal:
-                advance(state, step, ply)  # raises, and says why
-            reason = _search_lies(step, legal)
-            if reason is not None:
-                return f"step {ply}: {reason}"
-            digest.decision(step.seat, legal, step.action)
-            state.apply_action(step.action)
+        read = fragment.subset(row_group_ids=[group])
+        if mine is not None and len(mine) < count:
+            table = read.to_table(schema=corpus.dataset.schema)
+            yield from table.take(mine).combine_chunks().to_batches(_BATCH_ROWS)
         else:
-            if not state.is_terminal() and (step.joint is not None) == state.is_simultaneous_node():
-                digest.step(state, step.action, step.joint)
-            advance(state, step, ply)
-    if digest.end(state) != record.replay_digest:
-        return "replayed, the rules say otherwise than its replay digest"
-    return _end_lies(game, state, episode, record)
-
-
-def _search_lies(step: Step, legal: list[int]) -> str | None:
-    if not len(step.actions):
-        return None
-    if step.actions.tolist() != legal:
-        return "the candidates are not the legal actions"
-    if int(step.visits.sum()) > step.simulations or (step.visits < 0).any():
-        return f"the visits ({int(step.visits.sum())}) are more than the {step.simulations} simulations"
-    if not np.array_equal(np.isnan(step.q), step.visits == 0):
-        return "a candidate has visits without a value, or a value without visits"
-    if abs(float(step.prior.sum()) - 1.0) > 1e-3 + len(legal) / 65534:
-        return f"the priors sum to {float(step.prior.sum()):.4f}"
-    return None
-
-
-def _end_lies(game: pyspiel.Game, state: pyspiel.State, episode: Episode, record: GameRecord) -> str | None:
-    if episode.status in ("ok", "truncated", "aborted") and episode.status not in _STATUS_OF[record.ended_by]:
-        return f"its status is {episode.status}, and it ended by {record.ended_by}"
-    if episode.trainable and episode.status not in ("ok", "truncated"):
-        return f"it is marked trainable with status {episode.status}"
-    if state.is_terminal() != (record.ended_by == "terminal"):
-        return f"it ended by {record.ended_by}, and the game {'was' if state.is_terminal() else 'was not'} over"
-    if (record.resigned_seat is not None) != (record.ended_by == "resignation"):
-        return "its resigned seat contradicts how it ended"
-    if record.ended_by in ("ply_limit", "aborted"):
-        return None if episode.returns is None else "it has returns without an outcome"
-    if episode.returns is None or len(episode.returns) != episode.seats:
-        return "it has no return for every seat"
-    if record.ended_by == "terminal":
-        true = state.returns()
-        if not np.allclose(episode.returns, true, rtol=0, atol=1e-9):
-            return f"its returns are {list(episode.returns)}, and the rules give {list(true)}"
-        return None
-    assert record.resigned_seat is not None
-    if not 0 <= record.resigned_seat < episode.seats or min(episode.returns) != episode.returns[record.resigned_seat]:
-        return "the seat that resigned did not get the lowest return"
-    if not all(game.min_utility() <= value <= game.max_utility() for value in episode.returns):
-        return "a return lies outside the utilities of the game"
-    return None
-
-
-def _spans_lie(episode: Episode) -> str | None:
-    for span in episode.policy_spans:
-        if not 0 <= span.first_step <= span.last_step < episode.n_steps:
-            return f"a policy span covers steps {span.first_step} to {span.last_step} of {episode.n_steps}"
-        if not 0 <= span.seat < episode.seats:
-            return f"a policy span is of seat {span.seat}"
-    return None
+            yield from read.to_batches(schema=corpus.dataset.schema, batch_size=_BATCH_ROWS, batch_readahead=1)
 
 
 def _damage(uri: str) -> str | None:

@@ -108,6 +108,32 @@ def writing(batch: pa.RecordBatch) -> dict[str, float]:
     return {"bare_rows_s": batch.num_rows / bare, "rows_s": batch.num_rows / ours, "ratio": bare / ours}
 
 
+def archiving(folder: str, seconds: float) -> dict[str, float]:
+    """What sealing, writing and committing take of a player's time, with the recipe's search and a net of its size."""
+    from selfplay.nets import Evaluator, NetConfig
+
+    net = NetConfig(GAME.encoder.shape, GAME.num_actions, GAME.outcomes is not None, channels=32, blocks=4)
+    provenance = Provenance("cost", SPEC.id, SPEC.version, "a" * 64, "b" * 64, "0.1.0", "here", "CC0-1.0")
+    settings = PlaySettings(slots=128, simulations=32, cache_entries=200_000)
+    committer = store.Committer(folder, "cost", 1)
+    epoch = committer.register("p0").epoch
+    player = Generator(
+        GAME, Evaluator(net), SearchConfig(), settings, provenance, "p0", epoch, 0, np.random.default_rng(0)
+    )
+    player.set_policy(Policy("cost", 0, "d" * 64))
+    playing = archived = 0.0
+    positions = 0
+    for block in range(max(1, int(seconds / 4))):
+        until = time.perf_counter() + 4.0
+        spent, episodes = timed(lambda until=until: player.play(lambda *_: time.perf_counter() >= until))
+        playing += spent
+        began = time.perf_counter()
+        committer.commit([store.write_block(folder, to_batch(episodes), "p0", epoch, block)])
+        archived += time.perf_counter() - began
+        positions += sum(episode.n_steps for episode in episodes)
+    return {"positions_s": positions / (playing + archived), "share": archived / (playing + archived)}
+
+
 def feeding(corpus: store.Corpus) -> dict[str, float]:
     """Samples/s of `to_torch` in one process."""
     import torch
@@ -123,9 +149,9 @@ def feeding(corpus: store.Corpus) -> dict[str, float]:
     return {"samples_s": rows / (time.perf_counter() - began)}
 
 
-def stepping(corpus: store.Corpus) -> float:
-    """Games/s that OpenSpiel alone steps through: legal actions, the seat, the move, the end."""
-    actions = [[step.action for step in e.game.steps] for e in corpus.records(pc.field("number") < 2000) if e.game]
+def verifying(corpus: store.Corpus) -> dict[str, float]:
+    """Games/s that one process verifies, against those that OpenSpiel alone steps through."""
+    actions = [[step.action for step in e.game.steps] for e in corpus.records() if e.game]
     game = GAME.game
 
     def step_all() -> None:
@@ -138,31 +164,32 @@ def stepping(corpus: store.Corpus) -> float:
             str(state)
             state.returns()
 
-    return len(actions) / timed(step_all, 3)[0]
+    stepped, _ = timed(step_all, 3)
+    verified, checks = timed(lambda: list(verify_corpus(corpus)), 2)
+    assert all(check.state == "true" for check in checks), [c for c in checks if c.state != "true"][:3]
+    count = len(actions)
+    steps = sum(map(len, actions))
+    return {"games_s": count / verified, "steps_s": steps / verified, "stepped_games_s": count / stepped}
 
 
 def large(uri: str, total: int, base: pa.RecordBatch) -> dict[str, float]:
     """A corpus of many games in ten runs: counted, one run read, a sample verified."""
     began = time.perf_counter()
     each = total // 10
-    for run in range(10):
+    for run in range(10) if not Path(uri).exists() else ():
         name = f"run{run}"
         archive(uri, (again(base, name, first) for first in range(0, each, base.num_rows)), name)
     made = time.perf_counter() - began
-    corpus = store.open(uri)
     one = pc.field("run_id") == "run3"
-    verified = min(20_000, total)
     seconds = {
         "made": made,
         "stats": timed(lambda: count(store.open(uri)), 2)[0],
         "read_one_run": timed(lambda: store.open(uri).to_arrow(one, ["episode_id", "returns", "n_steps"]), 2)[0],
-        "verify": timed(lambda: sum(1 for _ in verify_corpus(corpus, sample=verified)))[0],
+        "verify_sample_of_1000": timed(lambda: sum(1 for _ in verify_corpus(store.open(uri), sample=1000)))[0],
     }
     return {
-        "games": corpus.count(),
+        "games": store.open(uri).count(),
         **{f"{name}_s": value for name, value in seconds.items()},
-        "verified_games_s": verified / seconds["verify"],
-        "stepped_games_s": stepping(corpus),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -174,8 +201,8 @@ def main() -> None:
     parser.add_argument("--folder", default=None, help="where the large corpus is put, and kept")
     asked = parser.parse_args()
     base = games(5000)
-    out: dict[str, Any] = {"writing": writing(base.slice(0, 1000))}
     folder = Path(tempfile.mkdtemp())
+    out: dict[str, Any] = {"writing": writing(base.slice(0, 1000)), "archiving": archiving(f"{folder}/cost", 24)}
     try:
         uri = f"{folder}/corpus"
         if asked.run:
@@ -187,6 +214,8 @@ def main() -> None:
         numbers = count(corpus)
         out["after_compact"] = {key: numbers[key] for key in ("episodes", "steps", "files", "bytes_per_step")}
         out["feeding"] = feeding(corpus)
+        archive(f"{folder}/checked", iter([base]), "bench")
+        out["verifying"] = verifying(store.open(f"{folder}/checked"))
         if asked.games:
             place = asked.folder or f"{folder}/large"
             out["large"] = large(place, asked.games, base)

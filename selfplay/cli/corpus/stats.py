@@ -70,7 +70,7 @@ def count(corpus: Corpus) -> dict[str, Any]:
     connection = corpus.to_duckdb()
     names = ", ".join(_BY)
     rows = connection.sql(
-        f"""SELECT {names}, epoch(time_bucket(INTERVAL 1 minute, started_at))::BIGINT, count(*), sum(n_steps)::BIGINT,
+        f"""SELECT {names}, epoch(started_at)::BIGINT // 60 * 60, count(*), sum(n_steps)::BIGINT,
                    count(*) FILTER (trainable)
             FROM episodes GROUP BY ALL"""
     ).fetchall()
@@ -113,21 +113,28 @@ def _folded(rows: list[tuple[Any, int, int, int]]) -> list[dict[str, Any]]:
 
 def _policies(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Episodes in which each policy played a part, and its first and last version there."""
-    spans = "list_transform(policy_spans, lambda span: {})"
-    played = connection.sql(
-        f"""SELECT id, count(*), count(*) FILTER (trainable)
-            FROM (SELECT trainable, unnest(list_distinct({spans.format("span.policy_id")})) AS id FROM episodes)
-            GROUP BY id ORDER BY 2 DESC, id"""
+    rows = connection.sql(
+        """SELECT list_transform(policy_spans, lambda span: {'id': span.policy_id, 'version': span.version}) AS pairs,
+                  count(*), count(*) FILTER (trainable)
+           FROM episodes GROUP BY pairs"""
     ).fetchall()
-    versions = connection.sql(
-        f"""SELECT pair.id, min(pair.version), max(pair.version)
-            FROM (SELECT DISTINCT unnest({spans.format("{'id': span.policy_id, 'version': span.version}")}) AS pair
-                  FROM episodes) GROUP BY pair.id"""
-    ).fetchall()
-    ends = {policy: (first, last) for policy, first, last in versions}
+    versions: dict[str, list[int]] = {}
+    played: Counter[str] = Counter()
+    trainable: Counter[str] = Counter()
+    for pairs, episodes, some in rows:
+        for pair in pairs or ():
+            versions.setdefault(pair["id"], []).append(pair["version"])
+        for policy in {pair["id"] for pair in pairs or ()}:
+            played[policy] += episodes
+            trainable[policy] += some
     return [
-        {"value": policy, "episodes": episodes, "trainable": trainable, "versions": ends[policy]}
-        for policy, episodes, trainable in played
+        {
+            "value": policy,
+            "episodes": count,
+            "trainable": trainable[policy],
+            "versions": (min(versions[policy]), max(versions[policy])),
+        }
+        for policy, count in sorted(played.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 

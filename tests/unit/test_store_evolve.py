@@ -1,0 +1,80 @@
+"""A newer version adds fields to a corpus that older ones still read, write and keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyspiel
+import pytest
+from deltalake import write_deltalake
+
+from selfplay import registry, store
+from selfplay.episode import Episode, Provenance, random_episode, to_batch
+from selfplay.episode.schema import EPISODES, GAME, SCHEMA_VERSION, STEP
+from selfplay.playthrough import ruleset_digest
+from selfplay.store.upkeep import compact
+from selfplay.store.verify import verify_corpus
+
+GAME_ = pyspiel.load_game("tic_tac_toe")
+SPEC = registry.find("tic_tac_toe")
+#: What a newer version might write: one nested field more, and one column more.
+NEWER_STEP = pa.struct([*STEP, pa.field("clock", pa.float32())])
+NEWER_GAME = pa.struct([*[f for f in GAME if f.name != "steps"], pa.field("steps", pa.list_(NEWER_STEP))])
+NEWER = pa.schema([*[f if f.name != "game" else pa.field("game", NEWER_GAME) for f in EPISODES], ("mood", pa.string())])
+
+
+def episodes(run_id: str, epoch: int, first: int, count: int = 3) -> list[Episode]:
+    provenance = Provenance(run_id, SPEC.id, 0, ruleset_digest(SPEC), "b" * 64, "0.1.0", "here", "CC0-1.0")
+    numbers = range(first, first + count)
+    return [random_episode(GAME_, n, provenance, slot="a", epoch=epoch, number=n) for n in numbers]
+
+
+def newer_rows(epoch: int) -> pa.Table:
+    """Rows of a newer version: the fields that only it knows are not null."""
+    rows = to_batch(episodes("newer", epoch, 0)).to_pylist()
+    for row in rows:
+        row["schema_version"], row["mood"] = SCHEMA_VERSION + 1, "calm"
+        for step in row["game"]["steps"]:
+            step["clock"] = 1.5
+    return pa.Table.from_pylist(rows, NEWER)
+
+
+@pytest.fixture
+def evolved(tmp_path: Path) -> tuple[str, store.Committer]:
+    """A corpus with a block of ours, then one of a newer version; and our committer, still open."""
+    uri = str(tmp_path / "corpus")
+    committer = store.Committer(uri, "ours", 1)
+    epoch = committer.register("a").epoch
+    committer.commit([store.write_block(uri, to_batch(episodes("ours", epoch, 0)), "a", epoch, 0)])
+    write_deltalake(f"{uri}/episodes", newer_rows(1000), mode="append", schema_mode="merge")
+    return uri, committer
+
+
+def test_an_older_writer_goes_on(evolved: tuple[str, store.Committer]) -> None:
+    uri, committer = evolved
+    committer.commit([store.write_block(uri, to_batch(episodes("ours", 1000, 3)), "a", 1000, 1)])
+    fresh = store.Committer(uri, "another", 1)
+    epoch = fresh.register("a").epoch
+    fresh.commit([store.write_block(uri, to_batch(episodes("another", epoch, 0)), "a", epoch, 0)])
+    corpus = store.open(uri)
+    assert corpus.count() == 12 and len({episode.episode_id for episode in corpus.records()}) == 12
+    assert corpus.to_duckdb().sql("select count(*) from steps").fetchall()[0][0] > 60
+    states = {check.subject: check for check in verify_corpus(corpus)}
+    for name, check in states.items():
+        assert check.state == ("not checkable" if name.startswith("newer/") else "true"), check
+    assert states["newer/a/1000/0"].reason == "it has a newer schema: install a newer selfplay-factory"
+
+
+def test_an_older_compactor_keeps_what_it_does_not_know(evolved: tuple[str, store.Committer]) -> None:
+    uri, committer = evolved
+    write_deltalake(f"{uri}/episodes", newer_rows(2000), mode="append", schema_mode="merge")
+    committer.commit([store.write_block(uri, to_batch(episodes("ours", 1000, 3)), "a", 1000, 1)])
+    before = store.open(uri).to_arrow().sort_by("episode_id")
+    done = compact(uri)
+    assert done.files_after == 2
+    after = store.open(uri).to_arrow().sort_by("episode_id")
+    assert after.equals(before)
+    newer = [row for row in after.to_pylist() if row["run_id"] == "newer"]
+    assert {row["mood"] for row in newer} == {"calm"}
+    assert {step["clock"] for row in newer for step in row["game"]["steps"]} == {1.5}
