@@ -19,6 +19,7 @@ from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_di
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION, UNITS
 from selfplay.errors import UserError
+from selfplay.store.payloads import judgement_lies, payload_lies
 from selfplay.store.table import first_line
 
 if TYPE_CHECKING:
@@ -205,6 +206,9 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
     """The episode against the rules, as far as they are here."""
     name = episode.episode_id
     if episode.game is None:
+        lie = _spans_lie(episode, episode.n_steps) or judgement_lies(episode) or payload_lies(episode)
+        if lie is not None:
+            return Check(name, FALSE, lie)
         return Check(name, NOT_CHECKABLE, f"no verifier for kind {episode.kind} is installed")
     game = rules.find(episode)
     if isinstance(game, str):

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from selfplay.store.release import Released
 
 
+#: Files of a version from which on it is worth while to compact before a release.
+_MANY_FILES = 64
+
+
 def release(
     name: Annotated[str, typer.Argument(help="Of the release; a name is given once.")] = "",
     corpus: Annotated[str, typer.Argument(help="The corpus or the folder of a run: a path or s3://…")] = "",
@@ -49,6 +53,8 @@ def release(
 
     opened = open_corpus(corpus, version)
     refuse_taken(opened, name)
+    if len(opened.files()) > _MANY_FILES and not as_json:
+        typer.echo(f"of {len(opened.files()):,} files; `selfplay corpus compact {corpus}` would have made few of them")
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))

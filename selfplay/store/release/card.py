@@ -9,6 +9,8 @@ from typing import Any
 from selfplay.store.release.certificate import Facts
 from selfplay.store.release.croissant import description
 
+#: Data files that the front matter names at most; `selfplay corpus compact` makes few of many.
+_LISTED_FILES = 64
 #: Upper ends of the Hub's size categories, in rows.
 _SIZES = {
     1e3: "n<1K",
@@ -92,13 +94,11 @@ def _front_matter(facts: Facts) -> str:
         "size_categories": [size],
         "task_categories": ["reinforcement-learning"],
         "tags": ["self-play", "delta-lake", *(str(row["value"]) for row in facts.counts["env_id"])],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": [f"episodes/{file['path']}" for file in facts.files]}],
-            }
-        ],
     }
+    if len(facts.files) <= _LISTED_FILES:  # a pattern of names would take files of other versions, too
+        paths = [f"episodes/{file['path']}" for file in facts.files]
+        data_files = [{"split": "train", "path": paths}]
+        values["configs"] = [{"config_name": "default", "data_files": data_files}]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(["---", *lines, "---"])
 
