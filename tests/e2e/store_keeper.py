@@ -17,8 +17,8 @@ def main() -> None:
             upkeep.compact(corpus)
             if round_ % 3 == 2:
                 upkeep.vacuum(corpus, hours=0, dry_run=False)
-        except UserError as error:
-            print(error, flush=True)
+        except UserError:
+            pass  # no corpus yet, or too many others at once: again
         round_ += 1
         time.sleep(0.05)
 

@@ -88,20 +88,17 @@ def test_compaction_killed_at_every_named_point(tmp_path: Path) -> None:
 def rounds(corpus: str, journals: Path, count: int, seed: int, runs: tuple[str, ...] = ("red", "blue")) -> None:
     """Runs share the corpus, and one keeper tidies it; at random instants one of them is killed and started again."""
     rng = random.Random(seed)
-    workers = {run_id: start(corpus, run_id, journals, 600) for run_id in runs}
-    assert all(worker.stdout is not None and worker.stdout.readline() == "ready\n" for worker in workers.values())
-    keeper = start_keeper(corpus)
+
+    def begin(who: str) -> subprocess.Popen[str]:
+        return start_keeper(corpus) if who == "keeper" else start(corpus, who, journals, 600)
+
+    at_work = {who: begin(who) for who in (*runs, "keeper")}
     for _ in range(count):
-        who = rng.choice([*workers, "keeper"])
-        if who == "keeper":
-            kill_after(keeper, rng.uniform(0.0, 0.6))
-            keeper = start_keeper(corpus)
-        else:
-            kill_after(workers[who], rng.uniform(0.0, 0.4))
-            workers[who] = start(corpus, who, journals, 600)
-    kill_after(keeper, 0.3)
-    for worker in workers.values():
-        kill_after(worker, 0.3)
+        who = rng.choice(list(at_work))
+        kill_after(at_work[who], rng.uniform(0.0, 0.5))
+        at_work[who] = begin(who)
+    for process in at_work.values():
+        kill_after(process, 0.3)
     check(corpus, journals)
     assert not [c for c in verify_corpus(store.open(corpus)) if c.state == "false"]
 
