@@ -6,6 +6,7 @@ replaced, is never seen. Look into the folder yourself and you count twice.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
@@ -45,7 +46,10 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
     for place in (root, storage.join(root, "corpus")):
         table = storage.join(place, EPISODES_TABLE)
         try:
-            return Corpus(place, open_table(table, version))
+            corpus = Corpus(place, open_table(table, version))
+            if version is not None:
+                _refuse_vacuumed(corpus, table)
+            return corpus
         except (DeltaError, OSError) as error:
             if version is not None and (newest := _newest(table)) is not None:
                 asked = f"version {version}" if isinstance(version, int) else f"version as of {version.isoformat()}"
@@ -53,6 +57,22 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
             if not isinstance(error, TableNotFoundError):
                 raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
+
+
+def _refuse_vacuumed(corpus: Corpus, table: str) -> None:
+    """Raises `UserError` for an older version whose files are gone, other than by damage to what is still needed."""
+    newest = open_table(table)
+    if newest.version() == corpus.version:
+        return
+    needed = {path for path in pa.table(newest.get_add_actions()).column("path").to_pylist()}
+    there = {entry.uri for entry in storage.entries(table)}
+    older = [file["path"] for file in corpus.files() if file["path"] not in needed]
+    gone = sum(storage.join(table, path) not in there for path in older)
+    if gone:
+        raise UserError(
+            f"version {corpus.version} of {corpus.uri} was vacuumed: {gone:,} of its files are gone; "
+            f"the newest is {newest.version()}"
+        )
 
 
 def _newest(table: str) -> int | None:
@@ -92,6 +112,15 @@ class Corpus:
             self._fragments = {fragment.path.removeprefix(root).lstrip("/"): fragment for fragment in found}
         return self._fragments
 
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns what Arrow says of a missing or damaged file into a `UserError`."""
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            advice = "`selfplay corpus verify` names what is damaged"
+            raise UserError(f"the corpus at {self.uri} cannot be read: {first_line(error)}; {advice}") from error
+
     def refresh(self) -> Corpus:
         """The newest version of the same corpus."""
         return open(self.uri)
@@ -100,14 +129,15 @@ class Corpus:
         self, where: pc.Expression | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Streams rows in bounded memory. where: such as `pc.field("run_id") == "a"`; columns: default all."""
-        batches = self.dataset.to_batches(
-            columns=None if columns is None else list(columns),
-            filter=where,
-            batch_size=_BATCH_ROWS,
-            batch_readahead=2,
-            fragment_readahead=2,
-        )
-        return (batch for batch in batches if batch.num_rows)
+        with self._told():
+            batches = self.dataset.to_batches(
+                columns=None if columns is None else list(columns),
+                filter=where,
+                batch_size=_BATCH_ROWS,
+                batch_readahead=2,
+                fragment_readahead=2,
+            )
+            yield from (batch for batch in batches if batch.num_rows)
 
     def records(self, where: pc.Expression | None = None) -> Iterator[Episode]:
         """Streams whole episodes as objects."""
@@ -137,7 +167,8 @@ class Corpus:
 
     def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as one table in memory."""
-        return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+        with self._told():
+            return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
 
     def to_duckdb(self) -> duckdb.DuckDBPyConnection:
         """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables."""

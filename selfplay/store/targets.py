@@ -8,6 +8,7 @@ from selfplay import registry
 from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
+from selfplay.store.query import told
 from selfplay.store.read import Corpus
 
 
@@ -36,7 +37,8 @@ def one_game(corpus: Corpus, env_id: str | None, what: str) -> tuple[str, GameSp
     what: who asks. Raises `UserError` where that is not clear, and where the environment is not installed.
     """
     sql = "SELECT env_id, min(game.game_string) FROM episodes WHERE kind = 'game' GROUP BY 1 ORDER BY 1"
-    there = dict(corpus.to_duckdb().sql(sql).fetchall())
+    with told():
+        there = dict(corpus.to_duckdb().sql(sql).fetchall())
     if not there:
         raise UserError(f"the corpus at {corpus.uri} holds no games")
     if env_id is None and len(there) == 1:

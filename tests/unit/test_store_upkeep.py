@@ -198,6 +198,8 @@ def test_vacuum_says_what_it_ends_and_keeps_releases_and_the_young(uri: str) -> 
     assert len(upkeep.vacuum(uri, 0).files) == 1, "after a week nobody comes to commit it"
     assert ids(uri) == sorted(made)
     assert len(ids(uri, released)) == 15, "a release can still be read"
+    with pytest.raises(UserError, match=f"version {unreleased} of .* was vacuumed: 3 of its files are gone"):
+        store.open(uri, unreleased)
     with pytest.raises(UserError, match="was vacuumed"):
         difference(uri, unreleased, store.open(uri).version)
     made |= one.write()

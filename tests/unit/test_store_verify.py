@@ -173,6 +173,26 @@ def test_an_episode_that_is_there_twice_is_named(tmp_path: Path) -> None:
     assert false == {"run/a0/1000/1": "it is there 2 times"}
 
 
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+def test_a_damaged_corpus_is_one_sentence_to_everybody(tmp_path: Path, damage: str) -> None:
+    uri = str(tmp_path / "corpus")
+    committer = store.Committer(uri, "run", 1)
+    committer.register("a0")
+    block = store.write_block(uri, to_batch([searched(0, 0), searched(0, 1)]), "a0", 1000, 0)
+    committer.commit([block])
+    file = Path(episodes_uri(uri)) / block.path
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    out = str(tmp_path / "out")
+    asked = (["stats"], ["show", "latest"], ["query", "select count(*) from steps"], ["export", "npz"])
+    for command in asked:
+        said = runner.invoke(app, [*command, uri, *([out] if command[0] == "export" else [])])
+        assert isinstance(said.exception, UserError) and "\n" not in str(said.exception), (command, said.exception)
+    assert not Path(out).exists()
+
+
 def test_a_row_changed_in_place_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     batch = to_batch([searched(1, 0), searched(2, 1)])

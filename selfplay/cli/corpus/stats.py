@@ -33,7 +33,10 @@ def stats(
 
     Example:  selfplay corpus stats runs/connect_four
     """
-    numbers = count(open_corpus(corpus, version, as_of))
+    from selfplay.store.query import told
+
+    with told():
+        numbers = count(open_corpus(corpus, version, as_of))
     if as_json:
         typer.echo(json.dumps(numbers))
         return
