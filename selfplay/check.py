@@ -78,10 +78,10 @@ def check(spec: GameSpec) -> Report:
         subject = prepare(spec)
         return None
 
-    findings = [Finding("loads and plays", _run(loads))]
+    findings = [Finding("loads and plays", run_check(loads))]
     if subject is None:
         return Report(spec.id, spec.game, tuple(findings), seconds=_since(start))
-    findings += [Finding(name, _run(partial(function, subject))) for name, function in (*RULES, *VIEWS)]
+    findings += [Finding(name, run_check(partial(function, subject))) for name, function in (*RULES, *VIEWS)]
     passed = all(finding.problem is None for finding in findings)
     loaded = subject.loaded
     ruleset = ruleset_digest(spec) if passed else None
@@ -106,7 +106,7 @@ def _since(start: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-def _run(function: Callable[[], str | None]) -> str | None:
+def run_check(function: Callable[[], str | None]) -> str | None:
     """The problem that `function` returns, or what it raises, with the line of the author's code that raised it."""
     try:
         return function()

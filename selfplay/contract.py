@@ -1,15 +1,19 @@
-"""What an environment author imports: the declaration of a game.
+"""What an environment author imports: the declaration of a game, or of a task.
 
 A game is an OpenSpiel game: `pyspiel.State` is the interface of its rules, and nothing here repeats it. A `GameSpec`
 adds what OpenSpiel lacks: an id with a version, the symmetries of the board, how the observation is to be read, a text
-view and a drawing. This module imports neither torch nor ray, and pyspiel only for type checkers.
+view and a drawing. A task is a source of problems whose answers can be verified: its author writes how one is made,
+asked and judged; tokens, masks and log-probabilities are the factory's concern.
+
+This module imports neither torch nor ray, and pyspiel only for type checkers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,3 +95,155 @@ class GameSpec:
     def version(self) -> int:
         """The version in the id: 0 for "connect_four-v0"."""
         return int(self.id.rsplit("-v", 1)[1])
+
+
+# Tasks: problems whose answers can be verified.
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is said to a seat. role: "system", "user" or "tool"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: made again exactly from its environment's id, `seed` and `difficulty`.
+
+    data: what the author needs to ask and to verify; plain values that JSON can hold.
+    """
+
+    seed: int
+    difficulty: float
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One thing that was said. seat: who said it, or to whom it was said. role: "assistant" where a policy wrote it."""
+
+    seat: int
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """All that was said about a problem, in order. Made by the factory, never changed."""
+
+    turns: tuple[Turn, ...]
+
+    @property
+    def answer(self) -> str:
+        """The last text that a policy wrote; "" if none did."""
+        return next((turn.text for turn in reversed(self.turns) if turn.role == "assistant"), "")
+
+    def of(self, seat: int) -> tuple[str, ...]:
+        """What the policy of `seat` wrote, in order."""
+        return tuple(turn.text for turn in self.turns if turn.seat == seat and turn.role == "assistant")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One thing that was judged. score: finite, in [low, high]."""
+
+    name: str
+    score: float
+    reason: str = ""
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one seat.
+
+    state: "accepted", "rejected" or "unverifiable". reward: finite; None where nothing could be verified, which is
+    never the same as zero. error: why it could not; "" otherwise.
+    """
+
+    state: str
+    reward: float | None
+    criteria: tuple[Criterion, ...] = ()
+    error: str = ""
+
+    @classmethod
+    def of(cls, right: bool, reason: str = "", *criteria: Criterion) -> Verdict:
+        """Accepted with reward 1 if `right`, else rejected with reward 0; `criteria` besides the answer itself."""
+        answer = Criterion("answer", float(right), reason)
+        return cls("accepted" if right else "rejected", float(right), (answer, *criteria))
+
+    @classmethod
+    def unverifiable(cls, error: str) -> Verdict:
+        """Nobody could tell; the sample is archived and never trained on."""
+        return cls("unverifiable", None, (), error)
+
+
+@dataclass(frozen=True)
+class Next:
+    """Another turn: `messages` are said to `seat`, whose policy then answers."""
+
+    seat: int
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Problems with verifiable answers: what the registry finds, `check-env` proves and the factory trains on.
+
+    id: "name-vN"; N rises when problems, prompts or verdicts change.
+    summary: one sentence for listings.
+    sample: (seed, difficulty) -> Problem; the same arguments give the same problem, on every machine.
+    prompt: what seat 0 is told first.
+    verify: the verdict of seat 0, or of every seat; must be sure: whatever it accepts is right. It reads text that a
+      model wrote, so it parses and never evaluates. What it raises is "unverifiable".
+    gold: an answer that must be accepted.
+    solve: a worked solution that ends in an accepted answer, written by a solver; None where there is none.
+    difficulties: the levels that there are, the easiest first.
+    respond: of tasks with several turns: called after each answer, with a generator of its own, until it returns None.
+    seats: how many policies take part.
+    max_turns: answers after which an episode ends as `truncated`.
+    isolated: `verify` runs in a process of its own that may be killed; for verifiers that may hang, crash or evaluate.
+    timeout_s: of one call of an isolated `verify`, seconds.
+    licence: SPDX id under which episodes of this task are published.
+    """
+
+    id: str
+    summary: str
+    sample: Callable[[int, float], Problem]
+    prompt: Callable[[Problem], Sequence[Message]]
+    verify: Callable[[Problem, Transcript], Verdict | Sequence[Verdict]]
+    gold: Callable[[Problem], str]
+    solve: Callable[[Problem], str] | None = None
+    difficulties: tuple[float, ...] = (1.0,)
+    respond: Callable[[Problem, Transcript, Random], Next | None] | None = None
+    seats: int = 1
+    max_turns: int = 1
+    isolated: bool = True
+    timeout_s: float = 5.0
+    licence: str = "CC0-1.0"
+
+    def __post_init__(self) -> None:
+        if not ENV_ID.match(self.id):
+            raise ValueError(f"environment id {self.id!r} is not of the form name-vN, such as parity-v0")
+        if not self.difficulties or list(self.difficulties) != sorted(set(self.difficulties)):
+            raise ValueError(f"{self.id}: difficulties must be one or more different numbers, ascending")
+        if self.seats < 1 or self.max_turns < 1 or self.timeout_s <= 0:
+            raise ValueError(f"{self.id}: seats and max_turns must be at least 1, timeout_s more than 0")
+        if (self.seats > 1 or self.max_turns > 1) and self.respond is None:
+            raise ValueError(f"{self.id}: a task with several seats or turns needs `respond`")
+
+    @property
+    def name(self) -> str:
+        """The id without its version: "parity"."""
+        return self.id.rsplit("-v", 1)[0]
+
+    @property
+    def version(self) -> int:
+        """The version in the id: 0 for "parity-v0"."""
+        return int(self.id.rsplit("-v", 1)[1])
+
+
+EnvSpec = GameSpec | TaskSpec

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from selfplay.contract import ENV_ID, GameSpec
+from selfplay.contract import ENV_ID, EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
 
 GROUP = "selfplay.envs"
@@ -64,11 +64,11 @@ class Portable:
 class _Known:
     """Environments seen by this process. Sources are by `id(spec)`, with the spec held so that the id stays its own."""
 
-    by_id: dict[str, GameSpec]
-    sources: dict[int, tuple[GameSpec, Source]]
-    files: dict[str, GameSpec]
+    by_id: dict[str, EnvSpec]
+    sources: dict[int, tuple[EnvSpec, Source]]
+    files: dict[str, EnvSpec]
 
-    def add(self, spec: GameSpec, source: Source) -> None:
+    def add(self, spec: EnvSpec, source: Source) -> None:
         self.by_id[spec.id] = spec
         self.sources[id(spec)] = (spec, source)
 
@@ -82,6 +82,22 @@ def reference_of(env_id: str, game_string: str) -> str:
 
 
 def find(reference: str) -> GameSpec:
+    """The game that `reference` names; see `find_any`. Raises `UserError` where nothing is found, or a task."""
+    spec = find_any(reference)
+    if not isinstance(spec, GameSpec):
+        raise UserError(f"{spec.id} is a task, and a game is needed here")
+    return spec
+
+
+def find_task(reference: str) -> TaskSpec:
+    """The task that `reference` names; see `find_any`. Raises `UserError` where nothing is found, or a game."""
+    spec = find_any(reference)
+    if not isinstance(spec, TaskSpec):
+        raise UserError(f"{spec.id} is a game, and a task is needed here")
+    return spec
+
+
+def find_any(reference: str) -> EnvSpec:
     """The environment that `reference` names.
 
     reference: "connect_four" (the newest version), "connect_four-v0", "./my_game.py" or any path that ends in ".py",
@@ -102,22 +118,22 @@ def find(reference: str) -> GameSpec:
     raise UserError(_not_found(reference, specs))
 
 
-def all_specs() -> list[GameSpec]:
+def all_specs() -> list[EnvSpec]:
     """Every environment of the installed distributions, and every file loaded by this process, by name and version."""
     return sorted(_all().values(), key=lambda spec: (spec.name, spec.version))
 
 
-def source_of(spec: GameSpec) -> Source:
+def source_of(spec: EnvSpec) -> Source:
     """Where `spec` comes from."""
     if id(spec) in _known.sources:
         return _known.sources[id(spec)][1]
     nothing = hashlib.sha256(b"").hexdigest()
-    if spec.register is None:
+    if isinstance(spec, GameSpec) and spec.register is None:
         return Source("openspiel", spec.game, nothing, None, "open_spiel", metadata.version("open_spiel"))
     return Source("unknown", spec.id, nothing, None, "", "")
 
 
-def load_source(text: str, name: str) -> GameSpec:
+def load_source(text: str, name: str) -> EnvSpec:
     """The environment declared by the source text of a one-file environment; runs the text.
 
     name: the file's name, for messages. The same text is run once a process, however often it is asked for.
@@ -143,26 +159,33 @@ def load_source(text: str, name: str) -> GameSpec:
     return spec
 
 
-def pack(spec: GameSpec) -> Portable:
+def pack(spec: EnvSpec) -> Portable:
     """What another process needs to find `spec` again. Raises `UserError` for a spec that was made by hand."""
     source = source_of(spec)
     if source.kind == "file":
         return Portable(source.name, source.text)
     if source.kind == "package":
         return Portable(spec.id)
-    if source.kind == "openspiel" and spec.id.startswith("openspiel/"):
+    if isinstance(spec, GameSpec) and spec.id.startswith("openspiel/") and source.kind == "openspiel":
         return Portable(OPENSPIEL + spec.game)
     raise UserError(f"{spec.id} was not found by the registry, so another process cannot find it either")
 
 
-def unpack(portable: Portable) -> GameSpec:
+def unpack_any(portable: Portable) -> EnvSpec:
     """The environment that `pack` described, in this process."""
     if portable.text is not None:
         return load_source(portable.text, portable.reference)
-    return find(portable.reference)
+    return find_any(portable.reference)
 
 
-def _all() -> dict[str, GameSpec]:
+def unpack(portable: Portable) -> GameSpec:
+    """The game that `pack` described, in this process."""
+    spec = unpack_any(portable)
+    assert isinstance(spec, GameSpec), spec.id
+    return spec
+
+
+def _all() -> dict[str, EnvSpec]:
     _installed()
     return _known.by_id
 
@@ -226,7 +249,7 @@ def _warn(name: str, package: str, error: Exception) -> None:
     warnings.warn(f"environment {name}{owner} is left out: {reason}", stacklevel=2)
 
 
-def _find_file(path: Path) -> GameSpec:
+def _find_file(path: Path) -> EnvSpec:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -258,14 +281,16 @@ def _run(module: ModuleType, text: str, name: str) -> ModuleType:
     return module
 
 
-def _spec_of(module: ModuleType, name: str) -> GameSpec:
+def _spec_of(module: ModuleType, name: str) -> EnvSpec:
     spec = getattr(module, "SPEC", None)
-    if not isinstance(spec, GameSpec):
-        raise UserError(f"{name} must define SPEC = GameSpec(…) of selfplay.contract, and its SPEC is {spec!r:.60}")
+    if not isinstance(spec, GameSpec | TaskSpec):
+        raise UserError(
+            f"{name} must define SPEC = GameSpec(…) or TaskSpec(…) of selfplay.contract, and its SPEC is {spec!r:.60}"
+        )
     return spec
 
 
-def _not_found(reference: str, specs: dict[str, GameSpec]) -> str:
+def _not_found(reference: str, specs: dict[str, EnvSpec]) -> str:
     import pyspiel
 
     name = reference.rsplit("-v", 1)[0] if ENV_ID.match(reference) else reference

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from selfplay.check import Report
+    from selfplay.check_task import TaskReport
 
 
 def check_env(
     env: Annotated[str, typer.Argument(help="An id, a Python file, or an OpenSpiel string.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Play random games of ENV and compare what its file declares with what its rules do.
+    """Compare what ENV's file declares with what it does: in random games, or in a task's problems and verdicts.
 
     Takes a few seconds. The first difference of each check is printed; the exit code is 1 where there is one.
 
@@ -24,8 +27,20 @@ def check_env(
     """
     from selfplay import registry
     from selfplay.check import check
+    from selfplay.check_task import check_task
+    from selfplay.contract import TaskSpec
 
-    report = check(registry.find(env))
+    spec = registry.find_any(env)
+    if isinstance(spec, TaskSpec):
+        told = check_task(spec)
+        if as_json:
+            typer.echo(json.dumps(told.as_dict(), indent=2))
+        else:
+            _print_task(told)
+        if not told.ok:
+            raise typer.Exit(1)
+        return
+    report = check(spec)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
@@ -34,14 +49,11 @@ def check_env(
         raise typer.Exit(1)
 
 
-def _print(env: str, report: Report) -> None:
-    from rich.console import Console
-    from rich.errors import MarkupError
+def _print_findings(console: Console, title: str, about: str, report: Report | TaskReport) -> None:
     from rich.markup import escape
     from rich.text import Text
 
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(report.id)}[/]  {escape(report.game)}")
+    console.print(f"[bold]{escape(title)}[/]  {escape(about)}")
     for finding in report.findings:
         mark = "[green]✓[/]" if finding.problem is None else "[red]✗[/]"
         console.print(f"  {mark} {finding.name}")
@@ -50,6 +62,34 @@ def _print(env: str, report: Report) -> None:
     if not report.ok:
         failed = sum(finding.problem is not None for finding in report.findings)
         console.print(f"[bold red]{failed} of {len(report.findings)} checks failed[/] ({report.seconds:.1f} s)")
+
+
+def _print_task(report: TaskReport) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    _print_findings(console, report.id, report.summary, report)
+    if not report.ok:
+        return
+    question, gold, solution = report.example
+    console.print(Text.assemble("\nasked     ", (question, "bold")))
+    console.print(Text(f"answer    {gold}"))
+    if solution:
+        console.print(Text(f"worked    {solution}"))
+    levels = ", ".join(f"{one:g}" for one in report.difficulties)
+    console.print(f"\ndifficulties: {levels}")
+    console.print(f"[bold green]all checks passed[/] on {report.problems} problems ({report.seconds:.1f} s)")
+
+
+def _print(env: str, report: Report) -> None:
+    from rich.console import Console
+    from rich.errors import MarkupError
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    _print_findings(console, report.id, report.game, report)
+    if not report.ok:
         return
     try:
         drawing = Text.from_markup(report.drawing)

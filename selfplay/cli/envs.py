@@ -18,13 +18,15 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     A new one needs no installation: selfplay check-env ./my_game.py
     """
     from selfplay import registry
+    from selfplay.contract import GameSpec
 
     specs = registry.all_specs()
     sources = [registry.source_of(spec) for spec in specs]
     if as_json:
         rows = [
-            {"id": spec.id, "game": spec.game, "summary": spec.summary, "package": source.package,
-             "version": source.version}
+            {"id": spec.id, "kind": "game" if isinstance(spec, GameSpec) else "task",
+             "game": spec.game if isinstance(spec, GameSpec) else None, "summary": spec.summary,
+             "package": source.package, "version": source.version}
             for spec, source in zip(specs, sources, strict=True)
         ]  # fmt: skip
         typer.echo(json.dumps(rows, indent=2))
@@ -34,5 +36,6 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         table.add_column(column)
     for spec, source in zip(specs, sources, strict=True):
         origin = f"{source.package} {source.version}".strip() or source.name
-        table.add_row(f"[bold]{escape(spec.id)}[/]", escape(spec.game), escape(spec.summary), escape(origin))
+        rules = spec.game if isinstance(spec, GameSpec) else "(task)"
+        table.add_row(f"[bold]{escape(spec.id)}[/]", escape(rules), escape(spec.summary), escape(origin))
     Console(highlight=False).print(table)

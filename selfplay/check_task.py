@@ -1,0 +1,171 @@
+"""The contract test that every task passes; `selfplay check-env` runs it. It needs neither torch, ray nor a network.
+
+Problems are made again, gold answers and worked solutions must be accepted, wrong and hostile texts must not be; every
+check stops at its first fault and names the seed and difficulty.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from selfplay.check import Finding, run_check
+from selfplay.checks.hostile import payloads
+from selfplay.contract import Problem, TaskSpec
+from selfplay.errors import UserError
+from selfplay.task import Posed, Task, said
+
+#: Seeds of each difficulty that are looked at.
+SEEDS = 6
+#: What a verifier that is not isolated may take for one text, seconds.
+_SLOW_S = 1.0
+_HELD_OUT, _TRAINING = 3, 20
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What `check_task` found. example: a problem as it is asked, its gold answer and its worked solution."""
+
+    id: str
+    summary: str
+    findings: tuple[Finding, ...]
+    difficulties: tuple[float, ...]
+    problems: int
+    seconds: float
+    example: tuple[str, str, str]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.problem is None for finding in self.findings)
+
+    def as_dict(self) -> dict[str, object]:
+        return {"ok": self.ok, **asdict(self)}
+
+
+def check_task(spec: TaskSpec) -> TaskReport:
+    """Never raises for a fault of the task: what its code raises becomes a finding. Takes a few seconds."""
+    began = time.monotonic()
+    task = Task(spec)
+    checks: tuple[tuple[str, Callable[[Task], str | None]], ...] = (
+        ("problems are made again", _regenerates),
+        ("gold answers are accepted", partial(_accepted, which="gold")),
+        ("worked solutions are accepted", partial(_accepted, which="solve")),
+        ("wrong answers are not", _wrong_answers),
+        ("hostile text neither runs, hangs nor passes", _hostile),
+        ("problems enough to train on and to hold out", _split),
+    )
+    try:
+        findings = tuple(Finding(name, run_check(partial(check, task))) for name, check in checks)
+        example = _example(task) if findings[0].problem is None else ("", "", "")
+    finally:
+        task.close()
+    seconds = round(time.monotonic() - began, 3)
+    return TaskReport(
+        spec.id, spec.summary, findings, spec.difficulties, SEEDS * len(spec.difficulties), seconds, example
+    )
+
+
+def _posed(task: Task) -> Iterator[tuple[str, Posed]]:
+    """(where, problem) of every difficulty."""
+    for difficulty in task.spec.difficulties:
+        for seed in range(SEEDS):
+            yield f"seed {seed}, difficulty {difficulty:g}", task.pose(seed, difficulty)
+
+
+def _regenerates(task: Task) -> str | None:
+    for where, posed in _posed(task):
+        again = task.pose(posed.problem.seed, posed.problem.difficulty)
+        if again != posed:
+            return f"{where}: made again, the problem is another"
+        try:
+            plain = json.loads(json.dumps(dict(posed.problem.data)))
+        except (TypeError, ValueError) as error:
+            return f"{where}: its data are not what JSON can hold: {error}"
+        if plain != dict(posed.problem.data):
+            return f"{where}: its data change in JSON (tuples become lists, keys become text)"
+        problem = posed.problem
+        if [*task.spec.prompt(Problem(problem.seed, problem.difficulty, plain))] != list(posed.messages):
+            return f"{where}: the prompt does not follow from the data"
+    return None
+
+
+def _accepted(task: Task, which: str) -> str | None:
+    write = task.spec.gold if which == "gold" else task.spec.solve
+    if write is None:
+        return None
+    for where, posed in _posed(task):
+        text = write(posed.problem)
+        if not isinstance(text, str):
+            return f"{where}: {which} gives {text!r:.40}, which is no text"
+        verdict = task.judge(posed.problem, said(posed, [text]))[0]
+        if verdict.state != "accepted":
+            return f"{where}: {text!r:.60} is {verdict.state}: {verdict.error or _reasons(verdict.criteria)}"
+        if which == "gold" and verdict.reward is not None and verdict.reward <= 0:
+            return f"{where}: the gold answer is accepted with the reward {verdict.reward:g}"
+    return None
+
+
+def _wrong_answers(task: Task) -> str | None:
+    """Another problem's answer may be right by chance; that all are, for every problem, may not be."""
+    spec = task.spec
+    for difficulty in spec.difficulties:
+        posed = [task.pose(seed, difficulty) for seed in range(SEEDS)]
+        golds = [spec.gold(one.problem) for one in posed]
+        others = [(one, text) for one, own in zip(posed, golds, strict=True) for text in golds if text != own]
+        verdicts = [task.judge(one.problem, said(one, [text]))[0].state for one, text in others]
+        if verdicts and all(state == "accepted" for state in verdicts):
+            return f"difficulty {difficulty:g}: the gold answers of other problems are all accepted"
+        if "unverifiable" in verdicts:
+            return f"difficulty {difficulty:g}: a wrong answer is unverifiable instead of rejected"
+    return None
+
+
+def _hostile(task: Task) -> str | None:
+    spec = task.spec
+    with tempfile.TemporaryDirectory() as folder:
+        canary = Path(folder) / "ran"
+        for difficulty in (spec.difficulties[0], spec.difficulties[-1]):
+            posed = task.pose(0, difficulty)
+            prompt, gold = posed.messages[-1].content, spec.gold(posed.problem)
+            for name, text in payloads(canary, prompt, gold).items():
+                began = time.monotonic()
+                verdict = task.judge(posed.problem, said(posed, [text]))[0]
+                if canary.exists():
+                    return f"difficulty {difficulty:g}: {name} ran in the verifier"
+                if verdict.state == "accepted":
+                    return f"difficulty {difficulty:g}: {name} is accepted ({text!r:.60})"
+                seconds = time.monotonic() - began
+                if not spec.isolated and (verdict.state == "unverifiable" or seconds > _SLOW_S):
+                    what = verdict.error or f"it takes {seconds:.1f} s"
+                    return f"difficulty {difficulty:g}: {name} is too much for verify ({what}); parse, or isolated=True"
+        posed = task.pose(0, spec.difficulties[0])
+        verdict = task.judge(posed.problem, said(posed, [spec.gold(posed.problem)]))[0]
+        return None if verdict.state == "accepted" else f"after hostile texts the gold answer is {verdict.state}"
+
+
+def _split(task: Task) -> str | None:
+    for difficulty in (task.spec.difficulties[0], task.spec.difficulties[-1]):
+        for held_out, wanted in ((True, _HELD_OUT), (False, _TRAINING)):
+            source = task.problems(difficulty, held_out)
+            try:
+                found = [next(source) for _ in range(wanted)]
+            except UserError as error:
+                return str(error)
+            assert len({one.digest for one in found}) == wanted
+    return None
+
+
+def _reasons(criteria: tuple[object, ...]) -> str:
+    return "; ".join(str(getattr(one, "reason", "")) for one in criteria)
+
+
+def _example(task: Task) -> tuple[str, str, str]:
+    spec = task.spec
+    posed = task.pose(0, spec.difficulties[len(spec.difficulties) // 2])
+    solution = spec.solve(posed.problem) if spec.solve is not None else ""
+    return "\n".join(message.content for message in posed.messages), spec.gold(posed.problem), solution
