@@ -80,7 +80,7 @@ def test_a_verifier_that_dies_hangs_or_raises_is_never_a_zero(wild: TaskSpec) ->
             ("hang", "longer than 1 s"),
             ("eat", "MemoryError"),
             ("raise", "RuntimeError: no idea"),
-            ("write", "OSError"),
+            ("write", "No usable temporary directory"),
             ("nonsense", "TypeError"),
         ):
             verdict = ask(answer)
