@@ -14,12 +14,23 @@ import pytest
 README = Path(__file__).parents[2] / "envs" / "README.md"
 
 
+def _blocks() -> list[str]:
+    """The Python code blocks of envs/README.md, as they stand there."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2, "envs/README.md shows one game and one task"
+    return blocks
+
+
 @pytest.fixture(scope="session")
 def readme_game() -> str:
-    """The Python code block of envs/README.md, as it stands there."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1, "envs/README.md shows one game"
-    return blocks[0]
+    """The game of envs/README.md."""
+    return _blocks()[0]
+
+
+@pytest.fixture(scope="session")
+def readme_task() -> str:
+    """The task of envs/README.md."""
+    return _blocks()[1]
 
 
 @pytest.fixture(scope="session")

@@ -45,3 +45,21 @@ def test_the_check_needs_neither_torch_nor_ray(tmp_path: Path, readme_game: str,
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     assert report["ok"] and report["seconds"] < 10
+
+
+def test_the_task_is_short_and_passes_the_check(tmp_path: Path, readme_task: str, python: Python) -> None:
+    assert len([line for line in readme_task.splitlines() if line.strip()]) <= 25
+    (tmp_path / "digit_sum.py").write_text(readme_task, encoding="utf-8")
+    done = python(MAIN, "check-env", "./digit_sum.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "hostile text neither runs, hangs nor passes" in done.stdout and "all checks passed" in done.stdout
+    light = python(LIGHT, "./digit_sum.py", cwd=tmp_path)
+    assert (light.returncode, light.stderr) == (0, "")
+
+
+def test_a_task_that_evaluates_is_told_and_fails(tmp_path: Path, readme_task: str, python: Python) -> None:
+    text = readme_task.replace("said.answer.strip() == gold(problem)", "eval(said.answer) == int(gold(problem))")
+    assert text != readme_task
+    (tmp_path / "digit_sum.py").write_text(text, encoding="utf-8")
+    done = python(MAIN, "check-env", "./digit_sum.py", cwd=tmp_path)
+    assert done.returncode == 1 and "✗ hostile text" in done.stdout

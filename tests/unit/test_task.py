@@ -81,7 +81,7 @@ def test_a_verifier_that_dies_hangs_or_raises_is_never_a_zero(wild: TaskSpec) ->
             ("eat", "MemoryError"),
             ("raise", "RuntimeError: no idea"),
             ("write", "No usable temporary directory"),
-            ("nonsense", "TypeError"),
+            ("nonsense", "which is no verdict"),
         ):
             verdict = ask(answer)
             assert (verdict.state, verdict.reward) == ("unverifiable", None) and error in verdict.error, verdict
