@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from random import Random
 
 from selfplay.check import Finding, run_check
 from selfplay.checks.hostile import payloads
-from selfplay.contract import Problem, TaskSpec
+from selfplay.contract import Problem, TaskSpec, Transcript
 from selfplay.errors import UserError
 from selfplay.task import Posed, Task, said
 
@@ -55,6 +56,7 @@ def check_task(spec: TaskSpec) -> TaskReport:
         ("problems are made again", _regenerates),
         ("gold answers are accepted", partial(_accepted, which="gold")),
         ("worked solutions are accepted", partial(_accepted, which="solve")),
+        ("dialogues of solvers end and are judged", _dialogues),
         ("wrong answers are not", _wrong_answers),
         ("hostile text neither runs, hangs nor passes", _hostile),
         ("problems enough to train on and to hold out", _split),
@@ -110,12 +112,39 @@ def _accepted(task: Task, which: str) -> str | None:
     return None
 
 
+def _dialogues(task: Task) -> str | None:
+    if task.spec.play is None:
+        return None
+    for where, posed in _posed(task):
+        said_ = _solved(task, posed)
+        if task.spec.respond is not None and task.spec.respond(posed.problem, said_, Random(0)) is not None:
+            return f"{where}: solvers do not end it within {task.spec.max_turns} answers"
+        verdicts = task.judge(posed.problem, said_)
+        unsure = next((verdict for verdict in verdicts if verdict.state == "unverifiable"), None)
+        if unsure is not None:
+            return f"{where}: played to its end by solvers, it is unverifiable: {unsure.error}"
+        if not any(verdict.state == "accepted" for verdict in verdicts):
+            return f"{where}: played by solvers, nobody is accepted"
+        if _solved(task, posed) != said_:
+            return f"{where}: played again, the dialogue is another"
+    return None
+
+
+def _solved(task: Task, posed: Posed) -> Transcript:
+    """The dialogue of solvers in all seats."""
+    play = task.spec.play
+    assert play is not None
+    return task.dialogue(posed, lambda seat, transcript: play(posed.problem, transcript))
+
+
 def _wrong_answers(task: Task) -> str | None:
     """Another problem's answer may be right by chance; that all are, for every problem, may not be."""
-    spec = task.spec
-    for difficulty in spec.difficulties:
+    gold = task.spec.gold
+    if gold is None:
+        return None
+    for difficulty in task.spec.difficulties:
         posed = [task.pose(seed, difficulty) for seed in range(SEEDS)]
-        golds = [spec.gold(one.problem) for one in posed]
+        golds = [gold(one.problem) for one in posed]
         others = [(one, text) for one, own in zip(posed, golds, strict=True) for text in golds if text != own]
         verdicts = [task.judge(one.problem, said(one, [text]))[0].state for one, text in others]
         if verdicts and all(state == "accepted" for state in verdicts):
@@ -131,7 +160,7 @@ def _hostile(task: Task) -> str | None:
         canary = Path(folder) / "ran"
         for difficulty in (spec.difficulties[0], spec.difficulties[-1]):
             posed = task.pose(0, difficulty)
-            prompt, gold = posed.messages[-1].content, spec.gold(posed.problem)
+            prompt, gold = posed.messages[-1].content, _right(task, posed)
             for name, text in payloads(canary, prompt, gold).items():
                 began = time.monotonic()
                 verdict = task.judge(posed.problem, said(posed, [text]))[0]
@@ -143,9 +172,19 @@ def _hostile(task: Task) -> str | None:
                 if not spec.isolated and (verdict.state == "unverifiable" or seconds > _SLOW_S):
                     what = verdict.error or f"it takes {seconds:.1f} s"
                     return f"difficulty {difficulty:g}: {name} is too much for verify ({what}); parse, or isolated=True"
+        if spec.gold is None:
+            return None
         posed = task.pose(0, spec.difficulties[0])
         verdict = task.judge(posed.problem, said(posed, [spec.gold(posed.problem)]))[0]
         return None if verdict.state == "accepted" else f"after hostile texts the gold answer is {verdict.state}"
+
+
+def _right(task: Task, posed: Posed) -> str:
+    """A right first answer."""
+    if task.spec.gold is not None:
+        return task.spec.gold(posed.problem)
+    assert task.spec.play is not None
+    return task.spec.play(posed.problem, posed.opening)
 
 
 def _split(task: Task) -> str | None:
@@ -168,4 +207,7 @@ def _example(task: Task) -> tuple[str, str, str]:
     spec = task.spec
     posed = task.pose(0, spec.difficulties[len(spec.difficulties) // 2])
     solution = spec.solve(posed.problem) if spec.solve is not None else ""
-    return "\n".join(message.content for message in posed.messages), spec.gold(posed.problem), solution
+    if not solution and spec.play is not None:
+        spoken = _solved(task, posed).turns[len(posed.messages) :]
+        solution = " | ".join(f"seat {turn.seat}: {turn.text}" for turn in spoken if turn.role == "assistant")
+    return "\n".join(message.content for message in posed.messages), _right(task, posed), solution

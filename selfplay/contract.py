@@ -199,10 +199,12 @@ class TaskSpec:
     prompt: what seat 0 is told first.
     verify: the verdict of seat 0, or of every seat; must be sure: whatever it accepts is right. It reads text that a
       model wrote, so it parses and never evaluates. What it raises is "unverifiable".
-    gold: an answer that must be accepted.
+    gold: an answer that must be accepted; None only where there is `play`.
     solve: a worked solution that ends in an accepted answer, written by a solver; None where there is none.
-    difficulties: the levels that there are, the easiest first.
+    difficulties: the levels that there are, the easiest first; 4 and 4.0 are the same level.
     respond: of tasks with several turns: called after each answer, with a generator of its own, until it returns None.
+    play: of tasks with several turns: what a solver says next for the seat to answer, knowing only what was said. With
+      it in all seats a dialogue ends within `max_turns`, and at least one seat is accepted.
     seats: how many policies take part.
     max_turns: answers after which an episode ends as `truncated`.
     isolated: `verify` runs in a process of its own that may be killed; for verifiers that may hang, crash or evaluate.
@@ -215,10 +217,11 @@ class TaskSpec:
     sample: Callable[[int, float], Problem]
     prompt: Callable[[Problem], Sequence[Message]]
     verify: Callable[[Problem, Transcript], Verdict | Sequence[Verdict]]
-    gold: Callable[[Problem], str]
+    gold: Callable[[Problem], str] | None = None
     solve: Callable[[Problem], str] | None = None
     difficulties: tuple[float, ...] = (1.0,)
     respond: Callable[[Problem, Transcript, Random], Next | None] | None = None
+    play: Callable[[Problem, Transcript], str] | None = None
     seats: int = 1
     max_turns: int = 1
     isolated: bool = True
@@ -234,6 +237,10 @@ class TaskSpec:
             raise ValueError(f"{self.id}: seats and max_turns must be at least 1, timeout_s more than 0")
         if (self.seats > 1 or self.max_turns > 1) and self.respond is None:
             raise ValueError(f"{self.id}: a task with several seats or turns needs `respond`")
+        if (self.respond is None) != (self.play is None):
+            raise ValueError(f"{self.id}: `respond` and `play` belong together")
+        if self.gold is None and self.play is None:
+            raise ValueError(f"{self.id}: a task needs `gold`, an answer that must be accepted")
 
     @property
     def name(self) -> str:

@@ -1,9 +1,9 @@
 """Verifiers in a process of their own, that may be killed: one that hangs, dies or is taken over harms nobody.
 
-The two processes exchange lines of JSON, nothing that could carry code. The child may write no byte to a file and use no more
-than its share of memory and time (and start no process, where it does not run as root); after each death it is started
-again. What it says is checked like any other verdict. It is no sandbox for programs that a model wrote: it can read
-files, and what takes it over can say what it likes.
+The two processes exchange lines of JSON, nothing that could carry code. The child may write no byte to a file and use
+no more than its share of memory and time (and start no process, where it does not run as root); after each death it is
+started again. What it says is checked like any other verdict. It is no sandbox for programs that a model wrote: it can
+read files, and what takes it over can say what it likes.
 """
 
 from __future__ import annotations

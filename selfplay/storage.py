@@ -76,6 +76,13 @@ def write(uri: str, data: bytes | memoryview, durable: bool = False) -> None:
         _write_local(Path(normalise(uri)), data, durable, replace=True)
 
 
+def upload(file: Path, uri: str) -> None:
+    """Copies a local file to a remote place, in parts where it is large."""
+    with _told(uri):
+        store, key = _store(uri)
+        _obstore().put(store, key, file)
+
+
 def create(uri: str, data: bytes | memoryview, durable: bool = False) -> bool:
     """Writes the object if there is none. False, and nothing written, if there is."""
     with _told(uri):

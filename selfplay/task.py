@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 
-from selfplay.contract import Criterion, Message, Problem, TaskSpec, Transcript, Turn, Verdict
+from selfplay.contract import Criterion, Message, Next, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.errors import UserError
 from selfplay.isolation import Isolated
 
@@ -51,6 +52,7 @@ class Task:
 
     def pose(self, seed: int, difficulty: float) -> Posed:
         """The problem of a seed and a difficulty. Raises `UserError` where the author's code gives none."""
+        difficulty = float(difficulty)
         try:
             problem = self.spec.sample(seed, difficulty)
             if not isinstance(problem, Problem) or (problem.seed, problem.difficulty) != (seed, difficulty):
@@ -83,6 +85,35 @@ class Task:
             if misses > 10_000:
                 side = "held-out" if held_out else "training"
                 raise UserError(f"{self.spec.id} has only {len(seen)} {side} problems of difficulty {difficulty:g}")
+
+    def next(self, posed: Posed, transcript: Transcript) -> Next | None:
+        """Whose turn comes after the last answer, and what is said to that seat before; None where it is over.
+
+        The same transcript gives the same. Raises `UserError` for what the author's code raises.
+        """
+        answers = sum(turn.role == "assistant" for turn in transcript.turns)
+        if self.spec.respond is None or answers >= self.spec.max_turns:
+            return None
+        rng = Random(f"{self.spec.id} {posed.digest} {answers}")
+        try:
+            following = self.spec.respond(posed.problem, transcript, rng)
+        except Exception as error:
+            raise UserError(f"{self.spec.id}: respond fails after {answers} answers: {_told(error)}") from error
+        if following is not None and not 0 <= following.seat < self.spec.seats:
+            raise UserError(f"{self.spec.id}: respond names seat {following.seat} of {self.spec.seats}")
+        return following
+
+    def dialogue(self, posed: Posed, speak: Callable[[int, Transcript], str]) -> Transcript:
+        """All that is said if each seat answers by `speak`: (seat, what was said so far) -> answer. Seat 0 begins."""
+        transcript, seat = posed.opening, 0
+        while True:
+            transcript = Transcript((*transcript.turns, Turn(seat, "assistant", speak(seat, transcript))))
+            following = self.next(posed, transcript)
+            if following is None:
+                return transcript
+            seat = following.seat
+            told = (Turn(seat, message.role, message.content) for message in following.messages)
+            transcript = Transcript((*transcript.turns, *told))
 
     def judge(self, problem: Problem, transcript: Transcript) -> tuple[Verdict, ...]:
         """One verdict a seat; whatever went wrong in the author's code is "unverifiable"."""

@@ -32,6 +32,8 @@ def run(
     uri = RunFolder(out, config).uri  # refuses a folder of another run before anything is written
     with acquire(uri, f"selfplay run {config.name}") as lease, _loading():
         with cluster.ray_session(address):
+            # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
+            on_status(Status(config.name, spec.id, out, "", activity="loading torch", total_s=0.0))
             from trainers.alphazero import Loop
             from trainers.crew import Crew
             from trainers.watch import Watch

@@ -31,7 +31,7 @@ from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
 
 
 def sample(seed: int, difficulty: float) -> Problem:
-    rng = Random(f"parity {seed} {difficulty}")
+    rng = Random(f"parity {seed} {int(difficulty)}")
     return Problem(seed, difficulty, {"bits": "".join(rng.choice("01") for _ in range(int(difficulty)))})
 
 

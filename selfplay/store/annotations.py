@@ -31,7 +31,7 @@ class Label:
 
 
 def annotate(uri: str, labels: Iterable[Label], author: str, source: str) -> int:
-    """Adds labels to a corpus, all or none. Returns how many: 0 where the same labels were added before by `author`.
+    """Adds labels to a corpus, all or none. Returns how many: 0 where they repeat what `author` said last.
 
     source: the tool that found them, with its version. Raises `UserError` for an episode or step that is not there.
     """
@@ -40,7 +40,10 @@ def annotate(uri: str, labels: Iterable[Label], author: str, source: str) -> int
         raise UserError("a label needs an author and a source")
     _check(corpus, given)
     said = [(one.episode_id, one.step, one.name, json.dumps(one.value, sort_keys=True)) for one in given]
-    unit = hashlib.sha256(json.dumps([author, source, said]).encode()).hexdigest()
+    newest, count = _newest(corpus, author)
+    if all(newest.get((episode_id, step, name)) == value for episode_id, step, name, value in said):
+        return 0
+    unit = hashlib.sha256(json.dumps([author, source, count, said]).encode()).hexdigest()
     now = datetime.now(UTC)
     rows = [
         {
@@ -55,6 +58,13 @@ def annotate(uri: str, labels: Iterable[Label], author: str, source: str) -> int
         for episode_id, step, name, value in said
     ]
     return append(corpus.uri, "annotations", rows, unit)
+
+
+def _newest(corpus: Corpus, author: str) -> tuple[dict[tuple[str, int | None, str], str], int]:
+    """What an author said last of each episode, step and name; and how many labels are from him."""
+    table = corpus.table("annotations")
+    rows = table.filter(pc.equal(table["author"], author)).sort_by("recorded_at").to_pylist()
+    return {(row["episode_id"], row["step"], row["name"]): row["value"] for row in rows}, len(rows)
 
 
 def _check(corpus: Corpus, labels: list[Label]) -> None:
@@ -83,6 +93,8 @@ def read_labels(lines: Iterable[str], where: str) -> Iterator[Label]:
             continue
         try:
             row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("a label is an object")
             extra = set(row) - {"episode_id", "name", "value", "step"}
             if extra:
                 raise ValueError(f"{', '.join(sorted(extra))} is no field of a label")

@@ -8,7 +8,8 @@ shuffled in two stages, as files allow: the corpus is cut into chunks (row group
 and dealt out to ranks and workers, and rows are permuted within `mix` chunks at a time.
 
 To go on later, keep `{"epoch": e, "batches": n}`, n the batches that the loader gave in that epoch, and hand it to
-`load_state_dict` of a feed made in the same way: no row comes twice, none is left out.
+`load_state_dict` of a feed made in the same way, with as many workers: what comes is what would have come. Workers read
+the files as Arrow, so they may be forked; on S3 say `multiprocessing_context="spawn"`.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from selfplay import registry
+from selfplay import registry, storage
 from selfplay.episode.rows import Rows, concatenate, take
 from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
 from selfplay.game import load
-from selfplay.store.read import Corpus, open
+from selfplay.store.read import Corpus, readable
+from selfplay.store.table import EPISODES_TABLE
 from selfplay.store.targets import one_game, targets_of
 from selfplay.store.tokens import Sequences, count_sequences, sequences_from
 
@@ -97,10 +100,16 @@ class Feed(IterableDataset[Batch]):  # type: ignore[misc]
         if where is not None:
             self._where &= where
         self.chunks = _chunks(corpus, kind)
+        self._counts: dict[Chunk, int] | None = None  # rows of each chunk
+        self._schema, self._files = corpus.dataset.schema, {file["path"]: file for file in corpus.files()}
 
     def set_epoch(self, epoch: int) -> None:
-        """What comes next is this epoch from its beginning. Workers of a DataLoader that persist do not hear of it."""
-        self.epoch, self._skip, self._given = epoch, 0, 0
+        """What comes next is this epoch: from its beginning, or from where `load_state_dict` has put it.
+
+        Workers of a DataLoader that persist do not hear of it.
+        """
+        if epoch != self.epoch:
+            self.epoch, self._skip, self._given = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
         """Where this process stands, without workers; with a DataLoader's workers count what the loader gave."""
@@ -113,26 +122,35 @@ class Feed(IterableDataset[Batch]):  # type: ignore[misc]
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
-        reader = _Reader(self, open(self.uri, self.version))
-        epoch, skip, end = self.epoch, self._skip, None
+        reader, epoch, skip, end = _Reader(self), self.epoch, self._skip, None
         if (self.even and self.world > 1) or (skip and workers > 1):
-            skip, end = self._share(reader, epoch, skip, worker, workers)
+            worker, skip, end = self._share(reader, epoch, skip, worker, workers)
         self._given = self._skip
         made = self._batches(reader, self._dealt(epoch, self.rank, worker, workers), epoch, skip)
         for rows in made if end is None else islice(made, max(0, end - skip)):
             self._given += 1
             yield reader.collate(rows)
+        self._skip = 0
 
-    def _share(self, reader: _Reader, epoch: int, skip: int, worker: int, workers: int) -> tuple[int, int]:
-        """Of this worker's batches: how many are among the first `skip` of its rank, and how many there are in all."""
+    def _share(self, reader: _Reader, epoch: int, skip: int, worker: int, workers: int) -> tuple[int, int, int]:
+        """Whose share this worker takes over, how many of its batches are among the first `skip`, and how many it has.
+
+        A loader that goes on asks its first worker first, so that one takes the share of the worker whose turn it is.
+        """
+        if self._counts is None:
+            self._counts = {chunk: reader.count([chunk]) for chunk in self.chunks}
+        counts = self._counts
 
         def batches(rank: int) -> list[int]:
-            rows = [reader.count(self._dealt(epoch, rank, w, workers)) for w in range(workers)]
+            rows = [sum(counts[chunk] for chunk in self._dealt(epoch, rank, w, workers)) for w in range(workers)]
             return [-(-count // self.batch) for count in rows]
 
         mine = batches(self.rank)
         end = min(sum(batches(rank)) for rank in range(self.world)) if self.even else sum(mine)
-        return _turns(mine, min(skip, end))[worker], _turns(mine, end)[worker]
+        given, most = _turns(mine, min(skip, end)), _turns(mine, end)
+        turn = min((w for w in range(workers) if given[w] < most[w]), key=lambda w: (given[w], w), default=0)
+        share = (worker + turn) % workers
+        return share, given[share], most[share]
 
     def _dealt(self, epoch: int, rank: int, worker: int, workers: int) -> list[Chunk]:
         """The chunks of one worker of one rank, in the order of this epoch."""
@@ -200,11 +218,11 @@ def _turns(batches: Sequence[int], count: int) -> list[int]:
 
 
 class _Reader:
-    """Chunks to rows, in the process that needs them."""
+    """Chunks to rows, in the process that needs them. The log is not read again: what reads it cannot be forked."""
 
-    def __init__(self, feed: Feed, corpus: Corpus) -> None:
-        self._where, self._schema = feed._where, corpus.dataset.schema
-        self._fragments = corpus.fragments()
+    def __init__(self, feed: Feed) -> None:
+        self._where, self._schema, self._files = feed._where, feed._schema, feed._files
+        self._place = storage.arrow_filesystem(storage.join(feed.uri, EPISODES_TABLE))
         self.take: Callable[[Any, Array], Any]
         self.join: Callable[[list[Any]], Any]
         self.collate: Callable[[Any], Batch]
@@ -228,8 +246,12 @@ class _Reader:
         self.collate = lambda rows: _decisions(rows, game.num_actions)
 
     def _table(self, chunk: Chunk) -> pa.Table:
-        fragment = self._fragments[chunk.path].subset(row_group_ids=[chunk.group])
-        return fragment.to_table(schema=self._schema, columns=self._columns, filter=self._where)
+        file = self._files[chunk.path]
+        part = (pc.field("kind") == file["partition.kind"]) & (pc.field("run_id") == file["partition.run_id"])
+        whole = pads.ParquetFileFormat().make_fragment(chunk.path, self._place, part)
+        with readable(chunk.path):
+            group = whole.subset(row_group_ids=[chunk.group])
+            return group.to_table(schema=self._schema, columns=self._columns, filter=self._where)
 
     def count(self, chunks: Sequence[Chunk]) -> int:
         """Rows of some chunks, without replaying anything."""

@@ -23,6 +23,8 @@ def judgement_lies(episode: Episode) -> str | None:
             return f"a verdict is about seat {seat} of {episode.seats}"
         if state not in _STATES:
             return f"a verdict is {state!r}"
+        if verdict["error"] is not None and state != "unverifiable":
+            return f"a verdict is {state}, and its verifier failed: {verdict['error']}"
         if (reward is None) != (state == "unverifiable"):
             return f"a verdict is {state} and its reward is {reward}"
         if reward is not None and not math.isfinite(reward):

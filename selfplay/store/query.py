@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
 from selfplay.store.table import SIDE_TABLES, first_line
@@ -71,8 +73,16 @@ def query(corpus: Corpus, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         if answer is None:
             return [], []  # a statement without rows
         table = answer.to_arrow_table()  # Arrow knows times with zones, DuckDB's own rows need another package
-        columns = [column.to_pylist() for column in table.columns]
+        columns = [_whole(column).to_pylist() for column in table.columns]
         return table.column_names, list(zip(*columns, strict=True))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """DuckDB's sums of integers are decimals without a fraction: as integers, where these can hold them."""
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return column.cast(pa.int64())
+    return column
 
 
 @contextlib.contextmanager

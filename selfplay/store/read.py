@@ -82,6 +82,16 @@ def _newest(table: str) -> int | None:
         return None
 
 
+@contextlib.contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turns what Arrow says of a missing or damaged file into a `UserError`. what: the corpus or the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        advice = "`selfplay corpus verify` names what is damaged"
+        raise UserError(f"{what} cannot be read: {first_line(error)}; {advice}") from error
+
+
 class Corpus:
     """One version of a corpus: a consistent snapshot, however much is added or compacted meanwhile."""
 
@@ -112,15 +122,6 @@ class Corpus:
             self._fragments = {fragment.path.removeprefix(root).lstrip("/"): fragment for fragment in found}
         return self._fragments
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns what Arrow says of a missing or damaged file into a `UserError`."""
-        try:
-            yield
-        except (OSError, pa.ArrowInvalid) as error:
-            advice = "`selfplay corpus verify` names what is damaged"
-            raise UserError(f"the corpus at {self.uri} cannot be read: {first_line(error)}; {advice}") from error
-
     def refresh(self) -> Corpus:
         """The newest version of the same corpus."""
         return open(self.uri)
@@ -129,7 +130,7 @@ class Corpus:
         self, where: pc.Expression | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Streams rows in bounded memory. where: such as `pc.field("run_id") == "a"`; columns: default all."""
-        with self._told():
+        with readable(self.uri):
             batches = self.dataset.to_batches(
                 columns=None if columns is None else list(columns),
                 filter=where,
@@ -160,6 +161,7 @@ class Corpus:
             numbers = part.column("number").combine_chunks()
             inside = (pc.field("number") >= first) & (pc.field("number") <= numbers[-1].as_py())
             of = (pc.field("kind") == kind) & (pc.field("run_id") == run_id) & (pc.field("slot") == slot)
+            inside &= pc.field("number").isin(numbers)
             rows = self.to_arrow(of & (pc.field("epoch") == epoch) & inside, names)
             index = pc.index_in(numbers, rows.column("number").combine_chunks())
             found = rows.take(index).combine_chunks().select(columns or rows.column_names)
@@ -167,7 +169,7 @@ class Corpus:
 
     def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as one table in memory."""
-        with self._told():
+        with readable(self.uri):
             return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
 
     def to_duckdb(self) -> duckdb.DuckDBPyConnection:
@@ -212,7 +214,8 @@ class Corpus:
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of episodes; without a filter from the log alone."""
         if where is not None:
-            return int(self.dataset.count_rows(filter=where))
+            with readable(self.uri):
+                return int(self.dataset.count_rows(filter=where))
         return sum(file["num_records"] for file in self.files())
 
     def files(self) -> list[dict[str, Any]]:

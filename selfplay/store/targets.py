@@ -8,6 +8,7 @@ from selfplay import registry
 from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
+from selfplay.game import load
 from selfplay.store.query import told
 from selfplay.store.read import Corpus
 
@@ -31,18 +32,28 @@ def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
     return found
 
 
-def one_game(corpus: Corpus, env_id: str | None, what: str) -> tuple[str, GameSpec]:
-    """The id and the spec of `env_id`, or of the only environment of the corpus's games.
+def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true") -> tuple[str, GameSpec]:
+    """The id and the spec of `env_id`, or of the only environment of the trainable games that `where` lets through.
 
-    what: who asks. Raises `UserError` where that is not clear, and where the environment is not installed.
+    what: who asks. where: SQL over `episodes`. Raises `UserError` where that is not clear, where the environment is not
+    installed, and where it is another game here than the one that was played.
     """
-    sql = "SELECT env_id, min(game.game_string) FROM episodes WHERE kind = 'game' GROUP BY 1 ORDER BY 1"
+    asked = f"FROM episodes WHERE kind = 'game' AND trainable AND ({where})"
     with told():
-        there = dict(corpus.to_duckdb().sql(sql).fetchall())
+        sql = f"SELECT env_id, list(DISTINCT game.game_string) {asked} GROUP BY 1 ORDER BY 1"
+        there = {str(name): sorted(strings) for name, strings in corpus.to_duckdb().sql(sql).fetchall()}
     if not there:
-        raise UserError(f"the corpus at {corpus.uri} holds no games")
+        asked_for = "" if where == "true" else f" with {where}"
+        raise UserError(f"the corpus at {corpus.uri} holds no trainable games{asked_for}")
     if env_id is None and len(there) == 1:
         (env_id,) = there
     if env_id is None or env_id not in there:
         raise UserError(f"{what} is of one environment; say which: {', '.join(there)}")
-    return str(env_id), registry.find(registry.reference_of(env_id, there[env_id]))
+    strings = there[env_id]
+    if len(strings) > 1:
+        played = ", ".join(strings)
+        raise UserError(f"{what} is of one game; {env_id} was played as {played}: filter by game.game_string")
+    spec = registry.find(registry.reference_of(env_id, strings[0]))
+    if load(spec).string != strings[0]:
+        raise UserError(f"{env_id} is {load(spec).string} here, and was played as {strings[0]}")
+    return env_id, spec

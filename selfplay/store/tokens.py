@@ -17,7 +17,7 @@ class Line:
     """The tokens of one line of turns, from its first to its last: `[T]` each.
 
     ids: int64. loss_mask: bool, tokens that a learner may train on. logprobs: float32, nats, 0 where nothing was
-    sampled. reward: of the seat that wrote the last turn; NaN where nobody could judge it.
+    sampled. reward: of the seat that the line is for; NaN where nobody could judge it.
     """
 
     ids: Array
@@ -64,27 +64,33 @@ class Sequences:
 def sequences_from(episodes: pa.RecordBatch | pa.Table) -> Sequences:
     """The lines of reasoning episodes (columns reasoning, verdicts, returns), in order.
 
-    A line ends in a turn that no other turn continues, and begins where its first ancestor's context does. Lines
-    without a token to train on are left out.
+    A line ends in a turn that no other turn continues, and begins where its first ancestor's context does. It is of one
+    seat: where several wrote turns of it that may be learned from, each has the line for itself, with its own mask and
+    reward.
     """
     lines = []
     columns = zip(*(episodes.column(name).to_pylist() for name in ("reasoning", "verdicts", "returns")), strict=True)
     for reasoning, verdicts, returns in columns:
         turns = reasoning["turns"]
-        for end in _ends(turns):
-            lines.append(_line(turns, end, _reward(turns[end]["seat"], verdicts, returns)))
+        for path, seat in _lines(turns):
+            lines.append(_line([turns[i] for i in path], seat, _reward(seat, verdicts, returns)))
     return Sequences(tuple(lines))
 
 
 def count_sequences(episodes: pa.RecordBatch | pa.Table) -> int:
     """How many lines `sequences_from` would give."""
-    return sum(len(_ends(reasoning["turns"])) for reasoning in episodes.column("reasoning").to_pylist())
+    return sum(len(_lines(reasoning["turns"])) for reasoning in episodes.column("reasoning").to_pylist())
 
 
-def _ends(turns: list[dict[str, Any]]) -> list[int]:
+def _lines(turns: list[dict[str, Any]]) -> list[tuple[list[int], int]]:
+    """(indices of the turns of a line, seat) of every line that teaches the seat something."""
     continued, teaches = {turn["parent"] for turn in turns}, [any(turn["loss_mask"] or ()) for turn in turns]
-    ends = [i for i in range(len(turns)) if i not in continued]
-    return [end for end in ends if any(teaches[i] for i in _path(turns, end))]
+    found = []
+    for end in range(len(turns)):
+        if end not in continued:
+            path = _path(turns, end)
+            found += [(path, seat) for seat in sorted({turns[i]["seat"] for i in path if teaches[i]})]
+    return found
 
 
 def _path(turns: list[dict[str, Any]], end: int) -> list[int]:
@@ -97,21 +103,25 @@ def _path(turns: list[dict[str, Any]], end: int) -> list[int]:
     return path[::-1]
 
 
-def _line(turns: list[dict[str, Any]], end: int, reward: float) -> Line:
+def _line(turns: list[dict[str, Any]], seat: int, reward: float) -> Line:
     ids: list[int] = []
     mask: list[bool] = []
-    logprobs: list[float] = []
-    for i in _path(turns, end):
-        turn = turns[i]
+    logprobs: list[float | None] = []
+    for turn in turns:
         suffix, own = turn["suffix_ids"] or [], turn["token_ids"] or []
+        learned = (turn["loss_mask"] if turn["seat"] == seat else None) or [False] * len(own)
         ids += [*suffix, *own]
-        mask += [*([False] * len(suffix)), *(turn["loss_mask"] or [False] * len(own))]
-        logprobs += [*([0.0] * len(suffix)), *(turn["logprobs"] or [0.0] * len(own))]
-    return Line(np.array(ids, np.int64), np.array(mask, bool), np.array(logprobs, np.float32), reward)
+        mask += [*([False] * len(suffix)), *learned]
+        logprobs += [*([None] * len(suffix)), *(turn["logprobs"] or [None] * len(own))]
+    sampled = np.nan_to_num(np.array(logprobs, np.float32), nan=0.0, neginf=0.0)  # zero where nothing was sampled
+    return Line(np.array(ids, np.int64), np.array(mask, bool), sampled, reward)
 
 
 def _reward(seat: int, verdicts: list[dict[str, Any]] | None, returns: list[float] | None) -> float:
-    for verdict in verdicts or ():
-        if verdict["seat"] == seat:
-            return float("nan") if verdict["reward"] is None else float(verdict["reward"])
+    """NaN where nobody could judge the seat, or where several did."""
+    given = [verdict for verdict in verdicts or () if verdict["seat"] == seat]
+    if given:
+        (one, *others) = given
+        sure = not others and one["reward"] is not None and one["error"] is None
+        return float(one["reward"]) if sure else float("nan")
     return float("nan") if returns is None or seat >= len(returns) else float(returns[seat])

@@ -144,6 +144,8 @@ def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = N
         now = int(time.time() * 1000)
         gone = [RemoveAction(f["path"], not new, now, f["size_bytes"], _values(_partition(f))) for f in old]
         storage.fault("before_rewrite")
+        if not all(storage.exists(storage.join(episodes_uri(uri), add.path)) for add in new):
+            continue  # as old as an orphan of the same content, one of them was vacuumed meanwhile
         try:
             _commit(
                 table, [*gone, *new], CommitProperties(note, MAX_COMMIT_RETRIES, [Transaction(counter, number, now)])
@@ -191,7 +193,7 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     """
     corpus = open(uri)
     table = open_table(episodes_uri(corpus.uri))
-    released = sorted({int(v) for v in corpus.table("releases").column("table_version").to_pylist()})
+    released = _released(corpus)
     options: dict[str, Any] = {
         "retention_hours": math.ceil(hours),
         "enforce_retention_duration": False,
@@ -205,10 +207,17 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     kept = {path for path in orphans if not _abandoned(table, found[path])}
     files = tuple(sorted(set(found) - kept))
     oldest = _oldest(corpus, set(named) - kept)
+    if not dry_run and _released(corpus) != released:
+        return vacuum(uri, hours, dry_run)  # what was released meanwhile must stay
     if not dry_run:
         for path in files:
             storage.delete(found[path].uri)
     return Vacuumed(files, sum(found[path].size for path in files), oldest, len(kept))
+
+
+def _released(corpus: Corpus) -> list[int]:
+    """Versions that are pinned, ascending."""
+    return sorted({int(version) for version in corpus.table("releases").column("table_version").to_pylist()})
 
 
 def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:

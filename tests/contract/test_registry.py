@@ -50,7 +50,7 @@ def test_openspiel_strings() -> None:
         ("conect_four-v0", "there is no environment 'conect_four-v0'; the nearest is 'connect_four'"),
         ("connect_four-v9", "there is no environment 'connect_four-v9'; there is connect_four-v0"),
         ("kuhn_poker", "OpenSpiel has that game: write 'openspiel:kuhn_poker'"),
-        ("qqq", "there is no environment 'qqq'; known are breakthrough, chess, connect_four"),
+        ("qqq", "there is no environment 'qqq'; known are addition, breakthrough, chess, connect_four"),
         ("./nothing.py", "there is no file nothing.py"),
         ("openspiel:hexx", "OpenSpiel has no game named 'hexx'; the nearest name is 'hex'"),
         ("openspiel:hex(board_size=x)", "OpenSpiel cannot load"),
@@ -93,7 +93,7 @@ def test_an_edited_file_plays_by_its_new_rules(tmp_path: Path, readme_game: str)
         ("def", "my_game.py, line 1 is not Python: invalid syntax"),
         ("x = 1\ny = 1 / 0", "my_game.py, line 2, fails with ZeroDivisionError: division by zero"),
         ("import nowhere", "an environment file imports installed packages only"),
-        ("SPEC = 3", "my_game.py must define SPEC = GameSpec(…) of selfplay.contract, and its SPEC is 3"),
+        ("SPEC = 3", "must define SPEC = GameSpec(…) or TaskSpec(…) of selfplay.contract, and its SPEC is 3"),
         (
             "from selfplay.contract import GameSpec\nSPEC = GameSpec('hex-v0', 'hex', 'Hex', 9)",
             "my_game.py declares the id hex-v0, which belongs to selfplay-factory; give it another name",

@@ -11,10 +11,15 @@ import pytest
 from pytest_regressions.file_regression import FileRegressionFixture
 
 from selfplay import registry
+from selfplay.contract import GameSpec
 from selfplay.playthrough import choose, playthrough, ranges, ruleset_digest
 
 FOLDER = Path(__file__).parent / "playthroughs"
-SHIPPED = [s.id for s in registry.all_specs() if registry.source_of(s).package == "selfplay-factory"]
+SHIPPED = [
+    spec.id
+    for spec in registry.all_specs()
+    if isinstance(spec, GameSpec) and registry.source_of(spec).package == "selfplay-factory"
+]
 #: Games without a file here that the record must hold: chance, hidden information, three seats, all at once.
 OPENSPIEL = {
     "backgammon": "openspiel:backgammon",

@@ -48,6 +48,13 @@ def test_labels_are_added_once_and_found(uri: str) -> None:
     assert found == [(3,)]
 
 
+def test_who_changes_his_mind_twice_is_heard(uri: str) -> None:
+    for value in ("good", "bad", "good"):
+        assert annotate(uri, [Label(name(uri, 0), "quality", value)], "ana", "by hand") == 1
+        assert annotate(uri, [Label(name(uri, 0), "quality", value)], "ana", "by hand") == 0
+    assert [json.loads(row["value"]) for row in labels_of(store.open(uri), name(uri, 0))] == ["good", "bad", "good"]
+
+
 @pytest.mark.parametrize(
     ("label", "said"),
     [
@@ -69,7 +76,8 @@ def test_a_wrong_label_adds_none(uri: str, label: Label, said: str) -> None:
         ('{"name": "x", "value": 1}', "a label needs episode_id"),
         ('{"episode_id": "a", "name": "x", "value": 1, "stepp": 3}', "stepp is no field"),
         ('{"episode_id": "a", "name": "x", "value": 1, "step": "3"}', "whole number"),
-        ('["a"]', "line 2: "),
+        ('["a"]', "a label is an object"),
+        ("[]", "a label is an object"),
     ],
 )
 def test_a_wrong_line_is_named(line: str, said: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -24,6 +25,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import feed as feeds
 from selfplay.store.feed import Batch, Feed, _turns
+from selfplay.store.tokens import count_sequences, sequences_from
 from selfplay.store.upkeep import compact
 
 GAME = load(registry.find("tic_tac_toe"))
@@ -95,14 +97,15 @@ def test_ranks_share_without_overlap(corpus: store.Corpus, world: int) -> None:
     assert len(set(even)) == 1
 
 
-def as_worker(monkeypatch: pytest.MonkeyPatch, feed: Feed, workers: int) -> list[list[Batch]]:
-    """What each of so many workers of a loader gives."""
-    given = []
+def loaded(monkeypatch: pytest.MonkeyPatch, feed: Feed, workers: int) -> list[Batch]:
+    """What a loader with so many workers gives: each in turn, who has none left is passed over."""
+    given, state = [], (feed.epoch, feed._skip)
     for worker in range(workers):
         info = SimpleNamespace(id=worker, num_workers=workers)
         monkeypatch.setattr(feeds, "get_worker_info", lambda info=info: info)
+        feed.epoch, feed._skip = state  # every worker has a copy of its own
         given.append(list(feed))
-    return given
+    return [part[i] for i in range(max(map(len, given))) for part in given if i < len(part)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 11])
@@ -110,27 +113,23 @@ def test_going_on_repeats_nothing_and_skips_nothing(
     corpus: store.Corpus, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = corpus.to_torch(batch=8, seed=1)
-    by_worker = as_worker(monkeypatch, feed, workers)
-    told = [(len(by_worker[w]), w) for w in range(workers)]
-    in_turn = [
-        by_worker[w][i] for i in range(max(count for count, _ in told)) for w in range(workers) if i < len(by_worker[w])
-    ]
-    whole = Counter(rows_of(in_turn))
-    for batches in (0, 1, 5, len(in_turn) - 1, len(in_turn)):
+    alone = Counter(rows_of(feed))
+    whole = loaded(monkeypatch, feed, workers)
+    assert Counter(rows_of(whole)) == alone
+    for batches in range(len(whole) + 1):  # from wherever it was stopped, as often as it was
         feed.load_state_dict({"epoch": 0, "batches": batches})
-        rest = rows_of(batch for part in as_worker(monkeypatch, feed, workers) for batch in part)
-        assert Counter(rest) + Counter(rows_of(in_turn[:batches])) == whole
-        if workers == 1:
-            assert rest == rows_of(in_turn[batches:])
+        feed.set_epoch(0)  # as a loop over epochs does
+        assert rows_of(loaded(monkeypatch, feed, workers)) == rows_of(whole[batches:])
 
 
-def test_a_loader_with_processes(corpus: store.Corpus) -> None:
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_loader_with_processes(corpus: store.Corpus, how: str) -> None:
     feed = corpus.to_torch(batch=16)
-    loader = DataLoader(feed, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(feed, batch_size=None, num_workers=2, multiprocessing_context=how)
     batches = list(loader)
     assert Counter(rows_of(batches)) == Counter(rows_of(feed))
     feed.load_state_dict({"epoch": 0, "batches": 3})
-    assert Counter(rows_of(batches[3:])) == Counter(rows_of(loader))
+    assert rows_of(batches[3:]) == rows_of(loader)
 
 
 def test_where_it_stands(corpus: store.Corpus) -> None:
@@ -218,3 +217,22 @@ def test_reasoning_becomes_lines_of_tokens(tmp_path_factory: pytest.TempPathFact
     assert batch["attention_mask"].sum(1).tolist() == [8, 4, 8, 4]
     assert batch["logprobs"].tolist()[1] == [0, 0, 0, -4.5, 0, 0, 0, 0]
     assert batch["reward"].tolist()[:2] == [0.75, 0.75] and batch["reward"][2:].isnan().all()
+
+
+def test_each_seat_of_a_dialogue_learns_its_own_words() -> None:
+    turns = [turn(0, "assistant", None, [1], [2, 3], True), turn(1, "assistant", 0, [4], [5], True)]
+    turns[0]["logprobs"] = [-0.5, None]
+    verdicts = [
+        {"seat": 0, "state": "rejected", "reward": 0.0, "error": None, "criteria": []},
+        {"seat": 1, "state": "accepted", "reward": 1.0, "error": None, "criteria": []},
+    ]
+    row = {"reasoning": {"turns": turns}, "verdicts": verdicts, "returns": [0.0, 1.0]}
+    episodes = pa.Table.from_pylist([row])
+    first, second = sequences_from(episodes).lines
+    assert count_sequences(episodes) == 2
+    assert first.ids.tolist() == second.ids.tolist() == [1, 2, 3, 4, 5]
+    assert first.loss_mask.tolist() == [False, True, True, False, False] and first.reward == 0.0
+    assert second.loss_mask.tolist() == [False, False, False, False, True] and second.reward == 1.0
+    assert first.logprobs.tolist() == [0.0, -0.5, 0.0, 0.0, -2.5]
+    verdicts[1]["error"] = "timed out"
+    assert np.isnan(sequences_from(pa.Table.from_pylist([row])).lines[1].reward), "its verifier failed"

@@ -62,6 +62,7 @@ def test_nothing_is_wrong_with_those_of_the_golden_corpus(episodes: dict[str, Ep
         ("judged", put("verdicts", 0, "criteria", 0, "score", value=1.5), "has the score 1.5, outside 0.0 to 1.0"),
         ("judged", put("verdicts", 0, "criteria", 0, "score", value=None), "criterion answer has no score"),
         ("judged", put("returns", value=[0.0]), "seat 0 has the return 0, and its verdict the reward 1"),
+        ("judged", put("verdicts", 0, "error", value="timed out"), "is accepted, and its verifier failed: timed out"),
         ("judged", put("reasoning", "turns", 1, "parent", value=1), "does not come before it"),
         ("judged", put("reasoning", "turns", 1, "seat", value=3), "turn 1 is by seat 3 of 1"),
         ("judged", put("reasoning", "turns", 1, "loss_mask", value=[True]), "2 tokens and a loss_mask of 1"),

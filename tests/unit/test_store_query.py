@@ -85,6 +85,13 @@ def test_the_command(corpus: store.Corpus) -> None:
     assert done.exit_code == 0 and "more rows" in done.stdout
 
 
+def test_sums_are_numbers(corpus: store.Corpus) -> None:
+    sql = "select sum(n_steps) as s, avg(n_steps) as a from episodes"
+    done = runner.invoke(app, ["query", sql, corpus.uri, "--json"])
+    told = json.loads(done.stdout)
+    assert told["s"] == sum(e.n_steps for e in corpus.records()) and isinstance(told["a"], float)
+
+
 def test_times_keep_their_zone(corpus: store.Corpus) -> None:
     from selfplay.store.query import query
 

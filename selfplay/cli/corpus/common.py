@@ -18,7 +18,19 @@ AsOfOption = Annotated[
     datetime | None,
     typer.Option("--as-of", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="As the table was at this time, UTC."),
 ]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", help="A one-file environment to load before; its code runs. May be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_envs(files: list[str] | None) -> None:
+    """Makes one-file environments known, so that their episodes can be replayed."""
+    from selfplay import registry
+
+    for file in files or ():
+        registry.find_any(file)
 
 
 def open_corpus(uri: str, version: int | None, as_of: datetime | None = None) -> Corpus:

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+from selfplay.cli.corpus.common import (
+    AsOfOption,
+    CorpusArgument,
+    EnvOption,
+    JsonOption,
+    VersionOption,
+    load_envs,
+    open_corpus,
+)
 from selfplay.errors import UserError
 
 
@@ -22,6 +30,7 @@ def export(
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the format; may be repeated.")
     ] = None,
+    env: EnvOption = None,
     list_them: Annotated[bool, typer.Option("--list", help="List the formats and their options.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,6 +53,7 @@ def export(
     if not format_name or not corpus or not destination:
         raise UserError(f"say FORMAT, CORPUS and DEST; the formats are {', '.join(FORMATS)}")
     find(format_name)  # a wrong name is told before anything is opened
+    load_envs(env)
     opened = open_corpus(corpus, version, as_of)
     options = dict(_pair(text) for text in option or ())
     columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+from selfplay.cli.corpus.common import (
+    AsOfOption,
+    CorpusArgument,
+    EnvOption,
+    JsonOption,
+    VersionOption,
+    load_envs,
+    open_corpus,
+)
 
 if TYPE_CHECKING:
     from selfplay.store import Corpus
@@ -23,6 +31,7 @@ def verify(
     as_of: AsOfOption = None,
     sample: Annotated[int | None, typer.Option(help="Only so many episodes, drawn evenly.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    env: EnvOption = None,
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,6 +46,7 @@ def verify(
 
     from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, verify_corpus
 
+    load_envs(env)
     opened = open_corpus(corpus, version, as_of)
     counts = {TRUE: 0, FALSE: 0, NOT_CHECKABLE: 0}
     lies: list[Check] = []

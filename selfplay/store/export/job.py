@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Job:
     licences: set[str] = field(default_factory=set)
     left_out: dict[str, int] = field(default_factory=dict)
     _held: list[tuple[str, int, int | None, str]] = field(default_factory=list)
+    _last: tuple[str, int] = ("", -1)
     _writer: pq.ParquetWriter | None = None
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -83,10 +85,11 @@ class Job:
     def row(self, file: str, row: int, episode_id: str, seat: int | None = None) -> None:
         """Row `row` (from 0) of `file` (below `folder`) is from this episode (and tells of this seat's part).
 
-        A row that several episodes made is told once for each.
+        A row that several episodes made is told once for each, one after the other.
         """
         self._held.append((file, row, seat, episode_id))
-        self.rows += 1
+        self.rows += self._last != (file, row)
+        self._last = (file, row)
         self.episode_ids.add(episode_id)
         if len(self._held) >= _HELD_ROWS:
             self._flush()
@@ -148,7 +151,8 @@ def _refuse_full(place: str) -> None:
     local = None if storage.is_remote(place) else Path(place)
     if local is not None and local.exists() and not local.is_dir():
         raise UserError(f"{place} is a file; give a folder that is empty or not there yet")
-    if storage.names(place) if local is None else local.is_dir() and any(local.iterdir()):
+    held = any(storage.entries(place)) if local is None else local.is_dir() and any(local.iterdir())
+    if held:
         raise UserError(f"{place} is not empty; give a folder that is empty or not there yet")
 
 
@@ -168,19 +172,26 @@ def _workplace(place: str) -> Iterator[Path]:
             folder.mkdir()
             yield folder
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        known = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTEMPTY)
+        if error.errno not in known:
             raise
         raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
 
 
 def _move(folder: Path, place: str, files: tuple[str, ...]) -> None:
     if not storage.is_remote(place):
-        if Path(place).is_dir():
-            Path(place).rmdir()
-        folder.rename(place)
+        try:
+            if Path(place).is_dir():
+                Path(place).rmdir()
+            folder.rename(place)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EXDEV):  # a place of its own, such as a mounted volume
+                raise
+            for child in sorted(folder.iterdir(), key=lambda path: path.name == SIDECAR):
+                shutil.move(child, Path(place) / child.name)
         return
     for name in [*(name for name in files if name != SIDECAR), SIDECAR]:  # with the sidecar it is whole
-        storage.write(storage.join(place, name), (folder / name).read_bytes())
+        storage.upload(folder / name, storage.join(place, name))
 
 
 def _nothing(job: Job) -> str:
@@ -189,6 +200,11 @@ def _nothing(job: Job) -> str:
     asked = f" with {job.where}" if job.where else ""
     said = f"there is no {kinds} episode{asked} that format {job.format.name} can hold"
     return f"{said} ({reasons})" if reasons else said
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finish(job: Job) -> tuple[str, ...]:
@@ -206,7 +222,7 @@ def _finish(job: Job) -> tuple[str, ...]:
         "left_out": dict(sorted(job.left_out.items())),
         "package_version": selfplay.__version__,
         "rows_file": ROWS,
-        "sha256": {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names},
+        "sha256": {name: _sha256(job.folder / name) for name in names},
     }
     (job.folder / SIDECAR).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     return tuple(sorted([*names, SIDECAR]))

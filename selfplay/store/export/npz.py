@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay.episode.training import COLUMNS, row_places, rows_from
+from selfplay.episode.rows import Rows
+from selfplay.episode.training import COLUMNS, count_rows, row_places, rows_from
 from selfplay.errors import UserError
 from selfplay.game import load
 from selfplay.store.targets import one_game, targets_of
@@ -28,45 +31,60 @@ if TYPE_CHECKING:
     from selfplay.store.export.job import Job
 
 Array = np.ndarray[Any, Any]
+#: Numbers in the arrays of a file, about.
+_MOST_NUMBERS = 2**24
 #: Zip files name a time; this one, so that the same rows are the same bytes.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def write(job: Job) -> None:
-    """One file a batch of episodes. Option env: which environment, where the corpus has several."""
-    env_id, spec = one_game(job.corpus, job.options.get("env"), "format npz")
+    """One file a part of the episodes. Option env: which environment, where the corpus has several."""
+    env_id, spec = one_game(job.corpus, job.options.get("env"), "format npz", job.where or "true")
     game, settings = load(spec), targets_of(job.corpus)
     files = 0
-    for batch in job.batches([*COLUMNS, "run_id", "env_id", "episode_id"]):
+    for batch in job.batches([*COLUMNS, "run_id", "env_id", "episode_id", "n_steps"]):
         run_id = batch.column("run_id")[0].as_py()  # a batch is of one writer
-        mine = batch.filter(pc.equal(batch.column("env_id"), env_id))
-        if not mine.num_rows:
+        mine = batch.filter(pc.and_(pc.equal(batch.column("env_id"), env_id), batch.column("trainable")))
+        if not count_rows(mine):
             continue
         if run_id not in settings:
             raise UserError(f"the corpus does not say how run {run_id} searched (table runs), so it has no targets")
-        rows = rows_from(game, mine, settings[run_id])
-        if not len(rows):
-            continue
-        places, ids = row_places(mine), mine.column("episode_id").to_pylist()
-        policy = np.zeros((len(rows), game.num_actions), np.float32)
-        legal = np.zeros((len(rows), game.num_actions), bool)
-        at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
-        policy[at, rows.actions], legal[at, rows.actions] = rows.targets, True
-        name = f"rows-{files:05d}.npz"
-        arrays = {
-            "observation": rows.observations,
-            "policy": policy,
-            "legal": legal,
-            "z": np.where(rows.z_weight > 0, rows.z, np.float32(np.nan)),
-            "q": rows.q,
-            "z_weight": rows.z_weight,
-            "q_weight": rows.q_weight,
-            "step": places[:, 1].astype(np.int32),
-        }
-        (job.folder / name).write_bytes(_packed(arrays))
-        for row, episode in enumerate(places[:, 0].tolist()):
-            job.row(name, row, ids[episode])
-        files += 1
+        for part in _parts(mine, _MOST_NUMBERS // (game.num_actions + game.encoder.size)):
+            rows = rows_from(game, part, settings[run_id])
+            if not len(rows):
+                continue
+            name = f"rows-{files:05d}.npz"
+            places, ids = row_places(part), part.column("episode_id").to_pylist()
+            (job.folder / name).write_bytes(_packed(_arrays(rows, places[:, 1], game.num_actions)))
+            for row, episode in enumerate(places[:, 0].tolist()):
+                job.row(name, row, ids[episode])
+            files += 1
+
+
+def _parts(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+    """The batch in slices of `most` steps together, or of one episode."""
+    ends, first = np.cumsum(np.asarray(batch.column("n_steps"))), 0
+    while first < batch.num_rows:
+        before = int(ends[first - 1]) if first else 0
+        end = max(first + 1, int(np.searchsorted(ends, before + most, "right")))
+        yield batch.slice(first, end - first)
+        first = end
+
+
+def _arrays(rows: Rows, steps: Array, num_actions: int) -> dict[str, Array]:
+    policy, legal = np.zeros((len(rows), num_actions), np.float32), np.zeros((len(rows), num_actions), bool)
+    at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
+    policy[at, rows.actions], legal[at, rows.actions] = rows.targets, True
+    return {
+        "observation": rows.observations,
+        "policy": policy,
+        "legal": legal,
+        "z": np.where(rows.z_weight > 0, rows.z, np.float32(np.nan)),
+        "q": rows.q,
+        "z_weight": rows.z_weight,
+        "q_weight": rows.q_weight,
+        "step": steps.astype(np.int32),
+    }
 
 
 def _packed(arrays: dict[str, Array]) -> bytes:

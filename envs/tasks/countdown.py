@@ -1,0 +1,101 @@
+"""Reaching a target with given numbers.
+
+Problem:
+    `difficulty` numbers from 1 to 25 and a target from 10 to 500, which + - * / make of all the numbers without leaving
+    the positive integers. data: {"numbers": [3, 19, 25], "target": 94}. Asked: `3,19,25=94?`.
+
+Answer:
+    What follows the last "#": an expression whose value is the target, as in `#3*25+19`, in the strict grammar of
+    `envs/tasks/_expression.py`: at most 200 characters, + - * / with the usual precedence, parentheses at most 16
+    deep, no signs, no spaces. It uses only the given numbers, each at most as often as it is given; fractions may
+    occur on the way. Any such expression is right. Before the "#" anything may be written. A text of more than 8192
+    characters has no answer.
+
+Worked solution:
+    Three combinations of all the numbers that miss the target, each step by step with what it comes to; then the steps
+    of one that reaches it: `25*19=475,475-3=472!;25+3=28,19*28=532!;19*25=475,3*475=1425!;3*25=75,19+75=94#19+(3*25)`.
+    The alphabet is 0-9 + - * / ( ) = , ! ; #.
+
+Difficulty:
+    How many numbers, 3 to 6.
+
+Version history:
+    v0: first version.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from envs.tasks import _shared
+from envs.tasks._countdown import search
+from envs.tasks._expression import Tree, parse, steps, value_of, written
+from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
+
+
+def sample(seed: int, difficulty: float) -> Problem:
+    rng = _shared.generator("countdown", seed, difficulty)
+    while True:
+        numbers = [rng.randint(1, 25) for _ in range(int(difficulty))]
+        target = value_of(_combined(rng, numbers))
+        if 10 <= target <= 500 and target not in numbers:
+            return Problem(seed, difficulty, {"numbers": numbers, "target": int(target)})
+
+
+def _combined(rng: Random, numbers: list[int]) -> Tree:
+    """A random tree of all the numbers, all of whose parts are positive integers."""
+    parts: list[tuple[int, Tree]] = [(number, number) for number in numbers]
+    while len(parts) > 1:
+        rng.shuffle(parts)
+        (a, left), (b, right) = parts.pop(), parts.pop()
+        choices = ["+", "*", *["-"] * (a > b), *["/"] * (a % b == 0)]
+        operation = rng.choice(choices)
+        value = {"+": a + b, "*": a * b, "-": a - b, "/": a // b}[operation]
+        parts.append((value, (operation, left, right)))
+    return parts[0][1]
+
+
+def prompt(problem: Problem) -> list[Message]:
+    return [Message("user", f"{','.join(map(str, problem.data['numbers']))}={problem.data['target']}?")]
+
+
+def _solution(problem: Problem) -> Tree:
+    tree = search(tuple(problem.data["numbers"]), problem.data["target"])
+    if tree is None:
+        raise ValueError("the target cannot be reached")
+    return tree
+
+
+def gold(problem: Problem) -> str:
+    return f"#{written(_solution(problem))}"
+
+
+def solve(problem: Problem) -> str:
+    rng = _shared.generator("countdown solution", problem.seed, problem.difficulty)
+    tries = [_combined(rng, problem.data["numbers"]) for _ in range(3)]
+    missed = [",".join(steps(tree)) + "!;" for tree in tries if value_of(tree) != problem.data["target"]]
+    return "".join(missed) + ",".join(steps(_solution(problem))) + gold(problem)
+
+
+def verify(problem: Problem, transcript: Transcript) -> Verdict:
+    try:
+        value, used = parse(_shared.final(transcript.answer))
+    except ValueError as error:
+        return Verdict.of(False, str(error))
+    if Counter(used) - Counter(problem.data["numbers"]):
+        return Verdict.of(False, "a number is used that is not given, or more often than it is given")
+    return Verdict.of(value == problem.data["target"], f"{problem.data['target']} was to be reached")
+
+
+SPEC = TaskSpec(
+    id="countdown-v0",
+    summary="An expression of given numbers that reaches a target.",
+    sample=sample,
+    prompt=prompt,
+    verify=verify,
+    gold=gold,
+    solve=solve,
+    difficulties=(3, 4, 5, 6),
+    isolated=False,
+)
