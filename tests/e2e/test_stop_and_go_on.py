@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -207,6 +208,8 @@ def test_stopped_at_any_moment_of_the_beginning(
         time.sleep(tenths / 10)
         getattr(driver, how)()
         code = driver.wait()
+        if how == "interrupt" and code == -signal.SIGINT and "/selfplay/cli/" not in driver.told:
+            continue  # the interpreter had not come to our first line yet
         if how == "interrupt":  # 130: before the run had begun
             assert code == 0 or (code == 130 and "error: aborted" in driver.told), (code, driver.told)
         assert "Traceback" not in driver.told
