@@ -17,7 +17,7 @@ from random import Random
 
 from selfplay.check import Finding, run_check
 from selfplay.checks.hostile import payloads
-from selfplay.contract import Problem, TaskSpec, Transcript
+from selfplay.contract import Problem, TaskSpec
 from selfplay.errors import UserError
 from selfplay.task import Posed, Task, said
 
@@ -116,7 +116,7 @@ def _dialogues(task: Task) -> str | None:
     if task.spec.play is None:
         return None
     for where, posed in _posed(task):
-        said_ = _solved(task, posed)
+        said_ = task.solved(posed)
         if task.spec.respond is not None and task.spec.respond(posed.problem, said_, Random(0)) is not None:
             return f"{where}: solvers do not end it within {task.spec.max_turns} answers"
         verdicts = task.judge(posed.problem, said_)
@@ -125,16 +125,9 @@ def _dialogues(task: Task) -> str | None:
             return f"{where}: played to its end by solvers, it is unverifiable: {unsure.error}"
         if not any(verdict.state == "accepted" for verdict in verdicts):
             return f"{where}: played by solvers, nobody is accepted"
-        if _solved(task, posed) != said_:
+        if task.solved(posed) != said_:
             return f"{where}: played again, the dialogue is another"
     return None
-
-
-def _solved(task: Task, posed: Posed) -> Transcript:
-    """The dialogue of solvers in all seats."""
-    play = task.spec.play
-    assert play is not None
-    return task.dialogue(posed, lambda seat, transcript: play(posed.problem, transcript))
 
 
 def _wrong_answers(task: Task) -> str | None:
@@ -208,6 +201,6 @@ def _example(task: Task) -> tuple[str, str, str]:
     posed = task.pose(0, spec.difficulties[len(spec.difficulties) // 2])
     solution = spec.solve(posed.problem) if spec.solve is not None else ""
     if not solution and spec.play is not None:
-        spoken = _solved(task, posed).turns[len(posed.messages) :]
+        spoken = task.solved(posed).turns[len(posed.messages) :]
         solution = " | ".join(f"seat {turn.seat}: {turn.text}" for turn in spoken if turn.role == "assistant")
     return "\n".join(message.content for message in posed.messages), _right(task, posed), solution

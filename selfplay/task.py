@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from selfplay import registry
 from selfplay.contract import Criterion, Message, Next, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.errors import UserError
 from selfplay.isolation import Isolated
@@ -22,6 +23,8 @@ HELD_OUT_OF = 10
 _STATES = ("accepted", "rejected", "unverifiable")
 _ROLES = ("system", "user", "tool")
 _SEEDS = 2**62
+#: Problems of each level that the ruleset digest knows.
+_DIGEST_SEEDS = 4
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,12 @@ class Task:
             told = (Turn(seat, message.role, message.content) for message in following.messages)
             transcript = Transcript((*transcript.turns, *told))
 
+    def solved(self, posed: Posed) -> Transcript:
+        """The dialogue of the task's solvers in all seats; for tasks with `play`."""
+        play = self.spec.play
+        assert play is not None
+        return self.dialogue(posed, lambda seat, transcript: play(posed.problem, transcript))
+
     def judge(self, problem: Problem, transcript: Transcript) -> tuple[Verdict, ...]:
         """One verdict a seat; whatever went wrong in the author's code is "unverifiable"."""
         if self.spec.isolated:
@@ -128,6 +137,20 @@ class Task:
         if self._isolated is not None:
             self._isolated.close()
             self._isolated = None
+
+
+def ruleset_digest(spec: TaskSpec) -> str:
+    """sha256 (hex) of some problems of every level, of what is right there, and of the task's file.
+
+    Two installations with the same digest ask and judge alike, as far as these problems reach.
+    """
+    task, lines = Task(spec), [registry.source_of(spec).digest]
+    for difficulty in spec.difficulties:
+        for seed in range(_DIGEST_SEEDS):
+            posed = task.pose(seed, difficulty)
+            right = spec.gold(posed.problem) if spec.gold is not None else ""
+            lines += [posed.digest, right, repr(task.solved(posed)) if spec.play is not None else ""]
+    return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def judged(spec: TaskSpec, problem: Problem, transcript: Transcript) -> tuple[Verdict, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.contract import Transcript, Turn
 from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_digests, from_batch
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION, UNITS
@@ -24,6 +25,8 @@ from selfplay.store.table import first_line
 
 if TYPE_CHECKING:
     import pyspiel
+
+    from selfplay.task import Task
 
 TRUE, FALSE, NOT_CHECKABLE = "true", "false", "not checkable"
 Array = np.ndarray[Any, Any]
@@ -43,12 +46,13 @@ class Check:
 
 
 class Rules:
-    """The rules installed here, loaded once each and compared with those that an episode was played under."""
+    """Rules and verifiers installed here, loaded once each and compared with those that an episode was played under."""
 
     def __init__(self, environments: list[dict[str, Any]]) -> None:
         """environments: rows of the corpus's environments table; they say what to install."""
         self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
         self._games: dict[tuple[str, str, str], pyspiel.Game | str] = {}
+        self._tasks: dict[tuple[str, str], Task | str] = {}
 
     def find(self, episode: Episode) -> pyspiel.Game | str:
         """The game, or in words why it cannot be replayed here."""
@@ -57,6 +61,49 @@ class Rules:
         if key not in self._games:
             self._games[key] = self._load(*key)
         return self._games[key]
+
+    def judge(self, episode: Episode) -> Check:
+        """A dialogue, judged again by the task's own verifier on the problem made again."""
+        name, p, record = episode.episode_id, episode.provenance, episode.reasoning
+        assert record is not None
+        key = (p.env_id, p.ruleset_digest)
+        if key not in self._tasks:
+            self._tasks[key] = self._load_task(*key)
+        task = self._tasks[key]
+        if isinstance(task, str):
+            return Check(name, NOT_CHECKABLE, task)
+        try:
+            posed = task.pose(record["problem_seed"], record["difficulty"])
+        except UserError as error:
+            return Check(name, FALSE, str(error))
+        if posed.digest != record["problem_digest"]:
+            return Check(name, FALSE, "the problem, made again, is another")
+        said = Transcript(tuple(Turn(turn["seat"], turn["role"], turn["text"] or "") for turn in record["turns"]))
+        if said.turns[: len(posed.messages)] != posed.opening.turns:
+            return Check(name, FALSE, "what was asked is not the problem")
+        recorded = {verdict["seat"]: verdict for verdict in episode.verdicts or ()}
+        for seat, verdict in enumerate(task.judge(posed.problem, said)):
+            if verdict.state == "unverifiable":
+                return Check(name, NOT_CHECKABLE, f"the verifier of {p.env_id} cannot tell: {verdict.error}")
+            told = recorded.get(seat)
+            if told is None or told["state"] == "unverifiable":
+                return Check(name, NOT_CHECKABLE, "nobody could tell when it was sealed")
+            if (told["state"], told["reward"]) != (verdict.state, verdict.reward):
+                was, now = f"{told['state']}, {told['reward']:g}", f"{verdict.state}, {verdict.reward:g}"
+                return Check(name, FALSE, f"seat {seat} was judged {was}, and its verifier says {now}")
+        return Check(name, TRUE)
+
+    def _load_task(self, env_id: str, ruleset: str) -> Task | str:
+        from selfplay import registry
+        from selfplay.task import Task, ruleset_digest
+
+        try:
+            spec = registry.find_task(env_id)
+        except UserError:
+            return f"{env_id} is not installed; {self._hint(env_id, ruleset)}"
+        if ruleset_digest(spec) != ruleset:
+            return f"{env_id} installed here is not the one that it was judged by; {self._hint(env_id, ruleset)}"
+        return Task(spec)
 
     def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | str:
         from selfplay import registry
@@ -212,6 +259,8 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
         lie = _spans_lie(episode, episode.n_steps) or judgement_lies(episode) or payload_lies(episode)
         if lie is not None:
             return Check(name, FALSE, lie)
+        if episode.reasoning is not None:
+            return rules.judge(episode)
         return Check(name, NOT_CHECKABLE, f"no verifier for kind {episode.kind} is installed")
     game = rules.find(episode)
     if isinstance(game, str):

@@ -47,7 +47,8 @@ def put(*path: Any, value: Any) -> Callable[[Any], None]:
 def test_nothing_is_wrong_with_those_of_the_golden_corpus(episodes: dict[str, Episode]) -> None:
     for episode in episodes.values():
         check = verify_episode(episode, Rules([]))
-        assert (check.state, check.reason) == ("not checkable", f"no verifier for kind {episode.kind} is installed")
+        reason = {"reasoning": "sums-v0 is not installed", "control": "no verifier for kind control"}[episode.kind]
+        assert check.state == "not checkable" and check.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def verify(
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every file and every row, and replay every game to its digest and its returns.
+    """Check every file and every row, replay every game to its digest and its returns, judge every dialogue again.
 
     Ends with exit code 1 if anything is false. What cannot be checked here is said, with what to install.
 

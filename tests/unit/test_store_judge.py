@@ -1,0 +1,96 @@
+"""Archived dialogues are judged again by the task's own verifier, on the problem made again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from selfplay import registry
+from selfplay.episode import Episode, Provenance
+from selfplay.store.verify import Check, Rules, verify_episode
+from selfplay.task import Task, ruleset_digest
+
+PARITY = registry.find_task("parity")
+RULES = Rules([])
+
+
+def archived(answer: str, state: str, reward: float | None, task: str = "parity") -> Episode:
+    """An episode in which `answer` was given to the parity problem of seed 3, difficulty 8."""
+    posed = Task(PARITY).pose(3, 8)
+    asked = [
+        {"seat": 0, "role": message.role, "parent": None, "suffix_ids": [], "token_ids": [], "logprobs": None,
+         "loss_mask": [], "finish_reason": None, "text": message.content}
+        for message in posed.messages
+    ]  # fmt: skip
+    said = {
+        "seat": 0, "role": "assistant", "parent": 0, "suffix_ids": [], "token_ids": [1], "logprobs": [-0.5],
+        "loss_mask": [True], "finish_reason": "stop", "text": answer,
+    }  # fmt: skip
+    reasoning: dict[str, Any] = {
+        "problem_seed": 3, "difficulty": 8.0, "problem_digest": posed.digest, "group_id": "g", "sample_index": 0,
+        "turns": [*asked, said],
+    }  # fmt: skip
+    error = "sandbox lost" if state == "unverifiable" else None
+    verdict = {"seat": 0, "state": state, "reward": reward, "error": error, "criteria": []}
+    provenance = Provenance("run", PARITY.id, 0, ruleset_digest(PARITY), "b" * 64, "0.1", "here", "CC0-1.0")
+    returns = None if reward is None else (reward,)
+    return Episode(
+        provenance, "a", 1, 0, "ok", reward is not None, 1, returns, 7, 0, 1, reasoning=reasoning, verdicts=(verdict,)
+    )
+
+
+def right() -> str:
+    assert PARITY.solve is not None
+    return PARITY.solve(Task(PARITY).pose(3, 8).problem)
+
+
+def wrong() -> str:
+    return right()[:-1] + str(1 - int(right()[-1]))
+
+
+def test_true_verdicts_are_true() -> None:
+    assert verify_episode(archived(right(), "accepted", 1.0), RULES) == Check("run/a/1/0", "true")
+    assert verify_episode(archived(wrong(), "rejected", 0.0), RULES).state == "true"
+
+
+@pytest.mark.parametrize(
+    ("episode", "said"),
+    [
+        (archived(wrong(), "accepted", 1.0), "was judged accepted, 1, and its verifier says rejected, 0"),
+        (archived(right(), "rejected", 0.0), "was judged rejected, 0, and its verifier says accepted, 1"),
+        (archived(right(), "accepted", 0.5), "was judged accepted, 0.5"),
+    ],
+)
+def test_false_verdicts_are_named(episode: Episode, said: str) -> None:
+    check = verify_episode(episode, RULES)
+    assert check.state == "false" and said in check.reason
+
+
+def test_another_problem_is_noticed() -> None:
+    episode = archived(right(), "accepted", 1.0)
+    assert episode.reasoning is not None
+    other = dataclasses.replace(episode, reasoning={**episode.reasoning, "problem_seed": 4})
+    assert verify_episode(other, RULES).reason == "the problem, made again, is another"
+    turns = [{**turn, "text": "1=" if turn["role"] == "user" else turn["text"]} for turn in episode.reasoning["turns"]]
+    other = dataclasses.replace(episode, reasoning={**episode.reasoning, "turns": turns})
+    assert verify_episode(other, RULES).reason == "what was asked is not the problem"
+
+
+def test_what_cannot_be_judged_is_said() -> None:
+    check = verify_episode(archived(right(), "unverifiable", None), RULES)
+    assert (check.state, check.reason) == ("not checkable", "nobody could tell when it was sealed")
+    episode = archived(right(), "accepted", 1.0)
+    away = dataclasses.replace(episode.provenance, env_id="sums-v0")
+    check = verify_episode(dataclasses.replace(episode, provenance=away), RULES)
+    assert check.state == "not checkable" and "sums-v0 is not installed" in check.reason
+    other = dataclasses.replace(episode.provenance, ruleset_digest="0" * 64)
+    check = verify_episode(dataclasses.replace(episode, provenance=other), RULES)
+    assert check.state == "not checkable" and "is not the one that it was judged by" in check.reason
+
+
+@pytest.mark.parametrize("name", ["nim", "countdown"])
+def test_the_digest_is_the_same_every_time(name: str) -> None:
+    spec = registry.find_task(name)
+    assert ruleset_digest(spec) == ruleset_digest(spec) != ruleset_digest(PARITY)
