@@ -115,7 +115,7 @@ class Driver:
     @property
     def games_told(self) -> int:
         """Archived games of which the last progress line told."""
-        told = re.findall(r"([0-9][0-9,]*) games, [0-9]", self.told)
+        told = re.findall(r"([0-9][0-9,]*) games, [0-9,]+ positions", self.told)
         return int(told[-1].replace(",", "")) if told else 0
 
     def alive(self) -> list[psutil.Process]:
