@@ -49,7 +49,6 @@ def exported(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_bc_learns_from_the_export(exported: Path, cluster: None) -> None:
-    pytest.importorskip("msgpack_numpy")
     from gymnasium.spaces import Box, Discrete
     from ray.rllib.algorithms.bc import BCConfig
 

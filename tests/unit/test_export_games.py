@@ -5,7 +5,6 @@ The corpus: chess and go on a small board (some cut by the ply limit), tic-tac-t
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
@@ -28,7 +27,7 @@ from selfplay.game import Game, load, spec_from_string
 from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store.export import export, find
+from selfplay.store.export import export
 from selfplay.store.export.job import ROWS, SIDECAR
 from selfplay.store.upkeep import compact
 
@@ -117,14 +116,8 @@ def places(corpus: store.Corpus, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """One folder a format."""
     root = tmp_path_factory.mktemp("exports")
     for name in FORMATS:
-        if can(name):
-            export(corpus, name, str(root / name))
+        export(corpus, name, str(root / name))
     return root
-
-
-def can(name: str) -> bool:
-    """Whether the packages that the format needs are installed."""
-    return all(importlib.util.find_spec(package) for package in find(name).needs)
 
 
 def rows(place: Path) -> list[dict[str, Any]]:
@@ -274,7 +267,6 @@ def test_minari_reads_what_the_seats_did(corpus: store.Corpus, places: Path, mon
     assert said == {"openspiel/matching_pennies_3p-v0 has no observation tensor that a net could read": 1}
 
 
-@pytest.mark.skipif(not can("rllib"), reason="needs packages that are not installed")
 def test_rllib_reads_what_the_seats_did(corpus: store.Corpus, places: Path) -> None:
     import msgpack
     import msgpack_numpy
@@ -318,8 +310,6 @@ def contents(place: Path, version: int) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_same_episodes_are_the_same_bytes(corpus: store.Corpus, places: Path, tmp_path: Path, name: str) -> None:
-    if not can(name):
-        pytest.skip("needs packages that are not installed")
     export(corpus, name, str(tmp_path / "again"))
     first, again = contents(places / name, corpus.version), contents(tmp_path / "again", corpus.version)
     assert first == again
@@ -339,8 +329,6 @@ def test_the_same_episodes_are_the_same_bytes(corpus: store.Corpus, places: Path
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_folder_that_is_not_empty_is_left_alone(corpus: store.Corpus, tmp_path: Path, name: str) -> None:
-    if not can(name):
-        pytest.skip("needs packages that are not installed")
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         export(corpus, name, str(tmp_path))
@@ -359,8 +347,6 @@ def test_a_folder_that_is_not_empty_is_left_alone(corpus: store.Corpus, tmp_path
 def test_an_export_in_which_nothing_fits_says_why(
     corpus: store.Corpus, tmp_path: Path, name: str, where: str, said: str
 ) -> None:
-    if not can(name):
-        pytest.skip("needs packages that are not installed")
     with pytest.raises(UserError, match=said):
         export(corpus, name, str(tmp_path / "out"), where)
     assert not (tmp_path / "out").exists()
@@ -379,8 +365,6 @@ def test_an_export_in_which_nothing_fits_says_why(
 def test_options_that_make_no_sense(
     corpus: store.Corpus, tmp_path: Path, name: str, option: dict[str, str], said: str
 ) -> None:
-    if not can(name):
-        pytest.skip("needs packages that are not installed")
     with pytest.raises(UserError, match=said):
         export(corpus, name, str(tmp_path / "out"), options=option)
 

@@ -19,6 +19,7 @@ from selfplay.episode import Episode, GameRecord, Provenance, Step, random_episo
 from selfplay.errors import UserError
 from selfplay.playthrough import ruleset_digest
 from selfplay.store.table import episodes_uri
+from selfplay.store.truth import verify_batch
 from selfplay.store.verify import Check, Rules, verify_corpus, verify_episode
 
 SPEC = registry.find("tic_tac_toe")
@@ -118,6 +119,9 @@ def test_true_episodes() -> None:
 def test_falsehoods_that_a_new_digest_would_hide(episode: Episode, reason: str) -> None:
     check = answer(episode)
     assert check.state == "false" and reason in check.reason
+    batch = to_batch([searched(1), searched(2), episode, searched(4)])
+    among = verify_batch(batch, Rules([]))  # the quick way, which looks at all rows at once
+    assert [one.state for one in among] == ["true", "true", "false", "true"] and among[2].reason == check.reason
 
 
 def test_what_is_not_installed_is_not_checkable() -> None:
