@@ -21,6 +21,8 @@ UNITS = 32767
 #: Seats that are none: in `steps.seat`, a chance node and a node where all seats move at once.
 CHANCE_SEAT = -1
 SIMULTANEOUS = -2
+#: The role of a turn of chance, by seat -1: the choice of the problem, as JSON with its probability.
+CHANCE_ROLE = "chance"
 
 KINDS = ("game", "reasoning", "control")
 STATUSES = ("ok", "truncated", "aborted", "timeout", "error", "invalid")
@@ -76,8 +78,8 @@ GAME = pa.struct(
 
 TURN = pa.struct(
     [
-        _field("seat", pa.int8(), "who wrote the turn"),
-        _field("role", pa.string(), "system, user, assistant or tool"),
+        _field("seat", pa.int8(), "who wrote the turn, or was told it; -1 chance"),
+        _field("role", pa.string(), "system, user, assistant or tool; chance: how the problem was chosen, JSON"),
         _field("parent", pa.int32(), "index of the turn whose tokens this turn's context begins with; null: none"),
         _field("suffix_ids", _list(pa.int32()), "tokens of the context after the parent's"),
         _field("token_ids", _list(pa.int32()), "tokens of the turn, as sampled; never re-tokenised"),

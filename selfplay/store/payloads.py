@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfplay.episode import Episode
+from selfplay.episode import CHANCE_SEAT, Episode
+from selfplay.episode.schema import CHANCE_ROLE
 
 _STATES = ("accepted", "rejected", "unverifiable")
 
@@ -79,6 +80,10 @@ def payload_lies(episode: Episode) -> str | None:
 def _turns_lie(turns: Sequence[Mapping[str, Any]], seats: int) -> str | None:
     for i, turn in enumerate(turns):
         tokens = turn["token_ids"] or ()
+        if turn["role"] == CHANCE_ROLE:
+            if turn["seat"] != CHANCE_SEAT or turn["parent"] is not None or tokens:
+                return f"turn {i} is of chance, and has a seat, a parent or tokens"
+            continue
         if not 0 <= turn["seat"] < seats:
             return f"turn {i} is by seat {turn['seat']} of {seats}"
         if turn["parent"] is not None and not 0 <= turn["parent"] < i:
@@ -90,6 +95,6 @@ def _turns_lie(turns: Sequence[Mapping[str, Any]], seats: int) -> str | None:
         if any(value is not None and (math.isnan(value) or value > 1e-3) for value in logprobs):
             return f"turn {i} has a log-probability above zero"
         for learned, value in zip(turn["loss_mask"] or (), logprobs, strict=False):
-            if learned and (value is None or math.isinf(value)):
+            if learned and turn["logprobs"] and (value is None or math.isinf(value)):
                 return f"turn {i} is to be learned from, and a token has no log-probability"
     return None

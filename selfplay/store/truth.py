@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from selfplay.contract import Transcript, Turn
 from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_digests, from_batch
 from selfplay.episode.replay import ReplayError, advance
-from selfplay.episode.schema import EPISODES, SCHEMA_VERSION, UNITS
+from selfplay.episode.schema import CHANCE_ROLE, EPISODES, SCHEMA_VERSION, UNITS
 from selfplay.errors import UserError
 from selfplay.store.payloads import judgement_lies, payload_lies
 from selfplay.store.table import first_line
@@ -78,7 +78,8 @@ class Rules:
             return Check(name, FALSE, str(error))
         if posed.digest != record["problem_digest"]:
             return Check(name, FALSE, "the problem, made again, is another")
-        said = Transcript(tuple(Turn(turn["seat"], turn["role"], turn["text"] or "") for turn in record["turns"]))
+        turns = [turn for turn in record["turns"] if turn["role"] != CHANCE_ROLE]
+        said = Transcript(tuple(Turn(turn["seat"], turn["role"], turn["text"] or "") for turn in turns))
         if said.turns[: len(posed.messages)] != posed.opening.turns:
             return Check(name, FALSE, "what was asked is not the problem")
         recorded = {verdict["seat"]: verdict for verdict in episode.verdicts or ()}

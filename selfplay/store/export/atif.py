@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from selfplay.store.export.job import Job
 
 SCHEMA_VERSION = "ATIF-v1.8"
-_SOURCES = {"system": "system", "user": "user", "assistant": "agent", "tool": "system"}
+_SOURCES = {"system": "system", "user": "user", "assistant": "agent", "tool": "system", "chance": "system"}
 #: Episodes that are unpacked at once: tokens are large as objects.
 _AT_ONCE = 16
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def answered(one: Conversation) -> Answer | str:
 def broken(turns: Sequence[Any]) -> str | None:
     """Why turns, pairs of role and parent, are no conversation."""
     for index, (role, parent) in enumerate(turns):
-        if role not in ROLES:
+        if role not in (*ROLES, CHANCE_ROLE):
             return f"a turn whose role is none of {', '.join(ROLES)}"
         if parent is not None and not 0 <= parent < index:
             return "a turn whose parent is no earlier turn"

@@ -1,0 +1,114 @@
+"""The shape of a language model, as a value that is saved as a Hugging Face `config.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Architectures of Hugging Face that our own transformer computes; weights of any other run in `transformers`.
+NATIVE = ("llama", "qwen2")
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Everything that decides which tensors a decoder of the Llama family has, and what they mean.
+
+    vocab: tokens. layers, hidden, intermediate: depth and widths. heads, kv_heads: of attention (kv_heads divides
+    heads). head_dim: width of a head. context: most tokens of a sequence. rope_theta: base of the rotary positions
+    (Su et al., arXiv:2104.09864). qkv_bias: as Qwen2 has. tie: input and output embeddings are one tensor.
+    """
+
+    vocab: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    qkv_bias: bool = False
+    tie: bool = True
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has, without a value head."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        biases = self.head_dim * (self.heads + 2 * self.kv_heads) if self.qkv_bias else 0
+        layer = attention + biases + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.vocab * self.hidden * (1 if self.tie else 2) + self.layers * layer + self.hidden
+
+    def to_hugging_face(self, eos_token_id: int, pad_token_id: int) -> dict[str, Any]:
+        """The `config.json` with which `transformers` computes the same."""
+        qwen = self.qkv_bias
+        return {
+            "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
+            "model_type": "qwen2" if qwen else "llama",
+            "vocab_size": self.vocab,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.context,
+            "rms_norm_eps": self.norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "tie_word_embeddings": self.tie,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "use_cache": True,
+            "bos_token_id": None,
+            "eos_token_id": eos_token_id,
+            "pad_token_id": pad_token_id,
+            "torch_dtype": "float32",
+        }
+
+
+def from_hugging_face(config: Mapping[str, Any]) -> LanguageConfig | None:
+    """The shape that a `config.json` describes; None where our transformer does not compute just that."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    plain = rope.get("rope_type", rope.get("type", "default")) == "default"
+    kind = config.get("model_type")
+    if kind not in NATIVE or not plain or config.get("hidden_act", "silu") != "silu":
+        return None
+    if config.get("attention_bias") or config.get("mlp_bias") or config.get("use_sliding_window"):
+        return None
+    if config.get("quantization_config"):
+        return None
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    return LanguageConfig(
+        vocab=int(config["vocab_size"]),
+        layers=int(config["num_hidden_layers"]),
+        hidden=hidden,
+        intermediate=int(config["intermediate_size"]),
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or hidden // heads),
+        context=int(config["max_position_embeddings"]),
+        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        qkv_bias=kind == "qwen2",
+        tie=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+def small(vocab: int, layers: int, hidden: int, heads: int, context: int) -> LanguageConfig:
+    """The shape of a fresh small model; its feed-forward part is 8/3 of hidden wide, in multiples of 16."""
+    if hidden % heads or (hidden // heads) % 2:
+        raise ValueError(f"hidden ({hidden}) must be a multiple of twice the heads ({heads})")
+    return LanguageConfig(
+        vocab=vocab,
+        layers=layers,
+        hidden=hidden,
+        intermediate=16 * math.ceil(hidden * 8 / 3 / 16),
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        context=context,
+    )

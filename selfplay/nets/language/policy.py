@@ -1,0 +1,200 @@
+"""A language-model policy: transformer, tokenizer and, where one is wanted, a value head.
+
+A policy comes from a Hugging Face directory or begins fresh from a small shape; what is saved is a Hugging Face
+directory again, which needs nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selfplay import storage
+from selfplay.errors import UserError
+from selfplay.nets.inference import pick_device
+from selfplay.nets.language.config import LanguageConfig, from_hugging_face
+from selfplay.nets.language.tokenizer import FILES, Tokenizer
+from selfplay.nets.language.transformer import Transformer
+
+VALUE_HEAD = "value_head.safetensors"
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """All that an actor on another machine needs besides weights; plain values.
+
+    path: of a Hugging Face directory, None for a fresh model. config: of our transformer, None where `transformers`
+    computes it. tokenizer: its files. value_head: one more output, the expected return. lora_rank, lora_alpha: of
+    low-rank adapters on all linear layers (Hu et al., arXiv:2106.09685); 0: all weights are trained. dtype: of
+    weights and arithmetic, "float32" or "bfloat16". context: most tokens of a line.
+    """
+
+    path: str | None
+    config: LanguageConfig | None
+    tokenizer: dict[str, str]
+    context: int
+    value_head: bool = False
+    lora_rank: int = 0
+    lora_alpha: int = 32
+    dtype: str = "float32"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PolicySpec:
+        plain = json.loads(text)
+        config = plain.pop("config")
+        return cls(config=None if config is None else LanguageConfig(**config), **plain)
+
+
+class LanguagePolicy(nn.Module):
+    """Transformer and value head; `model` has the methods of `Transformer`."""
+
+    def __init__(self, spec: PolicySpec, model: nn.Module, device: str) -> None:
+        super().__init__()
+        self.spec = spec
+        self.tokenizer = Tokenizer(spec.tokenizer)
+        self.model = model
+        self.device = device
+        width = spec.config.hidden if spec.config is not None else model.width
+        self.value_head = nn.Linear(width, 1, device=device) if spec.value_head else None
+        if self.value_head is not None:
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Expected return `[...]` float32, of the seat that writes, of hidden states `[..., width]`."""
+        assert self.value_head is not None
+        out: Tensor = self.value_head(hidden.float())[..., 0]
+        return out
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What training changes: name -> float32 array."""
+        return {name: p.detach().float().cpu().numpy().copy() for name, p in self.trained()}
+
+    def from_arrays(self, tensors: dict[str, np.ndarray]) -> None:
+        """The inverse of `to_arrays`. Raises `UserError` for those of another model."""
+        own = dict(self.trained())
+        if own.keys() != tensors.keys() or any(own[n].shape != tensors[n].shape for n in own):
+            raise UserError("these weights are of another language model")
+        with torch.no_grad():
+            for name, p in own.items():
+                p.copy_(torch.from_numpy(np.asarray(tensors[name])))
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters that training changes."""
+        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+
+
+def fresh(spec: PolicySpec, seed: int, device: str = "cpu") -> LanguagePolicy:
+    """A policy as the spec says: random weights from `seed`, or those of its directory."""
+    device = pick_device(device)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
+    model: nn.Module
+    if spec.config is not None and not spec.lora_rank:
+        model = Transformer(spec.config)
+        if spec.path is None:
+            model.start(seed)
+        else:
+            _read_weights(model, spec.path)
+        model = model.to(device=device, dtype=dtype)
+    else:
+        from selfplay.nets.language.foreign import Foreign
+
+        model = Foreign(spec, dtype, device)
+    return LanguagePolicy(spec, model, device)
+
+
+def load(
+    path: str, value_head: bool = False, lora_rank: int = 0, lora_alpha: int = 32, dtype: str = "float32"
+) -> PolicySpec:
+    """Reads what a Hugging Face directory says of itself.
+
+    Raises `UserError` for a directory that is none, lacks a file, or needs code of its own.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"policy.path {path} is no directory; give one with config.json, weights and tokenizer.json")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"policy.path {path} is no Hugging Face model: it has no config.json") from None
+    except ValueError as error:
+        raise UserError(f"{path}/config.json is not JSON: {error}") from None
+    if config.get("auto_map"):
+        raise UserError(f"{path} needs Python code of its own (auto_map in config.json), which is never run here")
+    if not _weight_files(folder):
+        raise UserError(f"{path} holds no weights (*.safetensors; pickled weights are never loaded)")
+    files = {name: (folder / name).read_text() for name in FILES if (folder / name).is_file()}
+    tokenizer = Tokenizer(files, f"the tokenizer in {path}")
+    try:
+        native = from_hugging_face(config)
+        context = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}/config.json describes no language model: {error}") from None
+    if not context:
+        raise UserError(f"{path}/config.json does not say how long a context may be (max_position_embeddings)")
+    vocab = int(config.get("vocab_size") or 0)
+    if tokenizer.size > vocab:
+        raise UserError(f"{path}: the tokenizer has {tokenizer.size} tokens, the model {vocab}")
+    return PolicySpec(
+        path=str(folder.resolve()),
+        config=native,
+        tokenizer=files,
+        context=context,
+        value_head=value_head,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        dtype=dtype,
+    )
+
+
+def save(policy: LanguagePolicy, uri: str) -> None:
+    """Writes a Hugging Face directory: `transformers` loads it with nothing of ours. A value head lies beside."""
+    from safetensors.torch import save as encode
+
+    spec, tokenizer = policy.spec, policy.tokenizer
+    if isinstance(policy.model, Transformer):
+        config = policy.model.config.to_hugging_face(tokenizer.eos[0], tokenizer.pad)
+        tensors = {name: value.contiguous().cpu() for name, value in policy.model.state_dict().items()}
+        config["torch_dtype"] = spec.dtype
+        storage.write(storage.join(uri, "model.safetensors"), encode(tensors, {"format": "pt"}))
+    else:
+        config, tensors = policy.model.merged()
+        storage.write(storage.join(uri, "model.safetensors"), encode(tensors, {"format": "pt"}))
+    for name, text in spec.tokenizer.items():
+        storage.write(storage.join(uri, name), text.encode())
+    if policy.value_head is not None:
+        head = {name: value.cpu() for name, value in policy.value_head.state_dict().items()}
+        storage.write(storage.join(uri, VALUE_HEAD), encode(head, {"format": "pt"}))
+    storage.write(storage.join(uri, "config.json"), json.dumps(config, indent=2).encode())  # last: it is complete now
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*.safetensors") if p.name != VALUE_HEAD)
+
+
+def _read_weights(model: Transformer, path: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    own: dict[str, Any] = dict(model.state_dict())
+    missing = set(own)
+    with torch.no_grad():
+        for file in _weight_files(Path(path)):
+            try:
+                with safe_open(str(file), "pt") as tensors:
+                    for name in tensors.keys():
+                        if name in own:
+                            own[name].copy_(tensors.get_tensor(name))
+                            missing.discard(name)
+            except (SafetensorError, RuntimeError) as error:
+                raise UserError(f"{file} does not fit the model that its config.json describes: {error}") from None
+    if missing:
+        raise UserError(f"{path}: the weights lack {len(missing)} tensors, {sorted(missing)[0]} among them")

@@ -1,0 +1,139 @@
+"""Text to tokens and back: a tokenizer in Hugging Face's form, and how a dialogue becomes one line of tokens.
+
+A policy is shown messages and writes answers; both stand in one line of tokens. Where the tokenizer has a chat
+template, that decides what stands between them; where it has none, messages follow one another as they are, and each
+answer ends with the token that ends a text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from selfplay.contract import Message
+from selfplay.errors import UserError
+
+PAD, EOS = "<pad>", "<eos>"
+#: Files of a tokenizer in a model's directory.
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+_PLAIN = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}" + EOS + "{% endif %}{% endfor %}"
+_HERE = "\u2047answer\u2047"
+
+
+class Tokenizer:
+    """A tokenizer made of its files' texts, so that it travels as JSON. Tokens are those of `tokenizer.json`.
+
+    eos: ids of the tokens that end an answer, the first is the usual one. pad: id that fills up batches.
+    """
+
+    def __init__(self, files: Mapping[str, str], source: str = "the tokenizer") -> None:
+        """Raises `UserError` where the files are no tokenizer, or name no token that ends a text."""
+        self.files = dict(files)
+        try:
+            self._backend = Backend.from_str(self.files["tokenizer.json"])
+            self._settings: dict[str, Any] = json.loads(self.files.get("tokenizer_config.json", "{}"))
+        except KeyError:
+            raise UserError(f"{source} has no tokenizer.json") from None
+        except Exception as error:
+            raise UserError(f"{source} is no tokenizer: {str(error)[:200]}") from None
+        named = [self._settings.get("eos_token")]
+        special = [token["content"] if isinstance(token, dict) else token for token in named if token]
+        self.eos = tuple(i for i in (self._backend.token_to_id(token) for token in special) if i is not None)
+        if not self.eos:
+            raise UserError(f"{source} names no token that ends a text (eos_token in tokenizer_config.json)")
+        pad = self._settings.get("pad_token")
+        pad_id = self._backend.token_to_id(pad["content"] if isinstance(pad, dict) else pad) if pad else None
+        self.pad = self.eos[0] if pad_id is None else pad_id
+        self._template = self.files.get("chat_template.jinja") or self._settings.get("chat_template")
+        if self._template == _PLAIN:
+            self._template = None
+
+    @property
+    def size(self) -> int:
+        """Tokens that there are, special ones included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of what decides text and tokens."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without any added at its ends. Raises `UserError` for text that it cannot write."""
+        try:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        except Exception:
+            missing = sorted({c for c in text if self._backend.token_to_id(c) is None})
+            shown = " ".join(repr(c) for c in missing[:5])
+            raise UserError(f"the tokenizer has no token for {shown or 'a part'} of {text[:40]!r}") from None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without special ones."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def decode_all(self, lines: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of each."""
+        return list(self._backend.decode_batch([list(ids) for ids in lines], skip_special_tokens=True))
+
+    def token_texts(self) -> list[str]:
+        """What each token writes, by id; "" for special ones."""
+        return self.decode_all([[i] for i in range(self.size)])
+
+    def opening(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens before a seat's first answer."""
+        if self._template is None:
+            return self.encode("".join(message.content for message in messages))
+        return self.encode(self._rendered(_plain(messages)))
+
+    def following(self, messages: Sequence[Message], ended: bool) -> list[int]:
+        """The tokens between an answer and the next one. messages: said since. ended: the answer has its end token."""
+        if self._template is None:
+            return [*([] if ended else self.eos[:1]), *self.encode("".join(message.content for message in messages))]
+        before = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _HERE}]
+        rest = self._rendered([*before, *_plain(messages)]).split(_HERE, 1)[1]
+        ids = self.encode(rest)
+        return ids[1:] if ended and ids[:1] == list(self.eos[:1]) else ids
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        rendered: str = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return rendered
+
+    @cached_property
+    def _chat(self) -> Any:
+        from transformers import PreTrainedTokenizerFast
+
+        chat = PreTrainedTokenizerFast(tokenizer_object=self._backend, eos_token=self._name(self.eos[0]))
+        chat.chat_template = self._template
+        return chat
+
+    def _name(self, token: int) -> str:
+        return str(self._backend.id_to_token(token))
+
+
+def of_characters(alphabet: Iterable[str]) -> Tokenizer:
+    """A tokenizer of one token a character, and two more: padding (0) and the end of a text (1)."""
+    vocabulary = {PAD: 0, EOS: 1}
+    for character in sorted(set(alphabet)):
+        vocabulary[character] = len(vocabulary)
+    backend = Backend(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens([PAD, EOS])
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": EOS,
+        "pad_token": PAD,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": _PLAIN,
+    }
+    return Tokenizer({"tokenizer.json": backend.to_str(), "tokenizer_config.json": json.dumps(settings)})
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
