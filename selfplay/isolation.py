@@ -1,9 +1,11 @@
-"""Verifiers in a process of their own, that may be killed: one that hangs, dies or is taken over harms nobody.
+"""Verifiers in processes of their own, that may be killed: an answer that hangs or kills one harms no other.
 
-The two processes exchange lines of JSON, nothing that could carry code. The child may write no byte to a file and use
-no more than its share of memory and time (and start no process, where it does not run as root); after each death it is
-started again. What it says is checked like any other verdict. It is no sandbox for programs that a model wrote: it can
-read files, and what takes it over can say what it likes.
+A process beside this one loads the task once. For each transcript it starts a copy of itself, which is confined
+(`selfplay.jail`), judges, says the verdict through a pipe of its own, and is gone; so whatever an answer did to it is
+gone too. What it says must begin with a number that was drawn for this one verdict, so that a verdict written blindly,
+to every file that is open, is none. The processes exchange lines of JSON, nothing that could carry code, and what is
+said is checked like any other verdict. It is no sandbox for programs that a model wrote: code that runs in a copy can
+read files, and could find that number and lie about its own answer. So verifiers parse, and never evaluate.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
+import secrets
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -20,10 +23,11 @@ from dataclasses import asdict
 from typing import Any
 
 from selfplay.contract import Criterion, Problem, TaskSpec, Transcript, Turn, Verdict
+from selfplay.jail import confine
 
-#: Address space of the child, bytes; and how long it may take to begin, seconds.
-MEMORY_BYTES = 4 * 2**30
+#: How long the process may take to begin, and to answer after its copy had to, seconds.
 START_S = 60.0
+_GRACE_S = 10.0
 _MOST_BYTES = 2**20
 _CODE = "from selfplay.isolation import serve; serve()"
 
@@ -42,7 +46,9 @@ class Isolated:
         question = {"problem": _plain(problem), "turns": [asdict(turn) for turn in transcript.turns]}
         try:
             self._start()
-            answer = self._ask(question, self._spec.timeout_s)
+            answer = self._ask(question, self._spec.timeout_s + _GRACE_S)
+            if "failed" in answer:
+                return unverifiable(self._spec, str(answer["failed"])[:500])
             verdicts = tuple(_verdict(one) for one in answer["verdicts"])
         except TimeoutError:
             self.close()
@@ -144,24 +150,77 @@ def serve() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # what a verifier prints or reads is not part of the exchange
         os.dup2(null, standard)
-    from selfplay import registry
-    from selfplay.task import judged
+    from selfplay import registry, task  # noqa: F401  what the copies need is loaded once
 
     first = json.loads(source.readline())
     spec = registry.unpack_any(registry.Portable(first["reference"], first["text"]))
     assert isinstance(spec, TaskSpec)
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, 0),
-    ):
-        resource.setrlimit(what, (most, most))
     sink.write(b"{}\n")
     sink.flush()
     for line in source:
-        asked = json.loads(line)
-        problem = Problem(asked["problem"]["seed"], asked["problem"]["difficulty"], asked["problem"]["data"])
-        verdicts = judged(spec, problem, Transcript(tuple(Turn(**turn) for turn in asked["turns"])))
-        sink.write(json.dumps({"verdicts": [asdict(verdict) for verdict in verdicts]}).encode() + b"\n")
+        sink.write(_judged_apart(spec, line) + b"\n")
         sink.flush()
+
+
+def _judged_apart(spec: TaskSpec, line: bytes) -> bytes:
+    """What a copy of this process says of one transcript: {"verdicts": […]}, or {"failed": why there are none}."""
+    nonce = secrets.token_hex(16).encode()
+    reads, writes = os.pipe()
+    copy = os.fork()
+    if copy == 0:
+        try:
+            _answer(spec, line, nonce, writes)
+        finally:
+            os._exit(70)
+    os.close(writes)
+    try:
+        said = _read(reads, spec.timeout_s)
+    except TimeoutError:
+        return _failed(f"the verifier took longer than {spec.timeout_s:g} s")
+    finally:
+        os.close(reads)
+        with contextlib.suppress(OSError):
+            os.kill(copy, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+    if not said:
+        return _failed(f"the verifier's process died (exit status {status})")
+    try:
+        if not said.startswith(nonce):
+            raise ValueError("not its number")
+        return json.dumps({"verdicts": json.loads(said.removeprefix(nonce))["verdicts"]}).encode()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return _failed("the verifier's process said what is no verdict")
+
+
+def _answer(spec: TaskSpec, line: bytes, nonce: bytes, writes: int) -> None:
+    """In the copy: judges, and says so."""
+    from selfplay.task import judged
+
+    os.dup2(writes, 3)  # 0, 1 and 2 are nothing
+    os.closerange(4, os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 4096)
+    asked = json.loads(line)
+    confine()
+    problem = Problem(asked["problem"]["seed"], asked["problem"]["difficulty"], asked["problem"]["data"])
+    verdicts = judged(spec, problem, Transcript(tuple(Turn(**turn) for turn in asked["turns"])))
+    said = nonce + json.dumps({"verdicts": [asdict(verdict) for verdict in verdicts]}).encode()
+    while said:
+        said = said[os.write(3, said) :]
+    os._exit(0)
+
+
+def _read(reads: int, seconds: float) -> bytes:
+    """All that comes, up to a limit. Raises `TimeoutError`."""
+    until, said = time.monotonic() + seconds, b""
+    while len(said) <= _MOST_BYTES:
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([reads], [], [], left)[0]:
+            raise TimeoutError
+        part = os.read(reads, 65536)
+        if not part:
+            break
+        said += part
+    return said
+
+
+def _failed(why: str) -> bytes:
+    return json.dumps({"failed": why}).encode()
