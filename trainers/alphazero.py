@@ -27,7 +27,7 @@ from selfplay.errors import UserError
 from selfplay.store import Receipt
 from trainers.config import RunConfig
 from trainers.crew import Crew
-from trainers.run_folder import RunFolder
+from trainers.run_folder import RunFolder, State
 from trainers.scoreboard import Scoreboard
 from trainers.status import Summary
 from trainers.watch import Watch
@@ -47,7 +47,9 @@ _SAVE_S = 5.0
 class Loop:
     """One driver's part of a run, from the first actor to the last word; `run` is all that others call."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, crew: Crew, watch: Watch, stop: threading.Event) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder[State], crew: Crew, watch: Watch, stop: threading.Event
+    ) -> None:
         self.config, self.folder, self.crew, self.watch, self.stop = config, folder, crew, watch, stop
         self.state = folder.state
         self.board = Scoreboard(config.evaluation, self.state, crew.game.spec.exact is not None, crew.sizing.cores)
@@ -90,11 +92,11 @@ class Loop:
     def begin(self) -> None:
         """Starts archive and players; the others follow when a first game is there to be seen."""
         self.watch.activity("starting the players")
-        self.archived = self.crew.open_archive()
+        self.archived = self.crew.open_archive(self.crew.about_agent())
         self.folder.save()
         self.watch.count_archived()
         if not self.crew.kept_versions():
-            self.crew.publish_first()
+            self.crew.publish_first(self.crew.first_weights())
         else:
             self.crew.publish_kept()
         if self.stop.is_set():
@@ -311,7 +313,8 @@ class Loop:
         except RayActorError:
             return
         digest = issue.digest
-        self.crew.enter_policy(version, digest, self.state.digest, self.progress)
+        progress = self.progress
+        self.crew.enter_policy(version, digest, self.state.digest, progress.step, progress.samples)
         self.crew.enter_use(version, issue, self.state.version, self.state.digest, self.archived)
         self.crew.publish(version, digest, tensors)
         self.state.version, self.state.digest = version, digest

@@ -20,27 +20,27 @@ class Curriculum:
     A rate is measured as (solved + 1) / (judged + 2): a level not seen yet stands at 1/2, the most learnable of all.
     """
 
-    def __init__(self, levels: Sequence[int], floor: float = 0.1, decay: float = 0.99) -> None:
+    def __init__(self, levels: Sequence[float], floor: float = 0.1, decay: float = 0.99) -> None:
         if not levels or len(set(levels)) != len(levels):
             raise ValueError(f"levels must be there and all different, got {list(levels)}")
         if not 0 <= floor <= 1 or not 0 < decay < 1:
             raise ValueError(f"floor must be in [0, 1] and decay in (0, 1), got {floor} and {decay}")
         self._floor, self._decay = floor, decay
-        self._solved = dict.fromkeys((int(level) for level in levels), 0.0)
+        self._solved = dict.fromkeys((float(level) for level in levels), 0.0)
         self._judged = dict.fromkeys(self._solved, 0.0)
 
-    def solve_rates(self) -> dict[int, float]:
+    def solve_rates(self) -> dict[float, float]:
         """The rate that each level is taken to have, in (0, 1)."""
         return {level: (self._solved[level] + 1) / (self._judged[level] + 2) for level in self._solved}
 
-    def probabilities(self) -> dict[int, float]:
+    def probabilities(self) -> dict[float, float]:
         """How likely each level is drawn, in the order of `levels`; they sum to 1."""
         learnable = {level: rate * (1 - rate) for level, rate in self.solve_rates().items()}
         total = sum(learnable.values())  # positive: no rate is 0 or 1
         even = self._floor / len(learnable)
         return {level: even + (1 - self._floor) * much / total for level, much in learnable.items()}
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, float]:
+    def draw(self, rng: np.random.Generator) -> tuple[float, float]:
         """A level and the probability it was drawn with; one number of `rng` is used."""
         point, chances = rng.random(), self.probabilities()
         reached = 0.0
@@ -50,13 +50,13 @@ class Curriculum:
                 return level, chance
         return level, chance  # rounding left the sum below `point`
 
-    def record(self, level: int, rewards: Sequence[float] | np.ndarray) -> None:
+    def record(self, level: float, rewards: Sequence[float] | np.ndarray) -> None:
         """Counts rewards of samples at `level`, oldest first; only their order matters, not how many calls they take.
 
         rewards: in [0, 1], 1 solved, 0 not; NaN: unverifiable, not counted.
         """
         if level not in self._solved:
-            raise ValueError(f"no level {level}; there are {', '.join(map(str, self._solved))}")
+            raise ValueError(f"no level {level:g}; there are {', '.join(f'{known:g}' for known in self._solved)}")
         known = [float(reward) for reward in rewards if not np.isnan(reward)]
         if any(not 0 <= reward <= 1 for reward in known):
             raise ValueError(f"rewards must be in [0, 1], or NaN, got {min(known)} to {max(known)}")

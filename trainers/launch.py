@@ -13,7 +13,7 @@ from selfplay.errors import UserError
 from selfplay.store import Fenced, acquire
 from trainers import cluster
 from trainers.config import RunConfig
-from trainers.run_folder import RunFolder
+from trainers.run_folder import RunFolder, State
 from trainers.status import Status, Summary
 
 
@@ -29,7 +29,7 @@ def run(
 
     out: URI of the run's folder; one that exists is continued. Raises `UserError` for what only a person can mend.
     """
-    uri = RunFolder(out, config).uri  # refuses a folder of another run before anything is written
+    uri = RunFolder(out, config, State).uri  # refuses a folder of another run before anything is written
     with acquire(uri, f"selfplay run {config.name}") as lease, _loading():
         with cluster.ray_session(address):
             # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
@@ -38,7 +38,7 @@ def run(
             from trainers.crew import Crew
             from trainers.watch import Watch
 
-            folder = RunFolder(out, config)  # as whoever held it before has left it
+            folder = RunFolder(out, config, State)  # as whoever held it before has left it
             crew = Crew(config, spec, folder, lease.epoch, cluster.size(config, bool(address)))
             watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.errors import UserError
-from trainers.config import RunConfig, apply_overrides, from_mapping, from_toml
+from trainers.experiment import AnyConfig, from_data, from_toml
 
 SHIPPED = Path(__file__).with_name("recipes")
 
@@ -20,7 +20,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
     """The settings for `name`, changed by "KEY=VALUE" overrides.
 
     name: a shipped recipe ("connect_four"), a recipe file ("./mine.toml"), or a game: an environment id
@@ -38,7 +38,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     return _from_game(name, overrides)
 
 
-def _from_game(name: str, overrides: Sequence[str]) -> RunConfig:
+def _from_game(name: str, overrides: Sequence[str]) -> AnyConfig:
     from selfplay import registry
     from selfplay.game import load, unsearchable
 
@@ -61,7 +61,7 @@ def _from_game(name: str, overrides: Sequence[str]) -> RunConfig:
     run_name = slug(Path(name).stem if name.endswith(".py") else name)
     data = derive(env_id, run_name, game.encoder.shape, game.num_actions, spec.ply_limit)
     data["summary"] = spec.summary
-    return from_mapping(apply_overrides(data, overrides), f"settings derived for {name}")
+    return from_data(data, f"settings derived for {name}", overrides)
 
 
 def slug(text: str) -> str:

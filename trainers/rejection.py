@@ -23,7 +23,7 @@ class Sample:
     problem: str
     tokens: tuple[int, ...]
     reward: float
-    difficulty: int = 0
+    difficulty: float = 0
 
 
 @dataclass(frozen=True)

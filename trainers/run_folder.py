@@ -16,14 +16,14 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from deltalake.exceptions import TableNotFoundError
 
 from selfplay import run_files, storage
 from selfplay.errors import UserError
 from selfplay.store.table import episodes_uri, open_table
-from trainers.config import CONFIG_NAME, RunConfig, from_json, incompatible
+from trainers.experiment import CONFIG_NAME, AnyConfig, from_json, incompatible
 
 #: Rises when older code would misread `state.json` or `run.json`.
 SCHEMA = 1
@@ -56,17 +56,56 @@ class State:
     plies_in_flight: int = 0
     wandb_id: str | None = None
 
+    def resumed(self) -> None:
+        """What was under way when this was saved is lost."""
+        self.lost_games += self.games_in_flight
+        self.lost_plies += self.plies_in_flight
+        self.games_in_flight = self.plies_in_flight = 0
 
-class RunFolder:
+
+@dataclass
+class ReasoningState:
+    """What a reasoning run must remember beside policy, optimiser and corpus; as of the newest checkpoint.
+
+    checkpoint, version, digest, total_s, elapsed_s, wandb_id: as in `State`.
+    warm_steps: of the warm start. round: rounds that were learned from.
+    cursors: level (as text) -> seed from which the next problem is sought. curriculum, gate: their own states.
+    scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
+    """
+
+    schema: int = SCHEMA
+    checkpoint: str | None = None
+    version: int = -1
+    digest: str = ""
+    total_s: float = 0.0
+    elapsed_s: float = 0.0
+    warm_steps: int = 0
+    round: int = 0
+    cursors: dict[str, int] = field(default_factory=dict)
+    curriculum: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] = field(default_factory=dict)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    wandb_id: str | None = None
+
+    def resumed(self) -> None:
+        """Nothing is lost: rounds that were archived since are learned from again."""
+
+
+AnyState = TypeVar("AnyState", State, ReasoningState)
+
+
+class RunFolder(Generic[AnyState]):
     """A run's folder, found to fit the configuration. Nothing is written until `begin`."""
 
-    def __init__(self, uri: str, config: RunConfig) -> None:
+    state: AnyState
+
+    def __init__(self, uri: str, config: AnyConfig, state: type[AnyState]) -> None:
         """Raises `UserError` for a folder of another experiment or of a newer schema."""
         self.uri = storage.normalise(uri)
         self.config = config
         self.new = True
         self.run_id = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        self.state = State()
+        self.state = state()
         try:
             before = from_json(self._read(CONFIG_NAME), storage.join(self.uri, CONFIG_NAME))
             identity = json.loads(self._read(_RUN))
@@ -85,10 +124,8 @@ class RunFolder:
         except FileNotFoundError:
             return
         self._check(kept, _STATE)
-        self.state = state = State(**kept)
-        state.lost_games += state.games_in_flight
-        state.lost_plies += state.plies_in_flight
-        state.games_in_flight = state.plies_in_flight = 0
+        self.state = state(**kept)
+        self.state.resumed()
 
     @property
     def corpus(self) -> str:
@@ -96,7 +133,7 @@ class RunFolder:
         return storage.join(self.uri, "corpus")
 
     def begin(self, about_agent: str) -> None:
-        """Writes down what the run is; `about_agent`: from `selfplay.agent.describe`."""
+        """Writes down what the run is; `about_agent`: JSON of what is needed besides weights to use its policy."""
         storage.write(storage.join(self.uri, _RUN), json.dumps({"schema": SCHEMA, "run_id": self.run_id}).encode())
         storage.write(storage.join(self.uri, run_files.AGENT_FILE), about_agent.encode())
         storage.write(storage.join(self.uri, CONFIG_NAME), self.config.to_json().encode())

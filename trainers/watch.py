@@ -19,7 +19,7 @@ from selfplay.contract import GameSpec
 from trainers.config import RunConfig
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
-from trainers.run_folder import RunFolder
+from trainers.run_folder import RunFolder, State
 from trainers.scoreboard import Scoreboard
 from trainers.status import Candidate, LastGame, LostGames, Status, Summary
 
@@ -34,7 +34,12 @@ class Watch:
     """What a person sees of a run, kept up to date by the loop."""
 
     def __init__(
-        self, config: RunConfig, spec: GameSpec, folder: RunFolder, sizing: str, on_status: Callable[[Status], None]
+        self,
+        config: RunConfig,
+        spec: GameSpec,
+        folder: RunFolder[State],
+        sizing: str,
+        on_status: Callable[[Status], None],
     ) -> None:
         self._config, self._folder, self._tell = config, folder, on_status
         state, planned = folder.state, config.run.minutes * 60.0

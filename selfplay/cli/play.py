@@ -54,11 +54,13 @@ def play(
 def _know_game_file(run: str) -> None:
     """Loads the game's own file where the run was started with one that is still there: it is the user's."""
     from selfplay import registry, storage
-    from trainers.config import CONFIG_NAME, from_json
+    from trainers.config import RunConfig
+    from trainers.experiment import CONFIG_NAME, from_json
 
     uri = storage.join(run, CONFIG_NAME)
     if storage.exists(uri):
-        reference = from_json(storage.read(uri).decode(), uri).env.id
+        config = from_json(storage.read(uri).decode(), uri)
+        reference = config.env.id if isinstance(config, RunConfig) else ""
         if reference.endswith(".py") and Path(reference).is_file():
             registry.find(reference)
 

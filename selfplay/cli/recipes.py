@@ -25,7 +25,10 @@ def recipes(
     Examples:  selfplay recipes  ·  selfplay recipes connect_four --set simulations=64  ·
     selfplay recipes "openspiel:hex(board_size=5)"  ·  selfplay recipes --keys
     """
-    from trainers import config, recipe
+    from trainers import recipe
+    from trainers.config import RunConfig
+    from trainers.reasoning_config import ReasoningConfig
+    from trainers.settings import keys as keys_of
 
     console = Console(highlight=False)
     if name is not None:
@@ -34,25 +37,34 @@ def recipes(
             typer.echo(resolved.to_json(), nl=False)
             return
         data = resolved.model_dump(mode="json")
-        rows = [(key, _at(data, key), meaning) for key, meaning, _ in config.keys()]
+        rows = [(key, _at(data, key), meaning) for key, meaning, _ in keys_of(type(resolved))]
         console.print(_table(rows, "value"))
     elif keys:
-        every = [(key, default, meaning) for key, meaning, default in config.keys()]
+        kinds: dict[str, type[RunConfig] | type[ReasoningConfig]] = {"game": RunConfig, "reasoning": ReasoningConfig}
+        every = {name: [(key, default, meaning) for key, meaning, default in keys_of(kinds[name])] for name in kinds}
         if as_json:
-            typer.echo(json.dumps([{"key": k, "default": d, "meaning": m} for k, d, m in every], indent=2))
+            listed = [
+                {"kind": kind, "key": k, "default": d, "meaning": m} for kind, rows in every.items() for k, d, m in rows
+            ]
+            typer.echo(json.dumps(listed, indent=2))
             return
-        console.print(_table(every, "default"))
+        for kind, rows in every.items():
+            console.print(f"[bold]Settings of {kind} runs[/]")
+            console.print(_table(rows, "default"))
     else:
         found = {name: recipe.load_recipe(name) for name in recipe.shipped()}
         if as_json:
             typer.echo(json.dumps({name: item.model_dump(mode="json") for name, item in found.items()}))
             return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("recipe", "minutes", "net", "simulations", ""):
-            table.add_column(column, justify="right" if column in ("minutes", "simulations") else "left")
+        for column in ("recipe", "minutes", "net", "learns by", ""):
+            table.add_column(column, justify="right" if column == "minutes" else "left")
         for key, item in found.items():
-            net = f"{item.net.channels}x{item.net.blocks}"
-            table.add_row(f"[bold]{key}[/]", f"{item.run.minutes:g}", net, str(item.search.simulations), item.summary)
+            if isinstance(item, RunConfig):
+                net, how = f"{item.net.channels}x{item.net.blocks}", f"search, {item.search.simulations} simulations"
+            else:
+                net, how = item.policy.path or f"{item.policy.hidden}x{item.policy.layers}", item.learner.algorithm
+            table.add_row(f"[bold]{key}[/]", f"{item.run.minutes:g}", net, how, item.summary)
         console.print(table)
         console.print('Any searchable OpenSpiel game runs by its string: selfplay run "openspiel:hex(board_size=5)"')
 

@@ -23,8 +23,8 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.cli.display import Display
-    from selfplay.contract import GameSpec
-    from trainers.config import RunConfig
+    from selfplay.contract import EnvSpec
+    from trainers.experiment import AnyConfig
     from trainers.status import Status, Summary
 
 
@@ -67,10 +67,10 @@ def run(
             print(json.dumps(summary.to_dict()), file=terminal.out, flush=True)
 
 
-def configuration(recipe: str | None, out: str | None, overrides: Sequence[str]) -> RunConfig:
+def configuration(recipe: str | None, out: str | None, overrides: Sequence[str]) -> AnyConfig:
     """The settings of the recipe, or of the run in `out` where no recipe is named."""
     from selfplay import storage
-    from trainers.config import CONFIG_NAME, apply_overrides, from_json, from_mapping
+    from trainers.experiment import CONFIG_NAME, from_data, from_json
     from trainers.recipe import load_recipe
 
     if recipe is not None:
@@ -81,7 +81,7 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str])
     if not storage.exists(uri):
         raise UserError(f"there is no run in {out} to continue (no {CONFIG_NAME}); name a recipe to begin one")
     begun = from_json(storage.read(uri).decode(), uri)
-    return from_mapping(apply_overrides(begun.model_dump(mode="json"), overrides), uri)
+    return from_data(begun.model_dump(mode="json"), uri, overrides)
 
 
 def need_packages(*names: str) -> None:
@@ -118,7 +118,7 @@ def run_log(out: str, name: str) -> Iterator[Path]:
 
 
 def watch(
-    config: RunConfig, spec: GameSpec, out: str, address: str | None, terminal: Terminal, as_json: bool
+    config: AnyConfig, spec: EnvSpec, out: str, address: str | None, terminal: Terminal, as_json: bool
 ) -> Summary:
     """Runs, feeds the display, and turns signals into an orderly end."""
     from selfplay.cli.display import make

@@ -159,7 +159,7 @@ class ContinuousEngine:
         self.steps += 1
         ended = self._eos[tokens]
         if self._may_stop is not None:
-            for i in np.flatnonzero(self._may_stop[tokens] & busy & ~ended):
+            for i in np.flatnonzero(self._may_stop[tokens] & busy & ~ended).tolist():
                 ended[i] = self._stops(int(rows[i]))
         finished = []
         for i in np.flatnonzero(busy & (ended | (made + 1 >= self._limit[rows]))).tolist():

@@ -17,13 +17,17 @@ class Line:
     """The tokens of one line of turns, from its first to its last: `[T]` each.
 
     ids: int64. loss_mask: bool, tokens that a learner may train on. logprobs: float32, nats, 0 where nothing was
-    sampled. reward: of the seat that the line is for; NaN where nobody could judge it.
+    sampled. reward: of the seat that the line is for; NaN where nobody could judge it. row: of the episode among those
+    read together. seat: whose line it is. cut: its last turn ended by a limit.
     """
 
     ids: Array
     loss_mask: Array
     logprobs: Array
     reward: float
+    row: int = 0
+    seat: int = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ def sequences_from(episodes: pa.RecordBatch | pa.Table) -> Sequences:
     """
     lines = []
     columns = zip(*(episodes.column(name).to_pylist() for name in ("reasoning", "verdicts", "returns")), strict=True)
-    for reasoning, verdicts, returns in columns:
+    for row, (reasoning, verdicts, returns) in enumerate(columns):
         turns = reasoning["turns"]
         for path, seat in _lines(turns):
-            lines.append(_line([turns[i] for i in path], seat, _reward(seat, verdicts, returns)))
+            lines.append(_line([turns[i] for i in path], seat, _reward(seat, verdicts, returns), row))
     return Sequences(tuple(lines))
 
 
@@ -103,7 +107,7 @@ def _path(turns: list[dict[str, Any]], end: int) -> list[int]:
     return path[::-1]
 
 
-def _line(turns: list[dict[str, Any]], seat: int, reward: float) -> Line:
+def _line(turns: list[dict[str, Any]], seat: int, reward: float, row: int) -> Line:
     ids: list[int] = []
     mask: list[bool] = []
     logprobs: list[float | None] = []
@@ -114,7 +118,8 @@ def _line(turns: list[dict[str, Any]], seat: int, reward: float) -> Line:
         mask += [*([False] * len(suffix)), *learned]
         logprobs += [*([None] * len(suffix)), *(turn["logprobs"] or [None] * len(own))]
     sampled = np.nan_to_num(np.array(logprobs, np.float32), nan=0.0, neginf=0.0)  # zero where nothing was sampled
-    return Line(np.array(ids, np.int64), np.array(mask, bool), sampled, reward)
+    cut = turns[-1]["finish_reason"] == "length"
+    return Line(np.array(ids, np.int64), np.array(mask, bool), sampled, reward, row, seat, cut)
 
 
 def _reward(seat: int, verdicts: list[dict[str, Any]] | None, returns: list[float] | None) -> float:

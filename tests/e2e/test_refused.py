@@ -20,7 +20,7 @@ from selfplay.nets.policy_value import build, to_arrays
 from trainers.crew import net_config, search_config
 from trainers.learner import AlphaZeroLearner
 from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder
+from trainers.run_folder import RunFolder, State
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run(tmp_path: Path) -> Path:
     """A run of tic_tac_toe that has just begun: everything a folder holds, but for games."""
     config = load_recipe("tic_tac_toe")
-    folder = RunFolder(str(tmp_path / "run"), config)
+    folder = RunFolder(str(tmp_path / "run"), config, State)
     game = load(registry.find("tic_tac_toe"))
     net, search = net_config(config, game), search_config(config)
     folder.begin(agent.describe(game, net, search, folder.run_id))

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import UserError
-from trainers.config import apply_overrides, from_json, from_mapping, from_toml, incompatible, keys
+from trainers.config import RunConfig
+from trainers.experiment import from_json, from_toml, incompatible
+from trainers.reasoning_config import ReasoningConfig
 from trainers.recipe import derive, load_recipe, shipped, slug
+from trainers.settings import apply_overrides, from_mapping, keys
 
 SMALL = {"name": "x", "env": {"id": "connect_four"}}
 
@@ -21,7 +24,8 @@ def test_shipped_recipes_hold(name: str) -> None:
 
 
 def test_all_seven_games_have_a_recipe() -> None:
-    assert set(shipped()) == {"tic_tac_toe", "connect_four", "othello", "breakthrough", "hex", "go", "chess"}
+    games = {name for name in shipped() if isinstance(load_recipe(name), RunConfig)}
+    assert games == {"tic_tac_toe", "connect_four", "othello", "breakthrough", "hex", "go", "chess"}
 
 
 @pytest.mark.parametrize(
@@ -41,18 +45,20 @@ def test_all_seven_games_have_a_recipe() -> None:
 )
 def test_a_wrong_setting_is_named(section: str, key: str, value: object, parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        from_mapping({**SMALL, section: {key: value}}, "mine.toml")
+        from_mapping(RunConfig, {**SMALL, section: {key: value}}, "mine.toml")
     for part in ["mine.toml", *parts]:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_overrides() -> None:
-    data = apply_overrides(SMALL, ["search.simulations=64", "seed=3", "deterministic=true", "resign_threshold=none"])
-    config = from_mapping(data, "x")
+    overrides = ["search.simulations=64", "seed=3", "deterministic=true", "resign_threshold=none"]
+    data = apply_overrides(RunConfig, SMALL, overrides)
+    config = from_mapping(RunConfig, data, "x")
     assert (config.search.simulations, config.run.seed, config.run.deterministic) == (64, 3, True)
     assert config.selfplay.resign_threshold is None
-    assert from_mapping(apply_overrides(SMALL, ["algorithm=puct"]), "x").search.algorithm == "puct"
+    data = apply_overrides(RunConfig, SMALL, ["search.algorithm=puct"])
+    assert from_mapping(RunConfig, data, "x").search.algorithm == "puct"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def test_overrides() -> None:
 )
 def test_a_wrong_override_is_named(override: str, part: str) -> None:
     with pytest.raises(UserError, match=part):
-        apply_overrides(SMALL, [override])
+        apply_overrides(RunConfig, SMALL, [override])
 
 
 def test_broken_toml_is_a_sentence() -> None:
@@ -74,15 +80,16 @@ def test_broken_toml_is_a_sentence() -> None:
         from_toml("name = ", "mine.toml")
 
 
-def test_every_setting_is_described() -> None:
-    for key, meaning, _ in keys():
+@pytest.mark.parametrize("model", [RunConfig, ReasoningConfig])
+def test_every_setting_is_described(model: type[RunConfig] | type[ReasoningConfig]) -> None:
+    for key, meaning, _ in keys(model):
         assert meaning or key == "env", f"{key} has no description"
 
 
 def test_digest_follows_content() -> None:
-    config = from_mapping(SMALL, "x")
+    config = from_mapping(RunConfig, SMALL, "x")
     assert config.digest == from_json(config.to_json(), "y").digest
-    assert config.digest != from_mapping(apply_overrides(SMALL, ["seed=3"]), "x").digest
+    assert config.digest != from_mapping(RunConfig, apply_overrides(RunConfig, SMALL, ["seed=3"]), "x").digest
 
 
 def test_a_run_goes_on_only_as_itself() -> None:
@@ -103,7 +110,7 @@ def test_any_searchable_game_has_settings() -> None:
 @pytest.mark.parametrize("actions", [2, 81, 4674])
 @pytest.mark.parametrize("plies", [1, 9, 1000])
 def test_derived_settings_hold(shape: tuple[int, ...], actions: int, plies: int) -> None:
-    from_mapping(derive("openspiel:x", "x", shape, actions, plies), "derived")
+    from_mapping(RunConfig, derive("openspiel:x", "x", shape, actions, plies), "derived")
 
 
 @pytest.mark.parametrize(

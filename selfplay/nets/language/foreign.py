@@ -19,7 +19,7 @@ class Foreign(nn.Module):
     """A model of a Hugging Face directory, with low-rank adapters where the spec wants them."""
 
     def __init__(self, spec: PolicySpec, dtype: torch.dtype, device: str) -> None:
-        """Raises `UserError` where `transformers` cannot load it, or it does more than a product after its last layer."""
+        """Raises `UserError` where `transformers` cannot load it, or it does more than multiply after its layers."""
         super().__init__()
         from transformers import AutoModelForCausalLM, logging
 

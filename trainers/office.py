@@ -1,0 +1,222 @@
+"""What every run needs, whatever it trains: archive, weights, rows of side tables, actors that end with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+import selfplay
+from selfplay import registry, run_files, store
+from selfplay.actors.archivist import Archivist
+from selfplay.actors.weights import Published, WeightServer
+from selfplay.contract import EnvSpec
+from selfplay.episode import Provenance
+from selfplay.nets import weights
+from selfplay.store import Registration
+from trainers.experiment import AnyConfig
+from trainers.run_folder import RunFolder
+
+
+class Made(Protocol):
+    """What made a version: its digest, what the learner did, and what its sampler drew by."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def events(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def sampler(self) -> str: ...
+
+
+class Office:
+    """Keeps the books of one run. Its actors belong to the driver: none outlives it.
+
+    net: JSON of the shape of what is trained. origin: of the run's episodes.
+    """
+
+    def __init__(
+        self,
+        config: AnyConfig,
+        spec: EnvSpec,
+        folder: RunFolder[Any],
+        epoch: int,
+        ruleset: str,
+        net: str,
+        origin: str,
+        game_string: str | None = None,
+    ) -> None:
+        self.folder, self.epoch, self.spec, self.policy_id = folder, epoch, spec, folder.run_id
+        self.provenance = Provenance(
+            run_id=folder.run_id,
+            env_id=spec.id,
+            env_version=spec.version,
+            ruleset_digest=ruleset,
+            config_digest=config.digest,
+            package_version=selfplay.__version__,
+            host=os.uname().nodename,
+            licence=spec.licence,
+            code_commit=code_commit(),
+            origin=origin,
+        )
+        self._configuration, self._net, self._game_string = config.to_json(), net, game_string
+        self.weights: Any = None
+        self.archivist: Any = None
+        self._hired: list[Any] = []
+        self._kept = run_files.versions(folder.uri)
+        self._newest: Published | None = None
+        self._epochs: dict[str, int] = {}  # the newest writer's, of each slot
+
+    def open_archive(self, about_agent: str) -> int:
+        """Starts the archivist; describes the run, its environment and its agent. Returns the corpus's version."""
+        folder, spec, source = self.folder, self.spec, registry.source_of(self.spec)
+        folder.begin(about_agent)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        self.archivist = ray.remote(Archivist).options(**options).remote(folder.corpus, folder.run_id, self.epoch)
+        now = datetime.now(UTC)
+        p = self.provenance
+        environment = {
+            "env_id": spec.id,
+            "ruleset_digest": p.ruleset_digest,
+            "game_string": self._game_string,
+            "package": source.package or None,
+            "package_version": source.version or None,
+            "source_digest": source.digest,
+            "source": source.text if source.kind == "file" else None,
+            "licence": spec.licence,
+            "added_at": now,
+        }
+        run = {
+            "run_id": p.run_id,
+            "epoch": self.epoch,
+            "started_at": now,
+            "env_id": spec.id,
+            "config": self._configuration,
+            "config_digest": p.config_digest,
+            "code_commit": p.code_commit,
+            "package_version": p.package_version,
+            "host": p.host,
+            "run_uri": folder.uri,
+        }
+        ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
+        self.weights = ray.remote(WeightServer).options(**options).remote()
+        return store.open(folder.corpus).version
+
+    def publish_first(self, tensors: dict[str, Any]) -> None:
+        """Version 0: the untrained net that the learner begins with, too."""
+        weights.save(run_files.weights_uri(self.folder.uri, 0), tensors, {"kind": "weights", "version": 0})
+        digest = weights.digest(tensors)
+        self.enter_policy(0, digest, "")
+        self._serve(0, digest, tensors)
+
+    def publish_kept(self) -> None:
+        """The newest version that the run kept, also one that was published after the last checkpoint."""
+        newest = self._kept[-1]
+        tensors, meta = weights.load(run_files.weights_uri(self.folder.uri, newest))
+        self.enter_policy(newest, meta["digest"], "")
+        self._serve(newest, meta["digest"], tensors)
+
+    def _serve(self, version: int, digest: str, tensors: Any) -> None:
+        self.folder.state.version, self.folder.state.digest = version, digest
+        self._kept = sorted({*self._kept, version})
+        self._hand_out(Published(version, digest, [ray.put(tensors)]))
+
+    def publish(self, version: int, digest: str, tensors: Any) -> None:
+        """Hands out a version; tensors: the ObjectRef of its weights."""
+        self._kept.append(version)
+        self._hand_out(Published(version, digest, [tensors]))
+
+    def _hand_out(self, newest: Published) -> None:
+        """Waits until the server has it: whoever asks from now on gets this version or a newer one."""
+        self._newest = newest
+        ray.get(self.weights.publish.remote(newest))
+
+    def enter_policy(self, version: int, digest: str, parent: str, step: int = 0, samples: int = 0) -> None:
+        """A version's row in the policies table; there before anybody plays with it."""
+        row = {
+            "policy_id": self.policy_id,
+            "version": version,
+            "digest": digest,
+            "run_id": self.folder.run_id,
+            "created_at": datetime.now(UTC),
+            "parent_digest": parent or None,
+            "training_steps": step,
+            "training_samples": samples,
+            "uri": run_files.weights_uri(self.folder.uri, version),
+            "net": self._net,
+            "metrics": None,
+        }
+        ray.get(self.archivist.add.remote("policies", [row]))
+
+    def enter_use(
+        self,
+        version: int,
+        made: Made,
+        version_in: int,
+        digest_in: str,
+        table_version: int,
+        episodes: list[str] | None = None,
+    ) -> None:
+        """What a version was made of: its row in the table of uses, there before anybody plays with it."""
+        steps = [event for event in made.events if event["what"] == "train"]
+        row = {
+            "run_id": self.folder.run_id,
+            "version_in": version_in,
+            "digest_in": digest_in,
+            "version_out": version,
+            "digest_out": made.digest,
+            "first_step": steps[0]["first_step"] if steps else None,
+            "last_step": steps[-1]["last_step"] if steps else None,
+            "table_version": table_version,
+            "events": made.events,
+            "sampler": made.sampler,
+            "code_commit": self.provenance.code_commit,
+            "episodes": episodes,
+            "recorded_at": datetime.now(UTC),
+        }
+        ray.get(self.archivist.add.remote("uses", [row]))
+
+    def register(self, slot: str) -> Registration:
+        """Admits a new writer to a slot, under an epoch above all that were there."""
+        registration: Registration = ray.get(self.archivist.register.remote(slot))
+        while registration.epoch <= self._epochs.get(slot, 0):  # the archivist has died and forgotten it
+            registration = ray.get(self.archivist.register.remote(slot))
+        self._epochs[slot] = registration.epoch
+        ray.get(self.weights.publish.remote(self._newest))  # told again: the server may have been restarted
+        return registration
+
+    def kept_versions(self) -> list[int]:
+        """Versions whose weights the run keeps, ascending."""
+        return self._kept
+
+    def forget_old(self) -> None:
+        """Deletes what the rule of the run does not keep."""
+        self.folder.forget_old()
+        self._kept = run_files.versions(self.folder.uri)
+
+    def dismiss(self) -> None:
+        """Ends all actors."""
+        for actor in [*self._hired, self.archivist, self.weights]:
+            if actor is not None:
+                ray.kill(actor)
+
+    def _own(self, actor: Any) -> Any:
+        self._hired.append(actor)
+        return actor
+
+
+def code_commit() -> str | None:
+    """The git commit of this clone, with "-dirty" where files differ from it; None outside a clone."""
+    root = Path(selfplay.__file__).resolve().parent.parent
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,104 @@
+"""What a reasoning run tells the person who watches it: plain values, no ray, no torch; the display draws them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+ReasoningPhase = Literal["starting", "warming", "learning", "draining", "finished"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Greedy answers of a version to held-out problems: share right in [0, 1] with its 95% interval (Wilson).
+
+    level: difficulty; None: over all levels. tokens: mean length of an answer. elapsed_s: when it was measured.
+    """
+
+    version: int
+    level: float | None
+    accuracy: float
+    low: float
+    high: float
+    problems: int
+    tokens: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A newest sample. reward: None where it could not be verified. reason: of the verdict."""
+
+    prompt: str
+    answer: str
+    reward: float | None
+    reason: str
+    difficulty: float
+    episode_id: str
+
+
+@dataclass(frozen=True)
+class ReasoningStatus:
+    """A reasoning run at one moment. A new one is made each time (`dataclasses.replace`), never changed.
+
+    elapsed_s, total_s: of the run, warm start and all. algorithm: "grpo", …. parameters: of the policy.
+    warm_steps, warm_total: steps of the warm start. rounds: learned from. episodes: archived, solver's and held-out
+    ones included. tokens: sampled. version: of the policy.
+    reward, length, entropy, mixed_groups, kl_to_start, clip_share, unverifiable, staleness, loss: of the newest round;
+      None before it (entropy, KL: nats a token; the shares in [0, 1]). tokens_per_s: while generating.
+    history: (elapsed_s, mean reward of the round, mean length in tokens), oldest first.
+    scores: newest over all levels first, then a level each; first_scores: of the first measurement; best: highest
+      accuracy over all levels. score_history: over all levels, oldest first.
+    levels: (level, measured solve rate, probability of being drawn). frontier: level of expert iteration, else None.
+    samples: newest, right and wrong. sizing: what was chosen for this machine. messages: newest last.
+    """
+
+    recipe: str
+    env: str
+    out: str
+    corpus: str
+    algorithm: str = ""
+    parameters: int = 0
+    phase: ReasoningPhase = "starting"
+    activity: str = ""
+    elapsed_s: float = 0.0
+    total_s: float = 0.0
+    warm_steps: int = 0
+    warm_total: int = 0
+    rounds: int = 0
+    episodes: int = 0
+    tokens: int = 0
+    tokens_per_s: float = 0.0
+    version: int = 0
+    loss: float | None = None
+    reward: float | None = None
+    length: float | None = None
+    entropy: float | None = None
+    mixed_groups: float | None = None
+    kl_to_start: float | None = None
+    clip_share: float | None = None
+    unverifiable: float | None = None
+    staleness: float | None = None
+    history: tuple[tuple[float, float, float], ...] = ()
+    scores: tuple[Score, ...] = ()
+    first_scores: tuple[Score, ...] = ()
+    score_history: tuple[Score, ...] = ()
+    levels: tuple[tuple[float, float, float], ...] = ()
+    frontier: float | None = None
+    samples: tuple[Sample, ...] = ()
+    lost_episodes: int = 0
+    sizing: str = ""
+    messages: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class ReasoningSummary:
+    """How a reasoning run ended. ended_by: "time", "rounds", "target" (accuracy reached) or "interrupted"."""
+
+    run_id: str
+    ended_by: Literal["time", "rounds", "target", "interrupted"]
+    status: ReasoningStatus
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `selfplay run --json`: plain JSON values."""
+        return asdict(self)
