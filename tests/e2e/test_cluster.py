@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,9 +39,10 @@ def actors(cluster: Cluster) -> list[str]:
     for node in cluster.list_all_nodes():
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         for process in raylet.children(recursive=True):
-            title = " ".join(process.cmdline())
-            if title.startswith(OURS):
-                titles.append(title)
+            with contextlib.suppress(psutil.Error):  # one that is just ending has no title
+                title = " ".join(process.cmdline())
+                if title.startswith(OURS):
+                    titles.append(title)
     return titles
 
 
