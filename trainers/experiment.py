@@ -10,9 +10,13 @@ from selfplay.errors import UserError
 from trainers import config, reasoning_config
 from trainers.config import RunConfig
 from trainers.reasoning_config import ReasoningConfig
+from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
 from trainers.settings import apply_overrides, from_mapping, parse
+from trainers.status import Status, Summary
 
 AnyConfig = RunConfig | ReasoningConfig
+AnyStatus = Status | ReasoningStatus
+AnySummary = Summary | ReasoningSummary
 #: The resolved configuration in a run's folder.
 CONFIG_NAME = "config.json"
 
@@ -20,6 +24,13 @@ CONFIG_NAME = "config.json"
 def kind_of(data: Mapping[str, Any]) -> type[AnyConfig]:
     """The model of such settings."""
     return ReasoningConfig if "task" in data else RunConfig
+
+
+def first_status(config: AnyConfig, env_id: str, out: str, activity: str) -> AnyStatus:
+    """What a run tells before it has begun."""
+    if isinstance(config, RunConfig):
+        return Status(config.name, env_id, out, "", activity=activity, total_s=0.0)
+    return ReasoningStatus(config.name, env_id, out, "", algorithm=config.learner.algorithm, activity=activity)
 
 
 def from_json(text: str, source: str) -> AnyConfig:

@@ -1,65 +1,129 @@
-"""Starts a run: who holds its folder, then Ray, then the loop (`trainers.alphazero`)."""
+"""Starts a run: who holds its folder, then Ray, then the loop (`trainers.alphazero`, `trainers.reasoning`)."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
-from selfplay.contract import GameSpec
+from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
 from selfplay.store import Fenced, acquire
 from trainers import cluster
 from trainers.config import RunConfig
-from trainers.run_folder import RunFolder, State
+from trainers.experiment import AnyConfig, AnySummary, first_status
+from trainers.reasoning_config import ReasoningConfig
+from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
+from trainers.run_folder import ReasoningState, RunFolder, State
 from trainers.status import Status, Summary
 
 
 def run(
-    config: RunConfig,
-    spec: GameSpec,
+    config: AnyConfig,
+    spec: EnvSpec,
     out: str,
     address: str | None,
-    on_status: Callable[[Status], None],
+    on_status: Callable[[Any], None],
     stop: threading.Event,
-) -> Summary:
-    """Runs until the time is over or `stop` is set; everything played is archived by then.
+) -> AnySummary:
+    """Runs until the time is over or `stop` is set; everything played or sampled is archived by then.
 
-    out: URI of the run's folder; one that exists is continued. Raises `UserError` for what only a person can mend.
+    out: URI of the run's folder; one that exists is continued. on_status: is given an `AnyStatus` of the run's kind.
+    Raises `UserError` for what only a person can mend.
     """
-    uri = RunFolder(out, config, State).uri  # refuses a folder of another run before anything is written
-    with acquire(uri, f"selfplay run {config.name}") as lease, _loading():
+    play = isinstance(config, RunConfig)
+    state: Any = State if play else ReasoningState
+    uri = RunFolder(out, config, state).uri  # refuses a folder of another run before anything is written
+    with acquire(uri, f"selfplay run {config.name}") as lease, _loading(play):
         with cluster.ray_session(address):
             # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
-            on_status(Status(config.name, spec.id, out, "", activity="loading torch", total_s=0.0))
-            from trainers.alphazero import Loop
-            from trainers.crew import Crew
-            from trainers.watch import Watch
-
-            folder = RunFolder(out, config, State)  # as whoever held it before has left it
-            crew = Crew(config, spec, folder, lease.epoch, cluster.size(config, bool(address)))
-            watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
+            on_status(first_status(config, spec.id, out, "loading torch"))
             try:
-                return Loop(config, folder, crew, watch, stop).run()
+                if isinstance(config, RunConfig):
+                    assert isinstance(spec, GameSpec)
+                    return _play(config, spec, out, lease.epoch, bool(address), on_status, stop)
+                assert isinstance(spec, TaskSpec)
+                return _reason(config, spec, out, lease.epoch, bool(address), on_status, stop)
             except RayTaskError as error:
                 cause = error.cause
                 if isinstance(cause, Fenced):
                     raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
                 raise (cause if isinstance(cause, UserError) else error) from None
-            finally:
-                watch.close()
-                crew.dismiss()
+            except RayActorError as error:
+                raise _told(error) from None
+
+
+def _play(
+    config: RunConfig,
+    spec: GameSpec,
+    out: str,
+    epoch: int,
+    joined: bool,
+    on_status: Callable[[Status], None],
+    stop: threading.Event,
+) -> Summary:
+    from trainers.alphazero import Loop
+    from trainers.crew import Crew
+    from trainers.watch import Watch
+
+    folder = RunFolder(out, config, State)  # as whoever held it before has left it
+    crew = Crew(config, spec, folder, epoch, cluster.size(config, joined))
+    watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
+    try:
+        return Loop(config, folder, crew, watch, stop).run()
+    finally:
+        watch.close()
+        crew.dismiss()
+
+
+def _reason(
+    config: ReasoningConfig,
+    spec: TaskSpec,
+    out: str,
+    epoch: int,
+    joined: bool,
+    on_status: Callable[[ReasoningStatus], None],
+    stop: threading.Event,
+) -> ReasoningSummary:
+    from trainers.reasoning import Course
+    from trainers.reasoning_crew import ReasoningCrew, size
+    from trainers.reasoning_watch import ReasoningWatch
+
+    folder = RunFolder(out, config, ReasoningState)
+    crew = ReasoningCrew(config, spec, folder, epoch, size(config, joined))
+    sentence = crew.sizing.sentence(config, crew.parameters)
+    watch = ReasoningWatch(config, spec, folder, sentence, crew.parameters, on_status)
+    try:
+        return Course(config, folder, crew, watch, stop).run()
+    finally:
+        watch.close()
+        crew.dismiss()
+
+
+def _told(error: RayActorError) -> Exception:
+    """What an actor that could not begin had to say, where it is for people."""
+    cause = error.__cause__
+    while cause is not None:
+        inner = getattr(cause, "cause", None)
+        if isinstance(inner, UserError):
+            return inner
+        cause = cause.__cause__
+    return error
 
 
 @contextlib.contextmanager
-def _loading() -> Iterator[None]:
+def _loading(play: bool) -> Iterator[None]:
     """Imports the loop, and torch with it, in the background: Ray needs seconds to start, most of them waiting."""
 
     def load() -> None:
         with contextlib.suppress(Exception):  # whoever imports it again is told
-            import trainers.alphazero  # noqa: F401
+            if play:
+                import trainers.alphazero  # noqa: F401
+            else:
+                import trainers.reasoning  # noqa: F401
 
     thread = threading.Thread(target=load, name="imports")
     thread.start()

@@ -12,7 +12,7 @@ import netrc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -21,6 +21,9 @@ ID_NAME = "wandb_id"
 _CLOSE_S = 30.0
 
 Scalars = tuple[int, Mapping[str, float]]
+#: A sample as people read it: prompt, answer, reward (None: unverifiable), reason, difficulty, episode id.
+Row = tuple[str, str, float | None, str, float, str]
+_COLUMNS = ["prompt", "answer", "reward", "reason", "difficulty", "episode"]
 
 
 class ScalarWriter:
@@ -50,7 +53,7 @@ class ScalarWriter:
         kept.write_text(self.wandb_id)
         self._tell = tell
         self._step = -1
-        self._queue: SimpleQueue[Scalars | None] = SimpleQueue()
+        self._queue: SimpleQueue[Scalars | tuple[int, list[Row]] | None] = SimpleQueue()
         self._given_up: SimpleQueue[str] = SimpleQueue()
         self._makers: dict[str, Callable[[], _Tracker]] = {
             "TensorBoard": lambda: _Board(folder / "tensorboard"),
@@ -72,6 +75,12 @@ class ScalarWriter:
             self._queue.put((self._step, finite))
         self._pass_on()
 
+    def samples(self, step: int, rows: Sequence[Row]) -> None:
+        """Has newest samples written at `step`, as a table (wandb) and as text (TensorBoard)."""
+        if rows and self._thread is not None:
+            self._step = max(step, self._step)
+            self._queue.put((self._step, list(rows)))
+
     def close(self) -> None:
         """Waits until all is written; safe to call twice."""
         if self._thread is not None:
@@ -92,7 +101,11 @@ class ScalarWriter:
         while (item := self._queue.get()) is not None:
             for name in list(trackers):
                 with self._guarded(name, trackers):
-                    trackers[name].write(*item)
+                    step, what = item
+                    if isinstance(what, list):
+                        trackers[name].samples(step, what)
+                    else:
+                        trackers[name].write(step, what)
         for name in list(trackers):
             with self._guarded(name, trackers):
                 trackers[name].close()
@@ -112,6 +125,8 @@ class ScalarWriter:
 class _Tracker(Protocol):
     def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
 
+    def samples(self, step: int, rows: Sequence[Row]) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -129,6 +144,19 @@ class _Board:
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def samples(self, step: int, rows: Sequence[Row]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+        about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+        told = ["\n".join(f"{name}: {value}" for name, value in zip(_COLUMNS, row, strict=True)) for row in rows]
+        indented = ["\n".join("    " + line for line in text.splitlines()) for text in told]
+        tensor = TensorProto(dtype=DT_STRING, string_val=["\n\n".join(indented).encode()])
+        summary = Summary(value=[Summary.Value(tag="samples", metadata=about, tensor=tensor)])
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
         self._writer.close()
@@ -176,6 +204,13 @@ class _Wandb:
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         if self._run is not None:
             self._run.log(dict(scalars), step=step)
+
+    def samples(self, step: int, rows: Sequence[Row]) -> None:
+        if self._run is not None:
+            import wandb
+
+            table = wandb.Table(columns=_COLUMNS, data=[list(row) for row in rows])
+            self._run.log({"samples": table}, step=step)
 
     def close(self) -> None:
         if self._run is not None:

@@ -127,6 +127,12 @@ class RunFolder(Generic[AnyState]):
         self.state = state(**kept)
         self.state.resumed()
 
+    def reload(self) -> AnyState:
+        """The state as it was saved last, or as it is where nothing was saved."""
+        with contextlib.suppress(FileNotFoundError):
+            self.state = type(self.state)(**json.loads(self._read(_STATE)))
+        return self.state
+
     @property
     def corpus(self) -> str:
         """Where the run's episodes go."""

@@ -24,8 +24,7 @@ from selfplay.errors import UserError
 if TYPE_CHECKING:
     from selfplay.cli.display import Display
     from selfplay.contract import EnvSpec
-    from trainers.experiment import AnyConfig
-    from trainers.status import Status, Summary
+    from trainers.experiment import AnyConfig, AnyStatus, AnySummary
 
 
 def run(
@@ -57,8 +56,10 @@ def run(
     overrides = [*(settings or ()), *([] if minutes is None else [f"run.minutes={float(minutes)!r}"])]
     config = configuration(recipe, out, overrides)
     from selfplay import registry
+    from trainers.config import RunConfig
 
-    spec = registry.find(config.env.id)
+    named = config.env.id if isinstance(config, RunConfig) else config.task.id
+    spec = registry.find(named) if isinstance(config, RunConfig) else registry.find_task(named)
     need_packages("ray", "torch", "numba", "safetensors")
     place = out or f"runs/{config.name}"
     with run_log(place, config.name) as log, taken(log) as terminal:
@@ -119,10 +120,10 @@ def run_log(out: str, name: str) -> Iterator[Path]:
 
 def watch(
     config: AnyConfig, spec: EnvSpec, out: str, address: str | None, terminal: Terminal, as_json: bool
-) -> Summary:
+) -> AnySummary:
     """Runs, feeds the display, and turns signals into an orderly end."""
     from selfplay.cli.display import make
-    from trainers.status import Status
+    from trainers.experiment import first_status
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -130,15 +131,14 @@ def watch(
     stop = threading.Event()
     try:
         with stopping(stop, display) as rearm:
-            begun = Status(config.name, spec.id, out, "", activity="starting Ray and loading torch", total_s=0.0)
-            display.update(begun)
+            display.update(first_status(config, spec.id, out, "starting Ray and loading torch"))
             from trainers import launch
 
-            def on_status(status: Status) -> None:
+            def on_status(status: AnyStatus) -> None:
                 rearm()
                 display.update(status)
 
-            summary: Summary = launch.run(
+            summary = launch.run(
                 config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop
             )
         display.finish(summary)

@@ -1,0 +1,220 @@
+"""The actor that reasons: pulls weights, holds dialogues, seals and writes them, and hands them on.
+
+A call returns two objects: a small report for the driver, and the sealed episodes as Arrow for the learner, which the
+driver passes on by reference once the committer has acknowledged them. What a call that dies had sampled is lost and
+sampled again: nothing of it was sealed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from selfplay import registry
+from selfplay.actors.weights import Published
+from selfplay.contract import TaskSpec
+from selfplay.episode import EPISODES, Episode, Provenance, to_batch
+from selfplay.episode.schema import CHANCE_ROLE
+from selfplay.nets.language import fresh
+from selfplay.nets.language.policy import PolicySpec
+from selfplay.rollout.continuous import ContinuousEngine
+from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
+from selfplay.rollout.sampling import Sampling
+from selfplay.store.write import Block, write_block
+from selfplay.task import Task
+
+
+@dataclass(frozen=True)
+class ReasonerJob:
+    """Everything a reasoner is told once. rows: most answers under way at once. seed: of this incarnation."""
+
+    env: registry.Portable
+    policy: str
+    provenance: Provenance
+    corpus: str
+    policy_id: str
+    slot: str
+    epoch: int
+    first_block: int
+    seed: int
+    rows: int
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A problem to be worked on. group: of its samples. samples: how many. chance: of being chosen; see `Assignment`.
+
+    bare: a solver's answer without the worked solution.
+    """
+
+    seed: int
+    difficulty: float
+    group: str
+    samples: int = 1
+    chance: float | None = None
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one sample. state: of the verdict of seat 0; tokens: that policies wrote."""
+
+    group: str
+    difficulty: float
+    state: str
+    reward: float | None
+    tokens: int
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sample for people."""
+
+    prompt: str
+    answer: str
+    reward: float | None
+    reason: str
+    difficulty: float
+    episode_id: str
+
+
+@dataclass(frozen=True)
+class ReasonerReport:
+    """What a call did. block: where its episodes were written; None without any. seconds: of generation."""
+
+    slot: str
+    block: Block | None
+    version: int
+    outcomes: tuple[Outcome, ...]
+    tokens: int
+    seconds: float
+    shown: tuple[Shown, ...]
+
+
+class Reasoner:
+    """Reasons with the newest weights. `weights` is the handle of a `WeightServer`, or None for those of the spec."""
+
+    def __init__(self, job: ReasonerJob, weights: Any) -> None:
+        torch.set_num_threads(job.threads)
+        self._job, self._weights, self._block = job, weights, job.first_block
+        spec = registry.unpack_any(job.env)
+        assert isinstance(spec, TaskSpec)
+        self._task = Task(spec)
+        policy_spec = PolicySpec.from_json(job.policy)
+        self._engine = ContinuousEngine(fresh(policy_spec, 0, job.device), job.rows, job.seed)
+        self._engine.version = -1
+        self._tokenizer, self._context = self._engine.policy.tokenizer, policy_spec.context
+        self._digest: str | None = None
+        self._recorder = Recorder(
+            replace(job.provenance, host=os.uname().nodename), job.slot, job.epoch, self._task
+        )
+
+    def pid(self) -> int:
+        """The process, for who wants to watch or to kill it."""
+        return os.getpid()
+
+    @ray.method(num_returns=2)
+    def work(self, asks: Sequence[Ask]) -> tuple[ReasonerReport, pa.RecordBatch]:
+        """A solver's episodes: worked solutions, or answers alone; judged and archived like any other."""
+        began, episodes = time.perf_counter(), []
+        spec = self._task.spec
+        for ask in asks:
+            posed = self._task.pose(ask.seed, ask.difficulty)
+            solve = spec.gold if ask.bare or spec.solve is None else spec.solve
+            assert solve is not None
+            text = solve(posed.problem)
+            episodes.append(self._recorder.worked(Assignment(posed, ask.group, 0), text, self._tokenizer))
+        return self._hand_over(episodes, began)
+
+    @ray.method(num_returns=2)
+    def sample(
+        self, asks: Sequence[Ask], sampling: Sampling, held_out: bool = False
+    ) -> tuple[ReasonerReport, pa.RecordBatch]:
+        """Holds all dialogues with the newest weights. held_out: measured, archived and never to be trained on."""
+        self._refresh()
+        began = time.perf_counter()
+        works = []
+        for ask in asks:
+            posed = self._task.pose(ask.seed, ask.difficulty)
+            works += [Assignment(posed, ask.group, i, ask.chance) for i in range(ask.samples)]
+        speaker = Speaker(
+            self._engine, self._tokenizer, self._job.policy_id, self._digest, self._context, learns=not held_out
+        )
+        speakers = dict.fromkeys(range(self._task.spec.seats), speaker)
+        episodes = list(Dialogues(self._recorder, speakers, sampling).hold(works))
+        if held_out:
+            episodes = [
+                replace(e, trainable=False, provenance=replace(e.provenance, origin="evaluation")) for e in episodes
+            ]
+        return self._hand_over(episodes, began)
+
+    def _refresh(self) -> None:
+        """Takes the newest weights, if there are newer ones."""
+        if self._weights is None:
+            return
+        newer: Published | None = ray.get(self._weights.newer_than.remote(self._engine.version))
+        if newer is not None:
+            self._engine.load(ray.get(newer.ref[0]), newer.version)
+            self._digest = newer.digest
+
+    def _hand_over(self, episodes: list[Episode], began: float) -> tuple[ReasonerReport, pa.RecordBatch]:
+        seconds = time.perf_counter() - began
+        block, batch = None, to_batch(episodes) if episodes else pa.RecordBatch.from_pylist([], EPISODES)
+        if episodes:
+            block = write_block(self._job.corpus, batch, self._job.slot, self._job.epoch, self._block)
+            self._block += 1
+        outcomes = tuple(_outcome(episode) for episode in episodes)
+        tokens = sum(outcome.tokens for outcome in outcomes)
+        report = ReasonerReport(
+            self._job.slot, block, self._engine.version, outcomes, tokens, seconds, _shown(episodes)
+        )
+        return report, batch
+
+
+def _outcome(episode: Episode) -> Outcome:
+    assert episode.reasoning is not None and episode.verdicts is not None
+    turns = episode.reasoning["turns"]
+    tokens = sum(len(turn["token_ids"]) for turn in turns)
+    first = episode.verdicts[0]
+    return Outcome(
+        episode.reasoning["group_id"],
+        episode.reasoning["difficulty"],
+        first["state"],
+        first["reward"],
+        tokens,
+        episode.status == "truncated",
+    )
+
+
+def _shown(episodes: Sequence[Episode]) -> tuple[Shown, ...]:
+    """The newest that is right and the newest that is not."""
+    found: dict[bool, Shown] = {}
+    for episode in reversed(episodes):
+        assert episode.reasoning is not None and episode.verdicts is not None
+        first = episode.verdicts[0]
+        right = first["state"] == "accepted"
+        if right not in found:
+            turns = [turn for turn in episode.reasoning["turns"] if turn["role"] != CHANCE_ROLE]
+            end = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
+            found[right] = Shown(
+                "\n".join(turn["text"] for turn in turns[:end])[:2000],
+                "\n".join(turn["text"] for turn in turns[end:])[:4000],
+                first["reward"],
+                first["error"] or next((one["reason"] for one in first["criteria"]), ""),
+                episode.reasoning["difficulty"],
+                episode.episode_id,
+            )
+        if len(found) == 2:
+            break
+    return tuple(found[right] for right in sorted(found, reverse=True))
+

@@ -1,0 +1,183 @@
+"""The actors of a reasoning run: how each is made, and what it is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from selfplay import registry, run_files, storage
+from selfplay.actors.reasoner import Reasoner, ReasonerJob
+from selfplay.contract import TaskSpec
+from selfplay.errors import UserError
+from selfplay.nets.inference import pick_device
+from selfplay.nets.language.config import small
+from selfplay.nets.language.policy import PolicySpec, fresh, load
+from selfplay.nets.language.tokenizer import Tokenizer, of_characters
+from selfplay.task import Task, ruleset_digest
+from trainers.fit import Footprint, parameters_of, refuse_too_large
+from trainers.office import Office
+from trainers.reasoning_config import ReasoningConfig
+from trainers.run_folder import ReasoningState, RunFolder
+from trainers.tutor import Tutor, TutorJob
+
+SCHEMA = 1
+#: Problems of a level whose texts decide which characters a fresh policy has tokens for.
+_READ = 64
+
+
+@dataclass(frozen=True)
+class ReasoningSizing:
+    """What a run uses. reasoners: generating processes. gpus: of the machines, 0 for CPU only."""
+
+    reasoners: int
+    cores: int
+    gpus: int
+    joined: bool
+
+    def sentence(self, config: ReasoningConfig, parameters: int) -> str:
+        where = "a Ray cluster" if self.joined else "this machine"
+        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "no GPU"
+        return (
+            f"{where}: {self.cores} cores, {device}; {self.reasoners} generating "
+            f"process{'es' * (self.reasoners != 1)} of {config.generation.rows} rows, one learner, "
+            f"{parameters / 1e6:.3g} M parameters"
+        )
+
+
+def size(config: ReasoningConfig, joined: bool) -> ReasoningSizing:
+    """How many reasoners: as configured, or one a core (a GPU). Raises `UserError` for a GPU that is not there."""
+    resources = ray.cluster_resources()
+    cores, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+    devices = {"generation.device": config.generation.device, "learner.device": config.learner.device}
+    for name, device in devices.items():
+        if device == "cuda" and not gpus:
+            raise UserError(f"{name} = cuda, but Ray sees no GPU here; say {name}=auto or run where there is one")
+    wanted = config.generation.actors
+    if isinstance(wanted, int):
+        return ReasoningSizing(wanted, cores, gpus, joined)
+    on_gpu = gpus and config.generation.device != "cpu"
+    overlapped = config.learner.max_staleness > 0
+    reasoners = max(1, gpus - (gpus > 1)) if on_gpu else max(1, cores - overlapped)
+    return ReasoningSizing(reasoners, cores, gpus, joined)
+
+
+def policy_spec(config: ReasoningConfig, task: Task) -> PolicySpec:
+    """The run's policy: as its directory says, or fresh with the characters of the task.
+
+    Raises `UserError` for a directory that is none, and for a tokenizer that cannot write what the task needs.
+    """
+    p = config.policy
+    if p.path is not None:
+        found = load(p.path, p.value_head, p.lora_rank, p.lora_alpha, p.dtype)
+        tokenizer = Tokenizer(found.tokenizer, f"the tokenizer in {p.path}")
+        for text in texts_of(task, 8):
+            if tokenizer.decode(tokenizer.encode(text)) != text:
+                raise UserError(f"the tokenizer in {p.path} cannot write {text[:60]!r}, which {task.spec.id} needs")
+        return found
+    alphabet = set(p.alphabet) or {c for text in texts_of(task, _READ) for c in text}
+    tokenizer = of_characters(alphabet)
+    shape = small(tokenizer.size, p.layers, p.hidden, p.heads, p.context)
+    return PolicySpec(None, shape, tokenizer.files, p.context, p.value_head, dtype=p.dtype)
+
+
+def texts_of(task: Task, problems: int) -> list[str]:
+    """What is asked and answered in some problems of every level."""
+    spec, texts = task.spec, []
+    for level in spec.difficulties:
+        for seed in range(problems):
+            posed = task.pose(seed, level)
+            texts += [message.content for message in posed.messages]
+            if spec.play is not None:
+                texts += [turn.text for turn in task.solved(posed).turns]
+            texts += [make(posed.problem) for make in (spec.gold, spec.solve) if make is not None]
+    return texts
+
+
+class ReasoningCrew(Office):
+    """Makes the actors of one reasoning run."""
+
+    def __init__(
+        self,
+        config: ReasoningConfig,
+        spec: TaskSpec,
+        folder: RunFolder[ReasoningState],
+        epoch: int,
+        sizing: ReasoningSizing,
+    ) -> None:
+        self.config, self.sizing = config, sizing
+        self.task = Task(spec)
+        self.env = registry.pack(spec)
+        kept = storage.join(folder.uri, run_files.AGENT_FILE)
+        if not folder.new and storage.exists(kept):
+            self.policy = PolicySpec.from_json(json.dumps(json.loads(storage.read(kept))["policy"]))
+        else:
+            self.policy = policy_spec(config, self.task)
+        self.parameters = parameters_of(self.policy)
+        self._refuse_too_large()
+        net = json.dumps(json.loads(self.policy.to_json()) | {"tokenizer": "see the run's agent.json"})
+        super().__init__(config, spec, folder, epoch, ruleset_digest(spec), net, "cot_rl")
+
+    def _refuse_too_large(self) -> None:
+        c = self.config
+        trained = self.parameters if not c.policy.lora_rank else self.parameters // 50
+        footprint = Footprint(self.parameters, trained, c.policy.dtype)
+        if not self.sizing.joined:
+            refuse_too_large(footprint, pick_device(c.learner.device))
+
+    def about_agent(self) -> str:
+        """What is needed besides weights to use the run's policy."""
+        plain = {"schema": SCHEMA, "kind": "reasoning", "policy_id": self.policy_id, "env": {"id": self.spec.id}}
+        return json.dumps({**plain, "policy": json.loads(self.policy.to_json())}, indent=2)
+
+    def first_weights(self) -> dict[str, Any]:
+        """Those of the untrained policy."""
+        return fresh(self.policy, self.config.run.seed).to_arrays()
+
+    def reasoner(self, slot: str) -> Any:
+        """A new reasoner for a slot, under a new epoch."""
+        g, registration = self.config.generation, self.register(slot)
+        job = ReasonerJob(
+            env=self.env,
+            policy=self.policy.to_json(),
+            provenance=self.provenance,
+            corpus=self.folder.corpus,
+            policy_id=self.policy_id,
+            slot=slot,
+            epoch=registration.epoch,
+            first_block=registration.next_number,
+            seed=(self.config.run.seed * 1_000 + int(slot[1:])) * 1_000_000 + registration.epoch,
+            rows=g.rows,
+            device=g.device,
+            threads=1 if self.sizing.reasoners > 1 else max(1, self.sizing.cores),
+        )
+        gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False) / self.sizing.reasoners
+        options = {"num_cpus": 0.5, "num_gpus": gpus, "max_restarts": 0}
+        return self._own(ray.remote(Reasoner).options(**options).remote(job, self.weights))
+
+    def tutor(self) -> Any:
+        """The learner's actor."""
+        c, cores = self.config, self.sizing.cores
+        asked = c.learner.threads
+        alone = cores if c.learner.max_staleness == 0 else max(1, cores // 2)
+        threads = asked if isinstance(asked, int) else alone
+        job = TutorJob(
+            policy=self.policy.to_json(),
+            config=c.to_json(),
+            seats=self.task.spec.seats,
+            threads=threads,
+            run_uri=self.folder.uri,
+            corpus=self.folder.corpus,
+            run_id=self.folder.run_id,
+        )
+        gpus = 0.0 if c.learner.device == "cpu" else self._gpus(learner=True)
+        return self._own(ray.remote(Tutor).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote(job))
+
+    def _gpus(self, learner: bool) -> float:
+        """One GPU is shared; of several the learner has one of its own."""
+        gpus = self.sizing.gpus
+        if gpus <= 1:
+            return gpus / 2
+        return 1.0 if learner else float(gpus - 1)

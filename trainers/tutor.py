@@ -1,0 +1,271 @@
+"""The learner of a language model as a Ray actor: takes archived episodes, learns from them, hands out weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from selfplay import run_files, storage
+from selfplay.nets import weights
+from selfplay.nets.language.policy import PolicySpec, save
+from selfplay.rollout.sampling import Sampling
+from selfplay.store import Receipt
+from selfplay.store import open as open_corpus
+from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
+from trainers.reasoning_config import ReasoningConfig
+from trainers.rejection import Sample, keep
+
+#: (receipt, a list with the ObjectRef of its episodes)
+Given = tuple[Receipt, list[Any]]
+
+
+@dataclass(frozen=True)
+class TutorJob:
+    """Everything the learner is told once. config: JSON. seats: of the task."""
+
+    policy: str
+    config: str
+    seats: int
+    threads: int
+    run_uri: str
+    corpus: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A published version: the digest of its weights, and what made it of the version before."""
+
+    digest: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+    sampler: str = ""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Groups of episodes that the archive holds at a version of its table."""
+
+    table_version: int
+    groups: list[str]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a call of the learner did. report: means over its steps. step: optimiser steps since the run began."""
+
+    step: int
+    samples: int
+    report: dict[str, float]
+
+
+class Tutor:
+    """Owns policy and optimiser of a run."""
+
+    def __init__(self, job: TutorJob) -> None:
+        from trainers.experiment import from_json
+        from trainers.language_learner import ReasoningLearner  # RLlib: not in the driver, which imports this module
+
+        config = from_json(job.config, "the run's settings")
+        assert isinstance(config, ReasoningConfig)
+        self._job, self._config = job, config
+        self._learner = ReasoningLearner(
+            PolicySpec.from_json(job.policy),
+            config.learner,
+            sampling_of(config),
+            job.seats,
+            config.run.seed,
+            job.threads,
+        )
+        self._base = Lessons()
+        self._own = Lessons()
+        self._events: list[dict[str, Any]] = []
+        self._first_rl_step = 0
+
+    def resume(self, checkpoint: str | None) -> Lesson:
+        """Restores a checkpoint, or begins."""
+        if checkpoint is not None:
+            more = self._learner.restore(checkpoint)
+            self._first_rl_step = int(more["first_rl_step"])
+        return self._lesson({})
+
+    def take_base(self, given: Sequence[Given]) -> int:
+        """Takes solver episodes in, to imitate; returns how many there are now."""
+        base = self._read(given, None)
+        self._base = self._base.plus(base.take(np.flatnonzero(base.numbers["reward"] == 1.0)))
+        return len(self._base)
+
+    def warm(self, first: int, steps: int) -> Lesson:
+        """Steps `first` to `first + steps` of the warm start; each depends on (seed, step) and the base alone."""
+        w, n = self._config.warm, len(self._base)
+        reports = []
+        began = self._learner.step
+        for step in range(first, first + steps):
+            rng = np.random.default_rng([self._config.run.seed, 1, step])
+            late = step / max(1, w.steps)
+            rise = min(1.0, (step + 1) / max(1.0, min(100.0, 0.05 * w.steps)))
+            lr = w.lr * rise * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, late))))
+            index = rng.integers(0, n, min(w.batch, n)) if n > w.batch else np.arange(n)
+            reports.append(self._learner.supervise(self._base.take(index), lr))
+        self._trained(began)
+        return self._lesson(_means(reports))
+
+    def begin_learning(self) -> None:
+        """The warm start is over: divergence is measured from here, learning rates rise again."""
+        self._learner.begin_reference()
+        self._first_rl_step = self._learner.step
+
+    def reinforce(self, given: Sequence[Given], round_number: int, recalled: Recalled | None = None) -> Lesson:
+        """One round of reinforcement learning on the samples of a round, all of them archived.
+
+        recalled: groups of the round that a former driver, or a former learner, had archived.
+        """
+        lessons, began = self._read(given, recalled), self._learner.step
+        c = self._config.learner
+        rise = min(1.0, (self._learner.step - self._first_rl_step + 1) / max(1, c.warmup_steps))
+        report = self._learner.reinforce(lessons, round_number, c.lr * rise)
+        self._trained(began)
+        return self._lesson(report)
+
+    def imitate(
+        self, given: Sequence[Given], round_number: int, steps: int, recalled: Recalled | None = None
+    ) -> Lesson:
+        """One round of expert iteration: what was verified is kept, then steps on it and on the base."""
+        e, c = self._config.expert, self._config.learner
+        lessons, began = self._read(given, recalled), self._learner.step
+        rng = np.random.default_rng([self._config.run.seed, 2, round_number])
+        self.keep(lessons, rng)
+        reports = []
+        for _ in range(steps):
+            size = self._config.warm.batch
+            from_base = size if not len(self._own) else round(size * e.base_share)
+            parts = [self._base.take(rng.integers(0, len(self._base), from_base))] if from_base else []
+            if from_base < size:
+                weight = self._own.numbers["weight"]
+                parts.append(self._own.take(rng.choice(len(self._own), size - from_base, p=weight / weight.sum())))
+            batch = _plain(parts[0])
+            for part in parts[1:]:
+                batch = batch.plus(_plain(part))
+            reports.append(self._learner.supervise(batch, c.lr))
+        self._trained(began)
+        return self._lesson({**_means(reports), "kept": float(len(self._own))})
+
+    def keep(self, lessons: Lessons, rng: np.random.Generator) -> None:
+        """Adds the verified samples of a round to what is imitated: once each, few a problem, the hard more often."""
+        e = self._config.expert
+        samples = [
+            Sample(problem, tuple(ids.tolist()), reward, level)
+            for problem, ids, reward, level in zip(
+                lessons.names["problem"],
+                lessons.ids,
+                lessons.numbers["reward"].tolist(),
+                lessons.numbers["level"].tolist(),
+                strict=True,
+            )
+        ]
+        place = {(sample.problem, sample.tokens): i for i, sample in enumerate(samples)}
+        kept = keep(samples, rng, e.per_problem)
+        if kept:
+            new = lessons.take(np.array([place[one.sample.problem, one.sample.tokens] for one in kept]))
+            new.numbers["weight"] = np.array([one.weight for one in kept])
+            self._own = self._own.plus(new)
+            if len(self._own) > e.window:
+                self._own = self._own.take(np.arange(len(self._own) - e.window, len(self._own)))
+
+    def recall_base(self, table_version: int) -> int:
+        """After a restart: the solver's episodes, from the archive; returns how many there are."""
+        found = self._archived(table_version, pc.field("origin") == "solver")
+        if found.num_rows:
+            base = lessons_from(found)
+            self._base = base.take(np.flatnonzero(base.numbers["reward"] == 1.0))
+        return len(self._base)
+
+    def recall_own(self, table_version: int, rounds: int) -> None:
+        """After a restart: what the rounds before had added to what is imitated."""
+        found = self._archived(table_version, pc.field("origin") == "cot_rl")
+        if not found.num_rows:
+            return
+        lessons = lessons_from(found)
+        of = np.array([round_of(group) for group in lessons.names["group"]])
+        for number in range(rounds):
+            some = np.flatnonzero(of == number)
+            if len(some):
+                self.keep(lessons.take(some), np.random.default_rng([self._config.run.seed, 2, number]))
+
+    def _archived(self, table_version: int, where: pc.Expression) -> pa.Table:
+        mine = (pc.field("run_id") == self._job.run_id) & where
+        return open_corpus(self._job.corpus, table_version).to_arrow(mine, list(COLUMNS))
+
+    def _read(self, given: Sequence[Given], recalled: Recalled | None) -> Lessons:
+        """The lines of archived episodes: each part comes with its receipt, or from the archive itself."""
+        tables = []
+        if recalled is not None:
+            found = self._archived(recalled.table_version, pc.field("origin") == "cot_rl")
+            groups = pc.struct_field(found.column("reasoning").combine_chunks(), "group_id")
+            tables.append(found.filter(pc.is_in(groups, pa.array(recalled.groups))))
+            self._events.append({"what": "refill", "table_version": recalled.table_version})
+        for receipt, ref in given:
+            batch: pa.RecordBatch = ray.get(ref[0])
+            if receipt.rows != batch.num_rows:
+                raise ValueError(f"the receipt is for {receipt.rows} episodes, the batch holds {batch.num_rows}")
+            numbers = batch.column("number")
+            place = {"slot": receipt.slot, "epoch": receipt.epoch}
+            self._events.append({"what": "add", **place, "first": numbers[0].as_py(), "last": numbers[-1].as_py()})
+            tables.append(pa.Table.from_batches([batch]).select(list(COLUMNS)))
+        return lessons_from(pa.concat_tables(tables))
+
+    def _trained(self, first: int) -> None:
+        if self._learner.step > first:
+            self._events.append({"what": "train", "first_step": first, "last_step": self._learner.step - 1})
+
+    def _lesson(self, report: dict[str, float]) -> Lesson:
+        return Lesson(self._learner.step, self._learner.samples, report)
+
+    @ray.method(num_returns=2)
+    def publish(self, version: int) -> tuple[Made, dict[str, Array]]:
+        """Writes the weights under a version; returns what made them, and them."""
+        tensors = self._learner.weights()
+        meta = {"version": version, "step": self._learner.step, "samples": self._learner.samples}
+        weights.save(run_files.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
+        events, self._events = self._events, []
+        c = self._config
+        how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch}
+        return Made(weights.digest(tensors), events, json.dumps(how)), tensors
+
+    def checkpoint(self, name: str) -> None:
+        """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""
+        uri = storage.join(self._job.run_uri, "checkpoints", name)
+        self._learner.save(uri, {"first_rl_step": self._first_rl_step})
+
+    def export(self) -> str:
+        """Writes the policy as a Hugging Face directory below the run; returns its place."""
+        uri = storage.join(self._job.run_uri, "policy")
+        save(self._learner.learner.policy, uri)
+        return uri
+
+
+def round_of(group: str) -> int:
+    """The round in a group's name, such as "r000012-003"; -1 for other groups."""
+    return int(group[1:].split("-")[0]) if group.startswith("r") else -1
+
+
+def sampling_of(config: ReasoningConfig) -> Sampling:
+    """How the run samples."""
+    g = config.generation
+    return Sampling(g.temperature, g.top_k, g.top_p, g.max_tokens, g.stop)
+
+
+def _plain(lessons: Lessons) -> Lessons:
+    """Only what imitation needs: what is drawn by weight counts once."""
+    return Lessons(lessons.ids, {"mask": lessons.tokens["mask"]}, {}, {})
+
+
+def _means(reports: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([one[name] for one in reports])) for name in reports[0]} if reports else {}
