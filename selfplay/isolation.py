@@ -23,7 +23,7 @@ from dataclasses import asdict
 from typing import Any
 
 from selfplay.contract import Criterion, Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.jail import confine
+from selfplay.jail import confine, limit
 
 #: How long the process may take to begin, and to answer after its copy had to, seconds.
 START_S = 60.0
@@ -33,10 +33,14 @@ _CODE = "from selfplay.isolation import serve; serve()"
 
 
 class Isolated:
-    """The verifier of one task in a process of its own. Not for several threads at once."""
+    """The verifier of one task in a process of its own. Not for several threads at once.
 
-    def __init__(self, spec: TaskSpec) -> None:
+    confined: without it the copies are limited only, and code in an answer is seen to run: for `check-env`.
+    """
+
+    def __init__(self, spec: TaskSpec, confined: bool = True) -> None:
         self._spec = spec
+        self._confined = confined
         self._child: subprocess.Popen[bytes] | None = None
 
     def judge(self, problem: Problem, transcript: Transcript) -> tuple[Verdict, ...]:
@@ -101,7 +105,7 @@ class Isolated:
             env=environment,
             start_new_session=True,
         )
-        self._ask({"reference": portable.reference, "text": portable.text}, START_S)
+        self._ask({"reference": portable.reference, "text": portable.text, "confined": self._confined}, START_S)
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self._child is not None and self._child.stdin is not None and self._child.stdout is not None
@@ -158,18 +162,18 @@ def serve() -> None:
     sink.write(b"{}\n")
     sink.flush()
     for line in source:
-        sink.write(_judged_apart(spec, line) + b"\n")
+        sink.write(_judged_apart(spec, line, first["confined"]) + b"\n")
         sink.flush()
 
 
-def _judged_apart(spec: TaskSpec, line: bytes) -> bytes:
+def _judged_apart(spec: TaskSpec, line: bytes, confined: bool) -> bytes:
     """What a copy of this process says of one transcript: {"verdicts": […]}, or {"failed": why there are none}."""
     nonce = secrets.token_hex(16).encode()
     reads, writes = os.pipe()
     copy = os.fork()
     if copy == 0:
         try:
-            _answer(spec, line, nonce, writes)
+            _answer(spec, line, confined, nonce, writes)
         finally:
             os._exit(70)
     os.close(writes)
@@ -192,14 +196,14 @@ def _judged_apart(spec: TaskSpec, line: bytes) -> bytes:
         return _failed("the verifier's process said what is no verdict")
 
 
-def _answer(spec: TaskSpec, line: bytes, nonce: bytes, writes: int) -> None:
+def _answer(spec: TaskSpec, line: bytes, confined: bool, nonce: bytes, writes: int) -> None:
     """In the copy: judges, and says so."""
     from selfplay.task import judged
 
     os.dup2(writes, 3)  # 0, 1 and 2 are nothing
     os.closerange(4, os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 4096)
     asked = json.loads(line)
-    confine()
+    confine() if confined else limit()
     problem = Problem(asked["problem"]["seed"], asked["problem"]["difficulty"], asked["problem"]["data"])
     verdicts = judged(spec, problem, Transcript(tuple(Turn(**turn) for turn in asked["turns"])))
     said = nonce + json.dumps({"verdicts": [asdict(verdict) for verdict in verdicts]}).encode()

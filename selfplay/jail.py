@@ -53,18 +53,19 @@ _CLONE, _OPEN, _OPENAT = 56, 2, 257
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 
 
+def limit() -> None:
+    """Limits what this process may use, for good."""
+    for what, most in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(what, (most, most))
+
+
 def confine() -> bool:
-    """Confines this process for good; says whether calls are filtered, or only limited. To be called after a fork."""
+    """Limits and confines this process for good; says whether its calls are filtered. To be called after a fork."""
     with contextlib.suppress(OSError):
         os.chdir("/")
     os.environ.clear()
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, 0),
-    ):
-        resource.setrlimit(what, (most, most))
+    limit()
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if not filters():
         return False
     libc = ctypes.CDLL(None, use_errno=True)

@@ -47,10 +47,14 @@ class Posed:
 
 
 class Task:
-    """A loaded task. Verifiers that must be isolated run in one process beside this one, started when first needed."""
+    """A loaded task. Verifiers that must be isolated run in one process beside this one, started when first needed.
 
-    def __init__(self, spec: TaskSpec) -> None:
+    confined: see `Isolated`.
+    """
+
+    def __init__(self, spec: TaskSpec, confined: bool = True) -> None:
         self.spec = spec
+        self._confined = confined
         self._isolated: Isolated | None = None
 
     def pose(self, seed: int, difficulty: float) -> Posed:
@@ -102,8 +106,14 @@ class Task:
             following = self.spec.respond(posed.problem, transcript, rng)
         except Exception as error:
             raise UserError(f"{self.spec.id}: respond fails after {answers} answers: {_told(error)}") from error
-        if following is not None and not 0 <= following.seat < self.spec.seats:
+        if following is None:
+            return None
+        if not isinstance(following, Next) or not isinstance(following.messages, list | tuple):
+            raise UserError(f"{self.spec.id}: respond gave {following!r:.60}, which is neither Next(…) nor None")
+        if not isinstance(following.seat, int) or not 0 <= following.seat < self.spec.seats:
             raise UserError(f"{self.spec.id}: respond names seat {following.seat} of {self.spec.seats}")
+        if any(not isinstance(m, Message) or m.role not in _ROLES for m in following.messages):
+            raise UserError(f"{self.spec.id}: respond must give messages with the roles {', '.join(_ROLES)}")
         return following
 
     def dialogue(self, posed: Posed, speak: Callable[[int, Transcript], str]) -> Transcript:
@@ -128,7 +138,7 @@ class Task:
         """One verdict a seat; whatever went wrong in the author's code is "unverifiable"."""
         if self.spec.isolated:
             if self._isolated is None:
-                self._isolated = Isolated(self.spec)
+                self._isolated = Isolated(self.spec, self._confined)
             return self._isolated.judge(problem, transcript)
         return judged(self.spec, problem, transcript)
 
