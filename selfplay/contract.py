@@ -253,4 +253,29 @@ class TaskSpec:
         return int(self.id.rsplit("-v", 1)[1])
 
 
+@dataclass(frozen=True)
+class TaskFamily:
+    """Many tasks in one file, each made when it is asked for: `FAMILY = TaskFamily(…)` in place of `SPEC`.
+
+    name: what stands before the "/" in the id of each: "reasoning_gym" for "reasoning_gym/gcd-v0".
+    summary: one sentence for listings.
+    members: what may stand after it, without versions; known without importing what the tasks need.
+    make: a member -> its task. Raises `ImportError` where a package is missing, and `ValueError`, with the reason, for
+      a member that is left out.
+    version: of all members.
+    extra: what brings the packages that the tasks need, as one gives it to pip.
+    """
+
+    name: str
+    summary: str
+    members: tuple[str, ...]
+    make: Callable[[str], TaskSpec]
+    version: int = 0
+    extra: str = ""
+
+    def id_of(self, member: str) -> str:
+        """The environment id of a member."""
+        return f"{self.name}/{member}-v{self.version}"
+
+
 EnvSpec = GameSpec | TaskSpec

@@ -21,7 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from selfplay.contract import ENV_ID, EnvSpec, GameSpec, TaskSpec
+from selfplay import jsonl
+from selfplay.contract import ENV_ID, EnvSpec, GameSpec, TaskFamily, TaskSpec
 from selfplay.errors import UserError
 
 GROUP = "selfplay.envs"
@@ -33,10 +34,11 @@ class Source:
     """Where the rules and the declaration of an environment come from.
 
     kind: "package" (a module of an installed distribution), "file" (a Python file given by its path, self-contained),
-      "openspiel" (an OpenSpiel game string without a file) or "unknown" (a spec made by hand).
+      "jsonl" (a file of questions), "openspiel" (an OpenSpiel game string without a file) or "unknown" (a spec made by
+      hand).
     name: the module, the file's name, or the game string.
     digest: sha256, hexadecimal, of the source file's bytes in UTF-8; of nothing where there is no file.
-    text: the source file; None where there is none.
+    text: the source file; None where there is none, and for questions, which may not be ours to hand on.
     package, version: the distribution that brings it ("" for a file).
     """
 
@@ -53,7 +55,7 @@ class Portable:
     """What another process needs to find the same environment: plain text, so it can be pickled or stored.
 
     reference: an environment id or an OpenSpiel game string, or the name of the file when `text` is given.
-    text: source of a one-file environment; it runs where it is unpacked.
+    text: source of a one-file environment, which runs where it is unpacked; or the questions of a JSONL file.
     """
 
     reference: str
@@ -67,13 +69,15 @@ class _Known:
     by_id: dict[str, EnvSpec]
     sources: dict[int, tuple[EnvSpec, Source]]
     files: dict[str, EnvSpec]
+    families: dict[str, tuple[TaskFamily, Source]]
+    questions: dict[str, tuple[TaskSpec, Portable]]
 
     def add(self, spec: EnvSpec, source: Source) -> None:
         self.by_id[spec.id] = spec
         self.sources[id(spec)] = (spec, source)
 
 
-_known = _Known({}, {}, {})
+_known = _Known({}, {}, {}, {}, {})
 
 
 def reference_of(env_id: str, game_string: str) -> str:
@@ -101,12 +105,16 @@ def find_any(reference: str) -> EnvSpec:
     """The environment that `reference` names.
 
     reference: "connect_four" (the newest version), "connect_four-v0", "./my_game.py" or any path that ends in ".py",
-      or "openspiel:hex(board_size=5)". Raises `UserError` where nothing is found.
+      "openspiel:hex(board_size=5)", "reasoning_gym/gcd" (a member of a family of tasks), or "./questions.jsonl" (see
+      `selfplay.jsonl`). Raises `UserError` where nothing is found.
     """
     if reference.startswith(OPENSPIEL):
         from selfplay.game import spec_from_string
 
         return spec_from_string(reference)
+    if jsonl.is_reference(reference):
+        named = jsonl.parsed(reference)
+        return _load_questions(jsonl.read(named.path), named)
     if reference.endswith(".py") or reference.startswith((".", "/", "~")):
         return _find_file(Path(reference).expanduser())
     specs = _all()
@@ -115,12 +123,23 @@ def find_any(reference: str) -> EnvSpec:
     versions = [spec for spec in specs.values() if spec.name == reference]
     if versions:
         return max(versions, key=lambda spec: spec.version)
+    if reference.partition("/")[0] in _known.families:
+        return _member(reference)
     raise UserError(_not_found(reference, specs))
 
 
 def all_specs() -> list[EnvSpec]:
     """Every environment of the installed distributions, and every file loaded by this process, by name and version."""
     return sorted(_all().values(), key=lambda spec: (spec.name, spec.version))
+
+
+def families() -> list[tuple[TaskFamily, Source]]:
+    """The families of tasks of the installed distributions, by name, and where each comes from.
+
+    Their members are not among `all_specs` before they are asked for.
+    """
+    _installed()
+    return [_known.families[name] for name in sorted(_known.families)]
 
 
 def source_of(spec: EnvSpec) -> Source:
@@ -159,6 +178,16 @@ def load_source(text: str, name: str) -> EnvSpec:
     return spec
 
 
+def _load_questions(text: str, named: jsonl.Reference) -> TaskSpec:
+    spec = jsonl.load(text, named)
+    if spec.id not in _known.questions:
+        name = Path(named.path).name
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        _known.questions[spec.id] = (spec, Portable(f"{jsonl.PREFIX}{name}{named.options}", text))
+        _known.add(spec, Source("jsonl", name, digest, None, "", ""))
+    return _known.questions[spec.id][0]
+
+
 def pack(spec: EnvSpec) -> Portable:
     """What another process needs to find `spec` again. Raises `UserError` for a spec that was made by hand."""
     source = source_of(spec)
@@ -166,6 +195,8 @@ def pack(spec: EnvSpec) -> Portable:
         return Portable(source.name, source.text)
     if source.kind == "package":
         return Portable(spec.id)
+    if source.kind == "jsonl":
+        return _known.questions[spec.id][1]
     if isinstance(spec, GameSpec) and spec.id.startswith("openspiel/") and source.kind == "openspiel":
         return Portable(OPENSPIEL + spec.game)
     raise UserError(f"{spec.id} was not found by the registry, so another process cannot find it either")
@@ -173,6 +204,8 @@ def pack(spec: EnvSpec) -> Portable:
 
 def unpack_any(portable: Portable) -> EnvSpec:
     """The environment that `pack` described, in this process."""
+    if portable.text is not None and jsonl.is_reference(portable.reference):
+        return _load_questions(portable.text, jsonl.parsed(portable.reference))
     if portable.text is not None:
         return load_source(portable.text, portable.reference)
     return find_any(portable.reference)
@@ -213,11 +246,11 @@ def _walk(name: str, package: str) -> Iterator[ModuleType]:
     """The module `name`, or the modules of the package `name` that could be imported."""
     module = importlib.import_module(name)
     if not hasattr(module, "__path__"):
-        if not hasattr(module, "SPEC"):
+        if not _declares(module):
             raise ImportError("the module has no SPEC")
         yield module
         return
-    if hasattr(module, "SPEC"):
+    if _declares(module):
         yield module
     for info in pkgutil.iter_modules(module.__path__, f"{name}."):
         if info.name.rsplit(".", 1)[1].startswith("_"):
@@ -225,22 +258,56 @@ def _walk(name: str, package: str) -> Iterator[ModuleType]:
         try:
             if info.ispkg:
                 yield from _walk(info.name, package)
-            elif hasattr(child := importlib.import_module(info.name), "SPEC"):
+            elif _declares(child := importlib.import_module(info.name)):
                 yield child
         except Exception as error:
             _warn(info.name, package, error)
 
 
+def _declares(module: ModuleType) -> bool:
+    return hasattr(module, "SPEC") or isinstance(getattr(module, "FAMILY", None), TaskFamily)
+
+
 def _add_module(module: ModuleType, package: str, version: str) -> None:
+    text = Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else ""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    source = Source("package", module.__name__, digest, text, package, version)
+    if not hasattr(module, "SPEC"):
+        family: TaskFamily = module.FAMILY
+        other = _known.families.setdefault(family.name, (family, source))[1]
+        if other.name != module.__name__:
+            raise UserError(f"its family {family.name} is taken by {other.name} of {other.package}")
+        return
     spec = _spec_of(module, module.__name__)
     if spec.id in _known.by_id:
         other = source_of(_known.by_id[spec.id])
         if other.name != module.__name__:
             raise UserError(f"its id {spec.id} is taken by {other.name} of {other.package}")
         return
-    text = Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else ""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    _known.add(spec, Source("package", module.__name__, digest, text, package, version))
+    _known.add(spec, source)
+
+
+def _member(reference: str) -> TaskSpec:
+    """The task of a family that `reference` names, with or without its version; made once a process."""
+    family, source = _known.families[reference.partition("/")[0]]
+    given = reference.partition("/")[2]
+    member = given.removesuffix(f"-v{family.version}")
+    env_id = family.id_of(member)
+    if member not in family.members:
+        near = difflib.get_close_matches(member, family.members, 1, 0.5)
+        hint = f"; the nearest is {family.id_of(near[0])!r}" if near else ""
+        raise UserError(f"there is no environment {reference!r}; {family.name} has {len(family.members)} tasks{hint}")
+    try:
+        spec = family.make(member)
+    except ImportError as error:
+        wanted = f": pip install '{family.extra}'" if family.extra else ""
+        raise UserError(f"{env_id} needs the package {error.name or error}{wanted}") from None
+    except ValueError as error:
+        raise UserError(f"{env_id} is left out: {error}") from None
+    if spec.id != env_id:
+        raise UserError(f"{source.name} makes {spec.id!r} where {env_id!r} is asked for")
+    _known.add(spec, source)
+    return spec
 
 
 def _warn(name: str, package: str, error: Exception) -> None:

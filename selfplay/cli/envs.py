@@ -22,12 +22,18 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
     specs = registry.all_specs()
     sources = [registry.source_of(spec) for spec in specs]
+    families = registry.families()
     if as_json:
         rows = [
             {"id": spec.id, "kind": "game" if isinstance(spec, GameSpec) else "task",
              "game": spec.game if isinstance(spec, GameSpec) else None, "summary": spec.summary,
              "package": source.package, "version": source.version}
             for spec, source in zip(specs, sources, strict=True)
+        ] + [
+            {"id": f"{family.name}/*", "kind": "tasks", "game": None, "summary": family.summary,
+             "package": source.package, "version": source.version,
+             "members": [family.id_of(member) for member in family.members]}
+            for family, source in families
         ]  # fmt: skip
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -38,4 +44,8 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         origin = f"{source.package} {source.version}".strip() or source.name
         rules = spec.game if isinstance(spec, GameSpec) else "(task)"
         table.add_row(f"[bold]{escape(spec.id)}[/]", escape(rules), escape(spec.summary), escape(origin))
+    for family, source in families:
+        origin = f"{source.package} {source.version}".strip() or source.name
+        count = f"({len(family.members)} tasks)"
+        table.add_row(f"[bold]{escape(family.name)}/…[/]", count, escape(family.summary), escape(origin))
     Console(highlight=False).print(table)
