@@ -1,0 +1,100 @@
+"""The data sets of reasoning-gym: how the answers of each are judged, which levels are used, and which are left out."""
+
+from __future__ import annotations
+
+from envs.tasks import _gym_answers as by
+
+#: The check of each data set that needs none of reasoning-gym's scorers, with the metadata that it reads.
+CHECKED: dict[by.Check, str] = {
+    by.text: "ab acre base_conversion bf caesar_cipher circuit_logic course_schedule emoji_mystery "
+    "game_of_life_halting list_functions mahjong_puzzle maze "
+    "modulo_grid ransom_note self_reference sentence_reordering string_insertion string_manipulation "
+    "string_splitting string_synthesis syllogism time_intervals word_sequence_reversal",
+    by.caseless: "bitwise_arithmetic color_cube_rotation dice family_relationships figlet_font letter_jumble "
+    "needle_haystack spell_backward tsumego zebra_puzzles",
+    by.spaceless: "number_filtering path_star prime_factorization word_sorting",
+    by.degrees: "advanced_geometry",
+    by.numeric: "aiw basic_arithmetic binary_alternation calendar_arithmetic chain_sum count_bits count_primes "
+    "decimal_arithmetic decimal_chain_sum gcd gsm_symbolic largest_island lcm leg_counting letter_counting "
+    "products rectangle_count rotten_oranges simple_equations simple_geometry",
+    by.close: "coin_flip number_format",
+    by.three_figures: "power_function",
+    by.grid: "arc_1d arc_agi binary_matrix futoshiki manipulate_matrix mini_sudoku rearc rotate_matrix spiral_matrix "
+    "sudoku survo",
+    by.rounded_grid: "pool_matrix",
+    by.numbers: "polynomial_equations",
+    by.listed_numbers: "number_sorting",
+    by.plain_json: "game_of_life",
+    by.groups: "group_anagrams",
+    by.partitions: "palindrome_partitioning",
+    by.board: "n_queens",
+    by.fraction: "fraction_simplification",
+    by.complex_number: "complex_arithmetic",
+    by.countdown: "countdown",
+    by.puzzle24: "puzzle24",
+    by.palindrome: "palindrome_generation",
+}
+
+CHECKS: dict[str, by.Check] = {name: check for check, names in CHECKED.items() for name in names.split()}
+
+#: The metadata that a check reads.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "countdown": ("numbers", "target"),
+    "fraction_simplification": ("simplified_numerator", "simplified_denominator"),
+    "n_queens": ("valid_answers",),
+    "palindrome_generation": ("letters",),
+    "puzzle24": ("numbers",),
+}
+
+#: Why a data set is no task here.
+LEFT_OUT = {
+    "boxnet": "its problems come without an answer, so nothing shows that its scorer accepts a right one",
+    "codeio": "making a problem runs a program of its data file, and what it asks differs from process to process",
+    "composite": "it mixes other data sets, each of which is a task of its own",
+    "isomorphic_strings": "the problem of a seed differs from process to process",
+    "number_sequence": "making a problem does not end for some seeds",
+    "propositional_logic": "its scorer takes a premise, repeated, for a conclusion, so no reasoning is needed",
+    "rush_hour": "its problems come without an answer, so nothing shows that its scorer accepts a right one",
+}
+
+#: The lowest and highest level of data sets whose curricula begin with too few questions to hold some out, or go on to
+#: where a problem is too long, takes too long to make or cannot be made.
+LEVELS: dict[str, tuple[int, int]] = {
+    "bf": (0, 1),
+    "binary_matrix": (0, 2),
+    "caesar_cipher": (0, 1),
+    "circuit_logic": (0, 1),
+    "coin_flip": (4, 9),
+    "countdown": (0, 2),
+    "futoshiki": (0, 2),
+    "game_of_life": (0, 1),
+    "game_of_life_halting": (0, 1),
+    "intermediate_integration": (0, 2),
+    "jugs": (0, 0),
+    "largest_island": (0, 2),
+    "mahjong_puzzle": (0, 2),
+    "manipulate_matrix": (0, 2),
+    "modulo_grid": (0, 0),
+    "n_queens": (1, 3),
+    "needle_haystack": (0, 1),
+    "number_format": (0, 2),
+    "number_sorting": (0, 3),
+    "polynomial_multiplication": (0, 1),
+    "pool_matrix": (0, 2),
+    "rotate_matrix": (0, 2),
+    "rotten_oranges": (0, 2),
+    "rubiks_cube": (0, 0),
+    "shortest_path": (0, 2),
+    "sokoban": (1, 4),
+    "sudoku": (0, 3),
+    "survo": (0, 1),
+    "tower_of_hanoi": (2, 2),
+    "tsumego": (0, 2),
+    "zebra_puzzles": (0, 1),
+}
+#: Data sets that make all their problems when they are loaded, so each problem loads one of its own.
+EACH_ITS_OWN = frozenset({"acre", "gsm_symbolic", "list_functions"})
+#: Data sets that take small indices only; loaded once, and given another seed for each problem.
+RESEEDED = frozenset({"word_ladder"})
+#: Data sets none of whose curriculum's levels is a valid configuration; they have their default alone.
+NO_CURRICULUM = frozenset({"knight_swap"})

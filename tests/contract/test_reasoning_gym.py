@@ -1,0 +1,89 @@
+"""Every data set of reasoning-gym is a task that keeps the contract, or is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("reasoning_gym")
+
+from reasoning_gym.factory import DATASETS  # noqa: E402
+
+from envs.tasks._gym_scored import SCORED  # noqa: E402
+from envs.tasks._gym_sets import CHECKS, LEFT_OUT  # noqa: E402
+from envs.tasks.reasoning_gym import FAMILY  # noqa: E402
+from selfplay import registry  # noqa: E402
+from selfplay.check_task import check_task  # noqa: E402
+from selfplay.errors import UserError  # noqa: E402
+from selfplay.task import Task, said  # noqa: E402
+
+SHIPPED = sorted({*CHECKS, *SCORED})
+#: Prints the digest of two problems of every level of the data sets that it is told.
+REMAKE = """
+import json, sys
+from selfplay import registry
+from selfplay.task import Task
+told = {}
+for name in sys.argv[1:]:
+    task = Task(registry.find_task(f"reasoning_gym/{name}"))
+    told[name] = [task.pose(seed, level).digest for level in task.spec.difficulties for seed in (0, 1, 2**60)]
+print(json.dumps(told))
+"""
+
+
+def test_each_data_set_is_shipped_or_left_out_for_a_reason() -> None:
+    assert not set(SHIPPED) & set(LEFT_OUT) and not set(CHECKS) & set(SCORED)
+    assert {*SHIPPED, *LEFT_OUT} == set(DATASETS)
+    for name, reason in LEFT_OUT.items():
+        with pytest.raises(UserError) as raised:
+            registry.find_task(f"reasoning_gym/{name}-v0")
+        assert str(raised.value) == f"reasoning_gym/{name}-v0 is left out: {reason}"
+
+
+@pytest.mark.parametrize("name", ["countdown", "gcd", "graph_color", "spiral_matrix"])
+def test_it_keeps_the_contract(name: str) -> None:
+    report = check_task(registry.find_task(FAMILY.id_of(name)))
+    assert report.ok, [finding for finding in report.findings if finding.problem is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_one_keeps_the_contract(name: str) -> None:
+    report = check_task(registry.find_task(FAMILY.id_of(name)))
+    assert report.ok, [finding for finding in report.findings if finding.problem is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_its_own_answers_are_right_and_those_of_others_are_not_all(name: str) -> None:
+    task = Task(registry.find_task(FAMILY.id_of(name)))
+    gold = task.spec.gold
+    assert gold is not None
+    try:
+        for level in task.spec.difficulties:
+            posed = [task.pose(seed, level) for seed in range(100, 112)]
+            for one, other in zip(posed, [*posed[1:], posed[0]], strict=True):
+                assert task.judge(one.problem, said(one, [gold(one.problem)]))[0].state == "accepted"
+                inside = gold(one.problem).removesuffix("</answer>")
+                assert task.judge(one.problem, said(one, [f"{inside} or so</answer>"]))[0].state == "rejected"
+                if one.problem.data["answer"] != other.problem.data["answer"]:
+                    assert task.judge(one.problem, said(one, [gold(other.problem)]))[0].state != "unverifiable"
+    finally:
+        task.close()
+
+
+@pytest.mark.slow
+def test_problems_do_not_depend_on_the_process() -> None:
+    told = []
+    for seed in ("1", "2"):
+        names = SHIPPED if seed == "1" else SHIPPED[::-1]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        made = subprocess.run(
+            [sys.executable, "-c", REMAKE, *names], env=environment, capture_output=True, text=True, check=True
+        )
+        told.append(json.loads(made.stdout))
+    assert told[0] == told[1]
