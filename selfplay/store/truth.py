@@ -100,7 +100,9 @@ class Rules:
 
         try:
             spec = registry.find_task(env_id)
-        except UserError:
+        except UserError as error:
+            if env_id.partition("/")[0] in {family.name for family, _ in registry.families()}:
+                return str(error)  # which package it needs
             return f"{env_id} is not installed; {self._hint(env_id, ruleset)}"
         if ruleset_digest(spec) != ruleset:
             return f"{env_id} installed here is not the one that it was judged by; {self._hint(env_id, ruleset)}"
@@ -125,6 +127,9 @@ class Rules:
         row = self._rows.get((env_id, ruleset_digest), {})
         if row.get("source"):
             return "its source is in the environments table of the corpus: read it before you run it"
+        if env_id.startswith("jsonl/"):
+            name = env_id.removeprefix("jsonl/").rpartition("_")[0]
+            return f"give the file of questions, {name}.jsonl or what it is called now, by --env"
         package, version = row.get("package"), row.get("package_version")
         return f"install {package} {version}" if package else f"install the package that brings {env_id}"
 

@@ -58,7 +58,8 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
 
     from selfplay import registry
 
-    trusted = [registry.pack(spec) for spec in registry.all_specs() if registry.source_of(spec).kind == "file"]
+    given = [spec for spec in registry.all_specs() if registry.source_of(spec).kind in ("file", "jsonl")]
+    trusted = [registry.pack(spec) for spec in given]
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, trusted)) as pool:
         for checks in pool.imap_unordered(_work, tasks):
@@ -85,7 +86,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     from selfplay.store.read import open
 
     for portable in trusted:
-        registry.unpack(portable)
+        registry.unpack_any(portable)
     corpus = open(uri, version)
     _working = (corpus, Rules(corpus.environments()))
 

@@ -142,3 +142,14 @@ def test_every_line_comes_once_on_one_side(tmp_path: Path) -> None:
         assert len(found) == len(set(found))
         sides.append(set(found))
     assert len(sides[0]) + len(sides[1]) == 100 and not sides[0] & sides[1] and len(sides[0]) >= 3
+
+
+def test_who_judges_again_is_told_what_is_missing() -> None:
+    from selfplay.store.truth import Rules
+
+    rules = Rules([])
+    told = rules._load_task("jsonl/clips_0123456789ab-v0", "0" * 64)
+    assert told == (
+        "jsonl/clips_0123456789ab-v0 is not installed; "
+        "give the file of questions, clips.jsonl or what it is called now, by --env"
+    )
