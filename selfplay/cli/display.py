@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol, TextIO
 
@@ -11,26 +13,31 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from selfplay.cli import screen
-from selfplay.cli.farewell import farewell
-from trainers.status import Status, Summary
+from selfplay.cli import reasoning_screen, screen
+from selfplay.cli.farewell import AnySummary, farewell
+from selfplay.cli.untrusted import one_line
+from trainers.reasoning_status import ReasoningStatus, Score
+from trainers.status import Status
 
 LINE_EVERY_S = 10.0
+AnyStatus = Status | ReasoningStatus
+#: Phases in which there is progress to tell.
+WORKING = ("playing", "warming", "learning")
 
 
 class Display(Protocol):
-    """Fed with a `Status` whenever there is a new one; `close` gives the terminal back, also after an error.
+    """Fed with a status whenever there is a new one; `close` gives the terminal back, also after an error.
 
     `stopping` is called from a signal handler, at the first Ctrl-C: it must show at once that it was heard.
     """
 
-    def update(self, status: Status) -> None: ...
+    def update(self, status: AnyStatus) -> None: ...
 
     def stopping(self) -> None: ...
 
     def close(self) -> None: ...
 
-    def finish(self, summary: Summary) -> None: ...
+    def finish(self, summary: AnySummary) -> None: ...
 
 
 def make(out: TextIO, err: TextIO, as_json: bool) -> Display:
@@ -68,7 +75,7 @@ class LiveDisplay:
     def __init__(self, console: Console, stream: TextIO) -> None:
         self._console = console
         self._stream = stream
-        self._status: Status | None = None
+        self._status: AnyStatus | None = None
         self._stopping = False
         self._live = Live(
             get_renderable=self._render,
@@ -88,11 +95,11 @@ class LiveDisplay:
         if self._status is None:
             return Text(" starting", screen.DIM)
         status = self._status
-        if self._stopping and status.phase in ("starting", "playing"):
+        if self._stopping and status.phase not in ("draining", "finished"):
             status = replace(status, phase="draining", activity="")
-        return screen.screen(status, self._console.width, self._console.height)
+        return drawn(status, self._console.width, self._console.height)
 
-    def update(self, status: Status) -> None:
+    def update(self, status: AnyStatus) -> None:
         self._status = status
 
     def stopping(self) -> None:
@@ -101,69 +108,132 @@ class LiveDisplay:
     def close(self) -> None:
         self._live.stop()
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: AnySummary) -> None:
         self.close()
         self._console.print(farewell(summary))
 
 
 class LineDisplay:
-    """Plain lines for a pipe or a log: the first game as a board, each new match, a summary every ten seconds."""
+    """Plain lines for a pipe or a log: each new match or held-out score once, a summary every ten seconds."""
 
     def __init__(self, stream: TextIO, final: bool, every_s: float = LINE_EVERY_S) -> None:
         self._console = console_on(stream)
         self._final = final
         self._every_s = every_s
         self._last_line = float("-inf")
-        self._seen: Status | None = None
+        self._seen: AnyStatus | None = None
         self._stopping = self._told = False
 
-    def update(self, status: Status) -> None:
+    def update(self, status: AnyStatus) -> None:
         before = self._seen
         self._seen = status
         if self._stopping and not self._told:
             self._told = True
-            self._line(status, "stopping: games are sealed and everything is saved; Ctrl-C again gives that up")
+            what = "games" if isinstance(status, Status) else "answers"
+            self._line(status, f"stopping: {what} are sealed and everything is saved; Ctrl-C again gives that up")
         if before is None or (status.sizing and status.sizing != before.sizing):
             self._line(status, status.sizing or f"{status.recipe}: {status.activity or status.phase}")
         elif status.phase != before.phase or (status.phase == "starting" and status.activity != before.activity):
             self._line(status, status.activity or status.phase)
-        if status.last_game is not None and (before is None or before.last_game is None):
-            self._line(status, "the first game is finished")
-            self._console.print(screen.newest_game(status.last_game, 8, side_by_side=True))
-        known = set(before.strength) if before else set()
-        for row in status.strength:
-            if row not in known:
-                text = f"version {row.version} against {row.opponent}: {row.wins}-{row.draws}-{row.losses}, "
-                self._line(status, f"{text}{screen.percent(row.score)} of the points ({screen.interval(row)})")
-        known_exact = set(before.exact) if before else set()
-        for item in status.exact:
-            if item not in known_exact:
-                share = screen.percent(item.mistakes)
-                self._line(status, f"version {item.version}, {item.label}: {share} of the moves lose value")
+        for news in told(before, status):
+            if isinstance(news, str):
+                self._line(status, news)
+            else:
+                self._console.print(news)
         for message in status.messages:
             if before is None or message not in before.messages:
                 self._line(status, message)
-        if status.phase == "playing" and time.monotonic() - self._last_line >= self._every_s:
+        if status.phase in WORKING and time.monotonic() - self._last_line >= self._every_s:
             self._last_line = time.monotonic()
-            self._line(status, progress(status))
+            self._line(status, progress(status) if isinstance(status, Status) else reasoning_progress(status))
 
     def stopping(self) -> None:
         # Not printed here: a signal handler may interrupt a print.
         self._stopping = True
 
-    def _line(self, status: Status, text: str) -> None:
-        self._console.print(Text(f"[{screen.clock(status.elapsed_s):>5}] {text}"), soft_wrap=True)
+    def _line(self, status: AnyStatus, text: str) -> None:
+        self._console.print(Text(f"[{screen.clock(status.elapsed_s):>5}] {one_line(text, 2000)}"), soft_wrap=True)
 
     def close(self) -> None:
         pass
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: AnySummary) -> None:
         if self._final:
             self._console.print(farewell(summary))
 
 
+def drawn(status: AnyStatus, width: int, height: int) -> RenderableType:
+    """The live screen of either kind of run."""
+    if isinstance(status, ReasoningStatus):
+        return reasoning_screen.screen(status, width, height)
+    return screen.screen(status, width, height)
+
+
+def told(before: AnyStatus | None, status: AnyStatus) -> Iterator[str | RenderableType]:
+    """What has been measured or seen for the first time since `before`, as lines and boards."""
+    if isinstance(status, ReasoningStatus):
+        yield from _scored(before if isinstance(before, ReasoningStatus) else None, status)
+    else:
+        yield from _played(before if isinstance(before, Status) else None, status)
+
+
+def _played(before: Status | None, status: Status) -> Iterator[str | RenderableType]:
+    if status.last_game is not None and (before is None or before.last_game is None):
+        yield "the first game is finished"
+        yield screen.newest_game(status.last_game, 8, side_by_side=True)
+    known = set(before.strength) if before else set()
+    for row in status.strength:
+        if row not in known:
+            text = f"version {row.version} against {row.opponent}: {row.wins}-{row.draws}-{row.losses}, "
+            yield f"{text}{screen.percent(row.score)} of the points ({screen.interval(row)})"
+    known_exact = set(before.exact) if before else set()
+    for item in status.exact:
+        if item not in known_exact:
+            share = screen.percent(item.mistakes)
+            yield f"version {item.version}, {item.label}: {share} of the moves lose value"
+
+
+def _scored(before: ReasoningStatus | None, status: ReasoningStatus) -> Iterator[str]:
+    """One line a measurement: over all levels, then level by level."""
+    known = set(before.scores) if before else set()
+    fresh = [row for row in status.scores if row not in known]
+    if fresh:
+        yield f"held-out, version {fresh[0].version}: {'; '.join(map(_score, fresh))}"
+
+
+def _score(row: Score) -> str:
+    right = screen.percent(row.accuracy)
+    if row.level is not None:
+        return f"level {row.level:g} {right}"
+    return f"{right} of {row.problems:,} problems right ({screen.interval(row)}), {row.tokens:.1f} tokens an answer"
+
+
+def reasoning_progress(status: ReasoningStatus) -> str:
+    """A reasoning run in one line."""
+    left = f"{screen.clock(status.total_s - status.elapsed_s)} left"
+    if status.phase == "warming":
+        loss = "" if status.loss is None else f", loss {status.loss:.3f}"
+        return f"warm start {status.warm_steps:,} of {status.warm_total:,} steps{loss}, {left}"
+    parts = [f"round {status.rounds:,}", f"{screen.count(status.episodes)} episodes"]
+    first, newest = map(reasoning_screen.overall, (status.first_scores, status.scores))
+    if newest is not None:
+        begun = f"{screen.percent(first.accuracy)} → " if first else ""
+        parts.append(f"held-out {begun}{screen.percent(newest.accuracy)}")
+    known = (
+        ("reward", status.reward, ".2f"), ("length", status.length, ".1f"), ("entropy", status.entropy, ".2f"),
+        ("mixed groups", status.mixed_groups, ".0%"), ("KL", status.kl_to_start, ".3f"),
+        ("clipped", status.clip_share, ".1%"), ("unverifiable", status.unverifiable or None, ".1%"),
+        ("staleness", status.staleness or None, ".1f"), ("frontier level", status.frontier, "g"),
+    )  # fmt: skip
+    parts += [f"{name} {value:{form}}" for name, value, form in known if value is not None and math.isfinite(value)]
+    parts.append(f"{screen.count(status.tokens_per_s)} tokens/s")
+    if status.lost_episodes:
+        parts.append(f"{status.lost_episodes} episodes lost in flight")
+    return ", ".join([*parts, left])
+
+
 def progress(status: Status) -> str:
-    """The run in one line."""
+    """A run of games in one line."""
     parts = [
         f"{screen.count(status.episodes)} games",
         f"{screen.count(status.positions)} positions at {screen.count(status.positions_per_s)}/s",

@@ -1,20 +1,40 @@
-"""The last screen of a run: the first net beside the last, where the data are, what to do next."""
+"""The last screen of a run: the first net beside the last, where the data are, what to do next.
+
+Of a reasoning run: held-out accuracy at first and at last, a right answer and a wrong one.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from selfplay.cli import screen
+from selfplay.cli import reasoning_screen, screen
+from selfplay.cli.untrusted import one_line
+from trainers.reasoning_status import ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.status import ExactRow, Status, StrengthRow, Summary
 
+AnySummary = Summary | ReasoningSummary
+#: How a reasoning run ended, in words.
+_ENDED = {
+    "time": "finished",
+    "rounds": "finished, all rounds done",
+    "target": "finished, the accuracy aimed at is reached",
+    "interrupted": "stopped; everything is saved",
+}
 
-def farewell(summary: Summary) -> RenderableType:
+
+def farewell(summary: AnySummary) -> RenderableType:
     """Everything that stays on the terminal when a run has ended."""
+    return _of_answers(summary) if isinstance(summary, ReasoningSummary) else _of_games(summary)
+
+
+def _of_games(summary: Summary) -> RenderableType:
     status = summary.status
     parts: list[RenderableType] = [headline(summary), Text("")]
     if status.last_game is not None:
@@ -23,6 +43,17 @@ def farewell(summary: Summary) -> RenderableType:
         parts += [comparison(status), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
     return Group(*parts, next_steps(status))
+
+
+def _of_answers(summary: ReasoningSummary) -> RenderableType:
+    status = summary.status
+    parts: list[RenderableType] = [reasoning_headline(summary), Text("")]
+    if status.scores:
+        parts += [accuracy(status), Text("")]
+    for chosen in _right_and_wrong(status.samples):
+        parts += [reasoning_screen.sample(chosen, 96, 10), Text("")]
+    parts += [Text(one_line(message, 1000), screen.FAIR) for message in status.messages[-3:]]
+    return Group(*parts, archived(status), Text(""), reasoning_steps(status))
 
 
 def headline(summary: Summary) -> RenderableType:
@@ -94,3 +125,82 @@ def next_steps(status: Status) -> RenderableType:
     grid.add_row(f"selfplay corpus verify {corpus}", "replay every game and check it")
     place = Text.assemble("corpus: ", (status.corpus, "bold"), (" (a Delta Lake table)", screen.DIM))
     return Group(place, Text(""), grid)
+
+
+def reasoning_headline(summary: ReasoningSummary) -> RenderableType:
+    """How it ended, how long it took, and what became of the held-out accuracy."""
+    status = summary.status
+    first, newest = map(reasoning_screen.overall, (status.first_scores, status.scores))
+    text = Text.assemble(
+        (f" {one_line(status.recipe, 60)} ", f"bold reverse {screen.ACCENT}"),
+        f" {_ENDED[summary.ended_by]}, {screen.clock(status.elapsed_s)}: ",
+    )
+    if newest is None:
+        return text.append("no held-out problem was answered yet")
+    text.append("held-out accuracy ")
+    if first is not None and first.version != newest.version:
+        text.append(f"{screen.percent(first.accuracy)} → ")
+    text.append(screen.percent(newest.accuracy), f"bold {screen.score_style(newest.accuracy)}")
+    return text.append(f", version {status.version}")
+
+
+def accuracy(status: ReasoningStatus) -> RenderableType:
+    """A row a level: the first version's share of right answers and their length, the last version's."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("held-out", no_wrap=True)
+    for name in ("first", "last", "", "tokens"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    before = {row.level: row for row in status.first_scores}
+    rows = sorted(status.scores, key=lambda row: float("-inf") if row.level is None else row.level)
+    for row in rows:
+        first = before.get(row.level)
+        style = screen.score_style(row.accuracy)
+        table.add_row(
+            Text("all levels", "bold") if row.level is None else Text(f"level {row.level:g}"),
+            _first(first, row),
+            Text.assemble((f"v{row.version} ", screen.DIM), (screen.percent(row.accuracy), f"bold {style}"),
+                          (f" {screen.interval(row):>6}", screen.DIM)),  # fmt: skip
+            screen.bar(row.accuracy, 16, style),
+            f"{first.tokens:.1f} → {row.tokens:.1f}" if first and first != row else f"{row.tokens:.1f}",
+        )
+    return table
+
+
+def _first(first: Score | None, last: Score) -> Text:
+    if first is None or first.version == last.version:
+        return Text("–", screen.DIM)
+    return Text.assemble((f"v{first.version} ", screen.DIM), screen.percent(first.accuracy))
+
+
+def _right_and_wrong(samples: Sequence[Sample]) -> list[Sample]:
+    """The newest of each, where there are any."""
+    judged = [one for one in samples if one.reward is not None]
+    right = [one for one in judged if reasoning_screen.verdict(one.reward)[1] == screen.GOOD]
+    return [*right[:1], *[one for one in judged if one not in right][:1]]
+
+
+def archived(status: ReasoningStatus) -> RenderableType:
+    """What the corpus holds, and where it is."""
+    lost = f"; {screen.count(status.lost_episodes)} lost in flight" if status.lost_episodes else ""
+    return Text.assemble(
+        "archived: ", (screen.count(status.episodes), "bold"), " episodes, the wrong answers too; ",
+        (screen.count(status.tokens), "bold"), " tokens sampled", (lost, screen.POOR),
+        "\ncorpus: ", (status.corpus, "bold"), (" (a Delta Lake table)", screen.DIM),
+        "\npolicy: ", (f"{status.out}/policy", "bold"), (" (a Hugging Face model directory)", screen.DIM),
+    )  # fmt: skip
+
+
+def reasoning_steps(status: ReasoningStatus) -> RenderableType:
+    """The commands that use what a reasoning run leaves."""
+    out, corpus = shlex.quote(status.out), shlex.quote(status.corpus or status.out)
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="bold", overflow="fold")
+    grid.add_column(style=screen.DIM)
+    grid.add_row(f"selfplay run --out {out}", "go on from here")
+    grid.add_row(f"selfplay corpus show latest {corpus}", "the newest answer and its verdict")
+    grid.add_row(f"selfplay corpus verify {corpus}", "judge every answer again")
+    grid.add_row(f"selfplay corpus export messages {corpus} chats", "as chats, for other trainers")
+    if "://" not in status.out:
+        policy = json.dumps(f"{status.out}/policy", ensure_ascii=False)
+        grid.add_row(Text(f"AutoModelForCausalLM.from_pretrained({policy})"), "load it with transformers")
+    return grid

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.align import Align
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.errors import MarkupError
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from selfplay.cli.untrusted import one_line
+from trainers.reasoning_status import ReasoningStatus, Score
 from trainers.status import Candidate, ExactRow, LastGame, RatingPoint, Status, StrengthRow
 
 ACCENT = "cyan"
@@ -55,16 +59,17 @@ def bar(share: float, width: int, style: str = ACCENT) -> Text:
     return text
 
 
-def spark(values: Sequence[float], width: int) -> str:
-    """The course of `values`, oldest first, as a line of `width` characters at most."""
+def spark(values: Sequence[float], width: int, scale: tuple[float, float] | None = None) -> str:
+    """The course of `values`, oldest first, as a line of `width` characters at most; `scale`: of its lowest and highest
+    character, where they are not the least and the greatest value."""
     if len(values) > width:
         step = len(values) / width
         values = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(width)]
     if not values:
         return ""
-    low, high = min(values), max(values)
-    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(SPARKS[round((value - low) * scale)] for value in values)
+    low, high = scale or (min(values), max(values))
+    steps = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[min(len(SPARKS) - 1, max(0, round((value - low) * steps)))] for value in values)
 
 
 def score_style(score: float) -> str:
@@ -192,7 +197,7 @@ def strength(rows: Sequence[StrengthRow], exact: Sequence[ExactRow]) -> Renderab
     return Group(*parts)
 
 
-def interval(row: StrengthRow) -> str:
+def interval(row: StrengthRow | Score) -> str:
     return f"{100 * row.low:.0f}–{100 * row.high:.0f}"
 
 
@@ -217,9 +222,9 @@ def screen(status: Status, width: int, height: int) -> RenderableType:
         game: RenderableType = Align.center(Text("the first game is being played", DIM))
     else:
         game = newest_game(status.last_game, limit, side_by_side=not wide)
-    board = _panel("newest game", game)
-    run = _panel("run", numbers(status))
-    levels = _panel("strength", strength(status.strength, status.exact))
+    board = panel("newest game", game)
+    run = panel("run", numbers(status))
+    levels = panel("strength", strength(status.strength, status.exact))
     body: RenderableType
     if wide:
         body = Table.grid(expand=True, padding=(0, 0))
@@ -228,20 +233,41 @@ def screen(status: Status, width: int, height: int) -> RenderableType:
         body.add_row(board, Group(run, levels))
     else:
         body = Group(board, compact(status)) if low else Group(board, run, levels)
-    return Group(header(status, width), body, *_notes(status, low))
+    return Group(header(status, width), body, *notes(status, low))
 
 
-def _panel(title: str, content: RenderableType) -> Panel:
+@dataclass(frozen=True)
+class Cropped:
+    """The first `most` lines of `content`; of a text that is cut, a mark and its last line end them."""
+
+    content: RenderableType
+    most: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self.content, options.update(height=None), pad=False)
+        if isinstance(self.content, Text) and len(lines) > self.most > 2:
+            lines = [*lines[: self.most - 2], [Segment("…")], lines[-1]]
+        for line in lines[: max(0, self.most)]:
+            yield from line
+            yield Segment.line()
+
+
+def panel(title: str, content: RenderableType, height: int | None = None) -> Panel:
+    """A frame with a title; `height`: lines, frame included, to which what is in it is cut or filled up."""
     heading = f"[bold]{title}[/]"
-    return Panel(content, title=heading, title_align="left", border_style=TRACK, box=box.ROUNDED, padding=(0, 1))
+    return Panel(
+        content, title=heading, title_align="left", border_style=TRACK, box=box.ROUNDED, padding=(0, 1), height=height
+    )
 
 
-def _notes(status: Status, low: bool) -> list[RenderableType]:
+def notes(status: Status | ReasoningStatus, low: bool) -> list[RenderableType]:
+    """The lines at the bottom: what a person must know, how to stop, where it is saved; one line each."""
     hint = "Ctrl-C again: give up what is not saved" if status.phase == "draining" else "Ctrl-C: save and stop"
     line = Text.assemble((f" {hint}", ACCENT), (f"  ·  {status.out}", DIM), no_wrap=True, overflow="ellipsis")
-    notes: list[RenderableType] = [
-        Text(f" {message}", FAIR, no_wrap=True, overflow="ellipsis") for message in status.messages[-1 if low else -2 :]
+    lines: list[RenderableType] = [
+        Text(f" {one_line(message, 300)}", FAIR, no_wrap=True, overflow="ellipsis")
+        for message in status.messages[-1 if low else -2 :]
     ]
     if status.sizing and not low:
-        notes.append(Text(f" {status.sizing}", DIM, no_wrap=True, overflow="ellipsis"))
-    return [*notes, line]
+        lines.append(Text(f" {status.sizing}", DIM, no_wrap=True, overflow="ellipsis"))
+    return [*lines, line]

@@ -1,9 +1,9 @@
-"""`selfplay corpus show`: one episode as boards, with what each search considered."""
+"""`selfplay corpus show`: one episode, as boards with what each search considered, or as turns with their verdict."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +31,7 @@ def show(
     as_of: AsOfOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print an episode as boards, with what each search considered.
+    """Print an episode: a game as boards, with what each search considered; reasoning turn by turn, with its verdict.
 
     Values are from the point of view of the seat to act, in the game's own utility units.
 
@@ -95,12 +95,77 @@ def _print_episode(console: Console, episode: Episode, top: int) -> None:
             f"[dim]seat {span.seat}, steps {span.first_step}-{span.last_step}: {escape(span.policy_id)} "
             f"version {span.version}[/]"
         )
+    if episode.reasoning is not None:
+        for line in _dialogue(episode):
+            console.print(line)
+        return
     if episode.game is None:
         console.print_json(data=_plain(episode))
         return
     for part in _boards(episode, top):
         console.print(part)
     console.print(f"{episode.game.ended_by}, {episode.n_steps} steps, returns {outcome}")
+
+
+def _dialogue(episode: Episode) -> Iterator[RenderableType]:
+    """The problem, what each turn said, and what the verifier made of it. Texts are strangers': tamed, never markup."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from selfplay.cli.untrusted import one_line, tame
+    from selfplay.episode.schema import CHANCE_ROLE
+
+    told = episode.reasoning
+    assert told is not None
+    turns = told["turns"] or ()
+    choice = next((turn["text"] for turn in turns if turn["role"] == CHANCE_ROLE), None)
+    drawn = "" if choice is None else f", {_drawn(choice)}"
+    group = "" if told["group_id"] is None else f"sample {told['sample_index']} of group {told['group_id']}; "
+    level = "" if told["difficulty"] is None else f" of level {told['difficulty']:g}"
+    yield Text(one_line(f"problem {told['problem_seed']}{level}{drawn}", 500), "dim")
+    yield Text(one_line(f"{group}origin {episode.provenance.origin}", 500), "dim")
+    for place, turn in enumerate(turns):
+        if turn["role"] == CHANCE_ROLE:
+            continue
+        wrote = turn["role"] == "assistant"
+        who = one_line(f"{place}. seat {turn['seat']}, {turn['role']}", 100)
+        yield Text.assemble("\n", (who, "bold cyan" if wrote else "bold"), (_tokens(turn) if wrote else "", "dim"))
+        yield Padding(Text(tame(turn["text"] or "(no text)"), "" if wrote else "dim"), (0, 0, 0, 3))
+    yield Text("")
+    for verdict in episode.verdicts or ():
+        state = one_line(str(verdict["state"]), 40)
+        style = {"accepted": "bold green", "rejected": "bold red"}.get(state, "bold yellow")
+        reward = "" if verdict["reward"] is None else f", reward {verdict['reward']:g}"
+        why = "" if verdict["error"] is None else f": {one_line(verdict['error'], 1000)}"
+        yield Text.assemble(f"seat {verdict['seat']}: ", (state, style), reward, why)
+        for row in verdict["criteria"] or ():
+            score = "no score" if row["score"] is None else f"{row['score']:g} of {row['low']:g} to {row['high']:g}"
+            judge = f"{row['verifier_id']} version {row['verifier_version']}"
+            reason = f": {row['reason']}" if row["reason"] else ""
+            text = one_line(f"{row['criterion']} {score}{reason}", 1000)
+            yield Text.assemble(f"  {text}", (f"  {one_line(judge, 200)}", "dim"))
+    if not episode.verdicts:
+        yield Text("no verdict", "bold yellow")
+    if episode.error is not None:
+        yield Text(one_line(f"error: {': '.join(map(str, episode.error))}", 1000), "red")
+
+
+def _tokens(turn: Mapping[str, Any]) -> str:
+    """How much was written, how it ended, and how likely it was."""
+    import numpy as np
+
+    count = len(turn["token_ids"])
+    ended = f", {turn['finish_reason']}" if turn["finish_reason"] else ""
+    sure = "" if not count or turn["logprobs"] is None else f", {np.mean(turn['logprobs']):.2f} nats a token"
+    return f"  {count:,} tokens{ended}{sure}"
+
+
+def _drawn(choice: str) -> str:
+    """The probability with which the problem was chosen, of a turn of chance."""
+    try:
+        return f"drawn with probability {float(json.loads(choice)['probability']):.3g}"
+    except (ValueError, TypeError, KeyError):
+        return "drawn with a probability that cannot be read"
 
 
 def _boards(episode: Episode, top: int) -> Iterator[RenderableType]:
