@@ -57,41 +57,35 @@ LEFT_OUT = {
     "rush_hour": "its problems come without an answer, so nothing shows that its scorer accepts a right one",
 }
 
-#: The lowest and highest level of data sets whose curricula begin with too few questions to hold some out, or go on to
-#: where a problem is too long, takes too long to make or cannot be made.
-LEVELS: dict[str, tuple[int, int]] = {
-    "bf": (0, 1),
-    "binary_matrix": (0, 2),
-    "caesar_cipher": (0, 1),
-    "circuit_logic": (0, 1),
-    "coin_flip": (4, 9),
-    "countdown": (0, 2),
-    "futoshiki": (0, 2),
-    "game_of_life": (0, 1),
-    "game_of_life_halting": (0, 1),
-    "intermediate_integration": (0, 2),
-    "jugs": (0, 0),
-    "largest_island": (0, 2),
-    "mahjong_puzzle": (0, 2),
-    "manipulate_matrix": (0, 2),
-    "modulo_grid": (0, 0),
-    "n_queens": (1, 3),
-    "needle_haystack": (0, 1),
-    "number_format": (0, 2),
-    "number_sorting": (0, 3),
-    "polynomial_multiplication": (0, 1),
-    "pool_matrix": (0, 2),
-    "rotate_matrix": (0, 2),
-    "rotten_oranges": (0, 2),
-    "rubiks_cube": (0, 0),
-    "shortest_path": (0, 2),
-    "sokoban": (1, 4),
-    "sudoku": (0, 3),
-    "survo": (0, 1),
-    "tower_of_hanoi": (2, 2),
-    "tsumego": (0, 2),
-    "zebra_puzzles": (0, 1),
+#: The levels of their curricula that are used, the lowest and the highest. Left out are levels with too few questions
+#: to hold some out, those where a problem is too long, takes too long to make or cannot be made, and all from 5 on.
+_LEVELS: dict[tuple[int, int], str] = {
+    (0, 0): "acre gsm_symbolic jugs knight_swap list_functions modulo_grid rubiks_cube",
+    (0, 1): "bf caesar_cipher circuit_logic game_of_life game_of_life_halting needle_haystack "
+    "countdown polynomial_multiplication survo zebra_puzzles",
+    (0, 2): "binary_matrix futoshiki intermediate_integration largest_island mahjong_puzzle "
+    "manipulate_matrix number_format pool_matrix rotate_matrix rotten_oranges shortest_path tsumego "
+    "word_ladder",
+    (0, 3): "ab advanced_geometry arc_1d arc_agi binary_alternation calendar_arithmetic complex_arithmetic "
+    "cryptarithm decimal_arithmetic dice fraction_simplification gcd graph_color group_anagrams kakurasu "
+    "knights_knaves lcm maze number_filtering number_sorting palindrome_generation "
+    "palindrome_partitioning path_star polynomial_equations prime_factorization ransom_note "
+    "sentence_reordering simple_equations simple_geometry simple_integration spiral_matrix "
+    "string_insertion string_splitting string_synthesis sudoku syllogism word_sequence_reversal",
+    (0, 4): "aiw base_conversion basic_arithmetic bitwise_arithmetic chain_sum color_cube_rotation count_bits "
+    "count_primes course_schedule decimal_chain_sum emoji_mystery family_relationships figlet_font "
+    "leg_counting letter_counting letter_jumble mini_sudoku power_function products puzzle24 quantum_lock "
+    "rearc rectangle_count self_reference spell_backward string_manipulation time_intervals word_sorting",
+    (1, 3): "n_queens",
+    (1, 4): "sokoban",
+    (2, 2): "tower_of_hanoi",
+    (4, 9): "coin_flip",
 }
+LEVELS: dict[str, range] = {
+    name: range(low, high + 1) for (low, high), names in _LEVELS.items() for name in names.split()
+}
+#: Data sets whose scorers use sympy.
+SYMBOLIC = frozenset({"intermediate_integration", "polynomial_multiplication", "simple_integration"})
 #: Data sets that make all their problems when they are loaded, so each problem loads one of its own.
 EACH_ITS_OWN = frozenset({"acre", "gsm_symbolic", "list_functions"})
 #: Data sets that take small indices only; loaded once, and given another seed for each problem.

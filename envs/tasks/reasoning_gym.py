@@ -30,16 +30,16 @@ import json
 from collections.abc import Mapping
 from functools import cache, partial
 from hashlib import sha256
+from importlib.util import find_spec
 from typing import Any
 
 from envs.tasks import _gym_sets as sets
 from envs.tasks._gym_scored import SCORED
-from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Verdict
+from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Turn, Verdict
 
 #: Characters of an answer; a longer one is wrong.
 LIMIT = 60_000
 ASKED = "Write your final answer between <answer> and </answer>, with nothing after it."
-_HIGHEST = 4
 _INDICES = 2**31 - 1
 
 
@@ -47,8 +47,15 @@ def make(name: str) -> TaskSpec:
     """The task of a data set. Raises `ImportError` without reasoning-gym, `ValueError` for a set that is left out."""
     if name in sets.LEFT_OUT:
         raise ValueError(sets.LEFT_OUT[name])
-    levels = tuple(float(level) for level in _levels(name))
-    _data_set(name, int(levels[0]))  # what is missing is missed here
+    if find_spec("reasoning_gym") is None:
+        raise ModuleNotFoundError("reasoning-gym is missing", name="reasoning_gym")
+    levels = tuple(map(float, sets.LEVELS[name]))
+    if name in SCORED:  # the verifier's process needs it; where it does not, it stays small, and its copies are quick
+        for level in sets.LEVELS[name]:
+            _data_set(name, level)
+    if name in sets.SYMBOLIC:  # fills sympy's tables once, not in each copy of the verifier's process
+        problem = sample(name, 0, levels[0])
+        verify(name, problem, Transcript((Turn(0, "assistant", gold(problem)),)))
     return TaskSpec(
         id=FAMILY.id_of(name),
         summary=f"{name.replace('_', ' ').capitalize()}, of reasoning-gym.",
@@ -161,16 +168,6 @@ def _made(name: str, level: int, seed: int, size: int) -> Any:
     curriculum = CURRICULA[name]()
     curriculum.set_global_level(level)
     return data_set(curriculum.generate_configuration({"seed": seed, "size": size}))
-
-
-def _levels(name: str) -> range:
-    from reasoning_gym.factory import CURRICULA
-
-    if name not in CURRICULA or name in sets.NO_CURRICULUM:
-        return range(1)
-    steps = [len(attribute.levels) for attribute in CURRICULA[name]().attributes.values()]
-    lowest, highest = sets.LEVELS.get(name, (0, _HIGHEST))
-    return range(lowest, min(max(steps, default=1) - 1, highest) + 1)
 
 
 FAMILY = TaskFamily(
