@@ -79,6 +79,8 @@ class Agent:
             raise UserError(f"{run_uri} holds no run; give the folder that `selfplay run` wrote to (--out)") from None
         if about["schema"] > SCHEMA:
             raise UserError(f"{run_uri} was written by a newer version (schema {about['schema']}); upgrade the package")
+        if about.get("kind") == "reasoning":
+            raise UserError(f"{run_uri} is a reasoning run: its policy is the Hugging Face model in {run_uri}/policy")
         game = load(_spec(about["env"], trust))
         net = NetConfig.from_json(json.dumps(about["net"]))
         found = versions(run_uri)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfplay.contract import TaskSpec
 from selfplay.errors import UserError
 from trainers.experiment import AnyConfig, from_data, from_toml
 
@@ -35,16 +36,16 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
         if not path.is_file():
             raise UserError(f"there is no recipe file {name}")
         return from_toml(path.read_text(), name, overrides)
-    return _from_game(name, overrides)
+    return _from_environment(name, overrides)
 
 
-def _from_game(name: str, overrides: Sequence[str]) -> AnyConfig:
+def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
     from selfplay import registry
     from selfplay.game import load, unsearchable
 
     is_id = not (name.endswith(".py") or "/" in name or ":" in name)
     try:
-        spec = registry.find(name)
+        spec = registry.find_any(name)
     except UserError as error:
         if not is_id:
             raise
@@ -53,6 +54,8 @@ def _from_game(name: str, overrides: Sequence[str]) -> AnyConfig:
         raise UserError(f"there is no recipe or environment named {name!r}{hint}") from error
     if is_id and spec.name in shipped():
         return from_toml(shipped()[spec.name].read_text(), f"recipe {spec.name}", [f'env.id="{name}"', *overrides])
+    if isinstance(spec, TaskSpec):
+        return _from_task(spec, name, overrides)
     game = load(spec)
     reason = unsearchable(game)
     if reason is not None:
@@ -61,6 +64,22 @@ def _from_game(name: str, overrides: Sequence[str]) -> AnyConfig:
     run_name = slug(Path(name).stem if name.endswith(".py") else name)
     data = derive(env_id, run_name, game.encoder.shape, game.num_actions, spec.ply_limit)
     data["summary"] = spec.summary
+    return from_data(data, f"settings derived for {name}", overrides)
+
+
+def _from_task(spec: TaskSpec, name: str, overrides: Sequence[str]) -> AnyConfig:
+    """Settings for a task of which only the solver is known: a warm start where there is one, then GRPO."""
+    is_file = name.endswith((".py", ".jsonl"))
+    run_name = slug(Path(name).stem if is_file else spec.name)
+    data: dict[str, Any] = {
+        "name": run_name,
+        "summary": spec.summary,
+        "task": {"id": str(Path(name).expanduser().resolve()) if is_file else name},
+        "generation": {"max_tokens": 192},
+        "run": {"minutes": 20.0},
+    }
+    if spec.seats == 1 and spec.max_turns == 1:
+        data["warm"] = {"episodes": 10_000, "steps": 1_000, "batch": 128}
     return from_data(data, f"settings derived for {name}", overrides)
 
 

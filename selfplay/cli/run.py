@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 def run(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe, a .toml file, an environment, a game file or an OpenSpiel string."),
+        typer.Argument(help="A recipe, a .toml file, an environment, a file with one, or an OpenSpiel string."),
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="Run folder, a path or s3://…; one that exists is continued. [runs/RECIPE]")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Length, counted from the first game.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Length; of games counted from the first of them.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
     ] = None,
@@ -46,12 +46,13 @@ def run(
         bool, typer.Option("--json", help="Progress to standard error; the last line is one JSON object.")
     ] = False,
 ) -> None:
-    """Play a game against itself, archive every game, learn from the archive.
+    """Play a game against itself, or reason about a task's problems; archive every episode, learn from the archive.
 
     Ctrl-C once saves everything and stops; the same command, or --out alone, goes on from there.
 
     Examples:  selfplay run connect_four  ·  selfplay run tic_tac_toe --minutes 1.5 --set seed=3  ·
-    selfplay run "openspiel:hex(board_size=5)"  ·  selfplay run ./my_game.py  ·  selfplay run --out runs/connect_four
+    selfplay run "openspiel:hex(board_size=5)"  ·  selfplay run ./my_game.py  ·  selfplay run --out runs/connect_four  ·
+    selfplay run parity_cot  ·  selfplay run countdown_grpo  ·  selfplay run ./problems.jsonl --set policy.path=DIR
     """
     overrides = [*(settings or ()), *([] if minutes is None else [f"run.minutes={float(minutes)!r}"])]
     config = configuration(recipe, out, overrides)

@@ -1,0 +1,176 @@
+"""A reasoning run from the shell: it learns, it is stopped and killed, it goes on, and all of it is in the archive."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from selfplay import store
+
+Start = Callable[..., Any]
+
+TINY = [
+    "--set=task.difficulties=[12]", "--set=policy.hidden=16", "--set=policy.layers=1", "--set=policy.heads=1",
+    "--set=warm.episodes=200", "--set=warm.batch=32", "--set=generation.prompts=6", "--set=generation.group=4",
+    "--set=generation.max_tokens=20", "--set=evaluation.problems=16", "--set=evaluation.every_s=1",
+]  # fmt: skip
+PROMPTS, GROUP = 6, 4
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """Every archived episode, once each, and all of them true."""
+    from selfplay.episode import from_batch
+    from selfplay.store.truth import Rules, verify_episode
+
+    table: pa.Table = store.open(str(out)).to_arrow()
+    ids = table["episode_id"].to_pylist()
+    assert len(ids) == len(set(ids)), "an episode is there twice"
+    checks = [verify_episode(episode, Rules([])) for episode in from_batch(table)]
+    assert {check.state for check in checks} <= {"true"}, [check for check in checks if check.state != "true"][:3]
+    return table.select(["origin", "trainable", "status", "reasoning", "policy_spans"]).to_pylist()
+
+
+def rounds_are_whole(rows: list[dict[str, Any]], rounds: int) -> None:
+    """Each round has all its groups with all their samples, and no problem was asked for twice."""
+    sampled = [row["reasoning"] for row in rows if row["origin"] == "cot_rl"]
+    groups = Counter(one["group_id"] for one in sampled)
+    wanted = {f"r{number:06d}-{i:04d}" for number in range(rounds) for i in range(PROMPTS)}
+    assert set(groups) == wanted, f"missing {sorted(wanted - set(groups))[:3]}, more {sorted(set(groups) - wanted)[:3]}"
+    assert set(groups.values()) == {GROUP}
+    seeds = {one["group_id"]: one["problem_seed"] for one in sampled}
+    assert len(set(seeds.values())) == len(wanted), "a problem was asked for twice"
+
+
+def test_a_run_learns_and_leaves_a_model_that_transformers_loads(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    driver = start("parity_cot", "--out", out, *TINY, "--set=warm.steps=5", "--set=run.rounds=3", "--json")
+    assert driver.wait() == 0, driver.told
+    summary = driver.summary()
+    rows = rows_of(out)
+    assert summary["ended_by"] == "rounds" and summary["status"]["rounds"] == 3
+    assert summary["status"]["episodes"] == len(rows)
+    rounds_are_whole(rows, 3)
+    origins = Counter(row["origin"] for row in rows)
+    assert origins["solver"] == 200 and origins["cot_rl"] == 3 * PROMPTS * GROUP and origins["evaluation"] >= 32
+    for row in rows:
+        turns = row["reasoning"]["turns"]
+        if row["origin"] == "evaluation":
+            assert not row["trainable"]
+        if row["origin"] == "cot_rl":
+            assert turns[0]["role"] == "chance" and json.loads(turns[0]["text"])["probability"] == 1.0
+            assert len(turns[-1]["token_ids"]) == len(turns[-1]["logprobs"]) == sum(turns[-1]["loss_mask"])
+    corpus = store.open(str(out))
+    versions = sorted(row["version_out"] for row in corpus.table("uses").to_pylist())
+    assert versions == sorted(row["version"] for row in corpus.table("policies").to_pylist())[1:]
+    held_out = {row["reasoning"]["problem_digest"] for row in rows if row["origin"] == "evaluation"}
+    learned = {row["reasoning"]["problem_digest"] for row in rows if row["origin"] != "evaluation"}
+    assert not held_out & learned, "a held-out problem was learned from"
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(out / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(out / "policy")
+    asked = tokenizer("010101010101=", return_tensors="pt", add_special_tokens=False)
+    assert model.generate(**asked, max_new_tokens=4, do_sample=False).shape[1] > asked["input_ids"].shape[1]
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_it_goes_on_and_asks_for_every_problem_once(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["parity_cot", "--out", out, *TINY, "--set=warm.steps=60", "--set=run.checkpoint_every_s=3"]
+    command += ["--set=run.minutes=30"]
+
+    def rounds() -> int:
+        try:
+            groups = [row["reasoning"]["group_id"] for row in store.open(str(out)).to_arrow().to_pylist()]
+        except Exception:
+            return 0
+        return len({group[:7] for group in groups if group.startswith("r")})
+
+    driver = start(*command)
+    driver.until(lambda: "warming" in driver.told, "the warm start")
+    driver.interrupt()
+    assert driver.wait() == 0, driver.told
+
+    for until in (3, 8):  # kill -9 in full swing, between checkpoints
+        driver = start(*command)
+        driver.until(lambda until=until: rounds() >= until, f"round {until}")
+        driver.kill()
+        driver.until_gone()
+
+    driver = start(*command)
+    for kind in ("Reasoner", "Tutor", "Archivist", "WeightServer"):
+        before = rounds()
+        victim = driver.until(lambda kind=kind: driver.actor(kind), kind)
+        victim.kill()
+        driver.until(lambda v=victim, kind=kind: (p := driver.actor(kind)) and p.pid != v.pid, f"another {kind}")
+        driver.until(lambda before=before: rounds() >= before + 2, "two more rounds")
+    driver.interrupt()
+    assert driver.wait() == 0, driver.told
+    done = json.loads((out / "state.json").read_text())["round"]
+
+    driver = start(*command, "--set", f"run.rounds={done + 2}", "--json")
+    assert driver.wait() == 0, driver.told
+    rows = rows_of(out)
+    rounds_are_whole(rows, done + 2)
+    assert sum(row["origin"] == "solver" for row in rows) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["countdown_ppo", "--set=task.difficulties=[3]"],
+        ["parity_cot", "--set=learner.algorithm=rloo", "--set=learner.average=constant", "--set=learner.kl=0.01"],
+        ["parity_cot", "--set=learner.max_staleness=1", "--set=learner.epochs=2", "--set=learner.minibatches=2"],
+        ["addition_expert", "--set=warm.difficulties=[1,2]", "--set=task.difficulties=[1,2,3]", "--set=expert.steps=2",
+         "--set=expert.development=16"],
+    ],
+    ids=["ppo", "rloo", "stale", "expert"],
+)  # fmt: skip
+def test_every_algorithm_runs_to_its_end(start: Start, tmp_path: Path, recipe: list[str]) -> None:
+    small = [word for word in TINY if not word.startswith("--set=task")]
+    out = tmp_path / "run"
+    driver = start(*recipe, *small, "--out", out, "--set=warm.steps=3", "--set=run.rounds=3", "--json")
+    assert driver.wait() == 0, driver.told
+    rows = rows_of(out)
+    sampled = [row for row in rows if row["origin"] == "cot_rl"]
+    assert len(sampled) == 3 * PROMPTS * GROUP and driver.summary()["status"]["rounds"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["guess_number", "nim"])
+def test_tasks_of_several_turns_and_seats_are_learned(start: Start, tmp_path: Path, task: str) -> None:
+    out = tmp_path / "run"
+    small = [word for word in TINY if not word.startswith(("--set=task", "--set=warm", "--set=evaluation.every"))]
+    driver = start(task, *small, "--out", out, "--set=run.rounds=2", "--json")
+    assert driver.wait() == 0, driver.told
+    rows = [row for row in rows_of(out) if row["origin"] == "cot_rl"]
+    assert len(rows) == 2 * PROMPTS * GROUP
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (["policy.path=/nowhere"], "no directory"),
+        (["learner.algorithm=ppo"], "needs policy.value_head"),
+        (["task.difficulties=[13]"], "no difficulty 13; it has 8, 12"),
+        (["policy.context=8", "warm.episodes=0", "warm.steps=0"], "the policy's context 8"),
+        (["policy.alphabet=01"], "no token for '='"),
+        (["policy.lora_rank=4"], "lora_rank needs a policy.path"),
+        (["policy.hidden=100000", "policy.layers=100", "policy.heads=1000"], "would fit"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(start: Start, tmp_path: Path, settings: list[str], part: str) -> None:
+    words = [f"--set={one}" for one in settings]
+    driver = start("parity_cot", "--out", tmp_path / "run", "--set=warm.episodes=8", "--set=warm.steps=1", *words)
+    assert driver.wait() == 2, driver.told
+    last = driver.told.strip().splitlines()[-1]
+    assert part in driver.told and "Traceback" not in driver.told, driver.told
+    assert last
