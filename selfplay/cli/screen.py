@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,8 +69,9 @@ def spark(values: Sequence[float], width: int, scale: tuple[float, float] | None
     if not values:
         return ""
     low, high = scale or (min(values), max(values))
-    steps = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(SPARKS[min(len(SPARKS) - 1, max(0, round((value - low) * steps)))] for value in values)
+    span = high - low
+    shares = [(value - low) / span if 0 < span < math.inf else 0.0 for value in values]
+    return "".join(SPARKS[round(min(1.0, max(0.0, share)) * (len(SPARKS) - 1))] for share in shares)
 
 
 def score_style(score: float) -> str:

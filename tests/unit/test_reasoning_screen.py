@@ -273,3 +273,4 @@ def test_the_headline_without_a_first_measurement() -> None:
     once = replace(learning(), first_scores=(), score_history=())
     assert "→" not in held_out(once, 3)[1].plain
     assert spark([0.5, 1.0, 2.0], 8, (0.0, 1.0)) == "▅██"
+    assert spark([-1.7e308, 1.7e308], 8) == "▁▁" and spark([0.0, 5e-324], 8) == "▁█"
