@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -260,8 +260,8 @@ class TaskFamily:
     name: what stands before the "/" in the id of each: "reasoning_gym" for "reasoning_gym/gcd-v0".
     summary: one sentence for listings.
     members: what may stand after it, without versions; known without importing what the tasks need.
-    make: a member -> its task. Raises `ImportError` where a package is missing, and `ValueError`, with the reason, for
-      a member that is left out.
+    make: a member -> its task. Raises `ImportError` where a package is missing.
+    left_out: what is no member, though one may look for it -> why.
     version: of all members.
     extra: what brings the packages that the tasks need, as one gives it to pip.
     """
@@ -270,6 +270,7 @@ class TaskFamily:
     summary: str
     members: tuple[str, ...]
     make: Callable[[str], TaskSpec]
+    left_out: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
     extra: str = ""
 

@@ -293,6 +293,8 @@ def _member(reference: str) -> TaskSpec:
     given = reference.partition("/")[2]
     member = given.removesuffix(f"-v{family.version}")
     env_id = family.id_of(member)
+    if member in family.left_out:
+        raise UserError(f"{env_id} is left out: {family.left_out[member]}")
     if member not in family.members:
         near = difflib.get_close_matches(member, family.members, 1, 0.5)
         hint = f"; the nearest is {family.id_of(near[0])!r}" if near else ""
@@ -302,8 +304,6 @@ def _member(reference: str) -> TaskSpec:
     except ImportError as error:
         wanted = f": pip install '{family.extra}'" if family.extra else ""
         raise UserError(f"{env_id} needs the package {error.name or error}{wanted}") from None
-    except ValueError as error:
-        raise UserError(f"{env_id} is left out: {error}") from None
     if spec.id != env_id:
         raise UserError(f"{source.name} makes {spec.id!r} where {env_id!r} is asked for")
     _known.add(spec, source)

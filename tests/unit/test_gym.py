@@ -15,7 +15,7 @@ pytest.importorskip("reasoning_gym")
 
 from envs.tasks import _gym_answers as by  # noqa: E402
 from envs.tasks._gym_scored import SCORED  # noqa: E402
-from envs.tasks.reasoning_gym import FAMILY, final, make, verify  # noqa: E402
+from envs.tasks.reasoning_gym import FAMILY, final, verify  # noqa: E402
 from selfplay import registry  # noqa: E402
 from selfplay.checks.hostile import payloads  # noqa: E402
 from selfplay.cli.main import call  # noqa: E402
@@ -150,8 +150,6 @@ def test_names_that_are_not_there_are_one_sentence(capsys: pytest.CaptureFixture
         assert error in str(raised.value)
         assert call(["check-env", reference]) == 2 and "Traceback" not in capsys.readouterr().err
     assert registry.find_task("reasoning_gym/gcd") is registry.find_task("reasoning_gym/gcd-v0")
-    with pytest.raises(ValueError):
-        make("boxnet")
 
 
 def test_without_the_package_it_is_one_sentence_and_others_are_found() -> None:
