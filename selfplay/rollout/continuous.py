@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,10 @@ class ContinuousEngine:
         self._ids = np.zeros((rows, _GROW), np.int32)
         self._logprobs = np.zeros((rows, _GROW), np.float32)
         self._sampling: Sampling | None = None
-        self._eos = np.zeros(max(policy.tokenizer.size, 1), bool)
+        self._eos = np.zeros(policy.model.vocab, bool)  # a model may have more tokens than its tokenizer
         self._eos[list(policy.tokenizer.eos)] = True
         self._may_stop: Array | None = None
+        self._stops_known: tuple[str, ...] = ()
 
     def load(self, tensors: dict[str, Array], version: int) -> None:
         """As `Engine.load`."""
@@ -60,14 +62,32 @@ class ContinuousEngine:
         self.version = version
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """As `Engine.submit`. All requests under way must have the same `Sampling`, but for max_tokens."""
+        """As `Engine.submit`. All requests under way must have the same `Sampling`, but for max_tokens.
+
+        Raises `ValueError` where they have not, and for a prompt that is empty or fills the context.
+        """
+        if not requests:
+            return
+        drawn = self._sampling if self._used or self._waiting else None
         for request in requests:
             room = self.policy.spec.context - len(request.prompt)
             if room < 1 or not request.prompt:
                 raise ValueError(f"a prompt of {len(request.prompt)} tokens in a context of {self.policy.spec.context}")
-            self._waiting.append(request)
-        if requests:
-            self._prepare(requests[0].sampling)
+            one = replace(request.sampling, max_tokens=1)
+            drawn = one if drawn is None else drawn
+            if one != drawn:
+                raise ValueError("all requests under way must be sampled alike")
+        assert drawn is not None
+        self._prepare(drawn)
+        self._waiting.extend(requests)
+
+    def cancel(self) -> None:
+        """As `Engine.cancel`."""
+        self._waiting.clear()
+        self._requests = [None] * self._rows
+        self._busy[:] = False
+        self._used = 0
+        self._at[:] = self._made[:] = self._last[:] = 0
 
     @torch.inference_mode()
     def advance(self) -> list[Completion]:
@@ -81,11 +101,15 @@ class ContinuousEngine:
 
     def _prepare(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._may_stop = None
+        if sampling.stop == self._stops_known:
+            return
+        self._stops_known, self._may_stop = sampling.stop, None
         if sampling.stop:
-            ends = {text[-1] for text in sampling.stop}
-            texts = self._tokenizer.token_texts()
-            self._may_stop = np.array([any(c in ends or c == "\ufffd" for c in text) for text in texts], bool)
+            ends = {*(text[-1] for text in sampling.stop), "\ufffd"}
+            # Twice, as many tokenizers leave out the space that a text begins with.
+            texts = self._tokenizer.decode_all([[i, i] for i in range(self._tokenizer.size)])
+            self._may_stop = np.zeros(len(self._eos), bool)
+            self._may_stop[: len(texts)] = [not ends.isdisjoint(text) for text in texts]
 
     # -- rows enter ---------------------------------------------------------------------------------------------
 
@@ -178,9 +202,10 @@ class ContinuousEngine:
 
     def _stops(self, row: int) -> bool:
         assert self._sampling is not None
-        end, most = self._made[row], max(map(len, self._sampling.stop))
-        tail = self._tokenizer.decode(self._ids[row, max(0, end - most - 4) : end].tolist())
-        return any(tail.endswith(text) for text in self._sampling.stop)
+        end, most = int(self._made[row]), max(map(len, self._sampling.stop))
+        # A character may be four tokens; none of the texts came before the last token, which may go on after one.
+        tail = self._tokenizer.decode(self._ids[row, max(0, end - 4 * most - 4) : end].tolist())
+        return any(text in tail for text in self._sampling.stop)
 
     def _shrink(self) -> None:
         """Leaves free rows out of the next steps, unless others wait to fill them."""

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from selfplay.errors import UserError
 from selfplay.nets.language.policy import PolicySpec
 
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
 
 class Foreign(nn.Module):
     """A model of a Hugging Face directory, with low-rank adapters where the spec wants them."""
@@ -33,6 +35,7 @@ class Foreign(nn.Module):
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"transformers cannot load {spec.path}: {first[:300]}") from None
         self._base = self.net
+        self._windows()
         if spec.lora_rank:
             from peft import LoraConfig, get_peft_model
 
@@ -41,17 +44,44 @@ class Foreign(nn.Module):
             )
             self.net = get_peft_model(self.net, adapters)
         self.to(device)
-        self.width = int(self._base.get_output_embeddings().weight.shape[1])
+        self.vocab, self.width = map(int, self._base.get_output_embeddings().weight.shape)
         self._probe()
 
+    def train(self, mode: bool = True) -> Foreign:
+        """Stays as it is when it generates, without dropout: what is learned from was sampled so."""
+        return super().train(False)
+
+    def _windows(self) -> None:
+        """Finds out how far its layers look back."""
+        config = self._base.config.get_text_config()
+        window: int | None = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
+        if not kinds <= {_FULL, _SLIDING}:
+            raise UserError(f"models of type {config.model_type} have layers that generation does not know: {kinds}")
+        self._kinds: dict[str, int | None] = {kind: window if kind == _SLIDING else None for kind in sorted(kinds)}
+
     def _probe(self) -> None:
-        ids = torch.arange(4, device=self._base.device)[None]
+        """Raises `UserError` where generation would not compute what the model computes."""
+        kind, size = self._base.config.model_type, 6
+        ids = torch.arange(2 * size, device=self._base.device).view(2, size) % self.vocab
+        rows = torch.arange(2, device=ids.device)
         with torch.no_grad():
             whole = self._base(input_ids=ids).logits.float()
             ours = self.logits(self.hidden(ids)).float()
+            try:
+                cache = self.cache(2, size)
+                lengths = torch.tensor([3, 4], device=ids.device)
+                self.prefill(ids[:, :4], lengths, cache, rows, rows)
+                steps = [self.step(ids[rows, lengths + i], lengths + i, cache, 5 + i) for i in range(2)]
+                last = self.logits(torch.stack(steps, 1)).float()
+            except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+                reason = (str(error).splitlines() or [""])[0][:200]
+                raise UserError(f"models of type {kind} cannot generate here, token by token: {reason}") from None
         if not torch.allclose(whole, ours, atol=1e-2, rtol=1e-2):
-            kind = self._base.config.model_type
             raise UserError(f"models of type {kind} change their logits after the last layer, which is not known here")
+        at = lengths[:, None] + torch.arange(2, device=ids.device)
+        if (last - whole[rows[:, None], at]).abs().max() > 0.1 * whole.std() + 1e-2:
+            raise UserError(f"models of type {kind} compute something else token by token, which is not known here")
 
     def cache(self, rows: int, length: int) -> Any:
         """An empty cache for `prefill` and `step`."""
@@ -77,18 +107,25 @@ class Foreign(nn.Module):
     def step(self, ids: Tensor, at: Tensor, cache: _Rows, longest: int) -> Tensor:
         """As `Transformer.step`."""
         cache.go_on(at, longest)
-        there = torch.arange(longest, device=ids.device) <= at[:, None]
-        bias = torch.zeros(there.shape, dtype=self._base.dtype, device=ids.device)
-        bias = bias.masked_fill_(~there, torch.finfo(bias.dtype).min)[:, None, None]
+        biases = {kind: self._bias(at, longest, window) for kind, window in self._kinds.items()}
         out = self._base.base_model(
             input_ids=ids[:, None],
             position_ids=at[:, None],
-            attention_mask=bias,
+            attention_mask=biases if len(biases) > 1 else next(iter(biases.values())),
             past_key_values=cache.view(),
             use_cache=True,
         ).last_hidden_state
         last: Tensor = out[:, 0]
         return last
+
+    def _bias(self, at: Tensor, longest: int, window: int | None) -> Tensor:
+        """`[B, 1, 1, longest]`: 0 for places that a row's new token sees, else the least number."""
+        places = torch.arange(longest, device=at.device)
+        seen = places <= at[:, None]
+        if window is not None:
+            seen &= places > at[:, None] - window
+        bias = torch.zeros(seen.shape, dtype=self._base.dtype, device=at.device)
+        return bias.masked_fill_(~seen, torch.finfo(bias.dtype).min)[:, None, None]
 
     def merged(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """config.json and weights, adapters added in."""
@@ -178,5 +215,3 @@ class _Rows:
                 return (query_length, 0) if owner.at is None else (owner.longest, 0)
 
         return View()
-
-

@@ -108,8 +108,15 @@ def fresh(spec: PolicySpec, seed: int, device: str = "cpu") -> LanguagePolicy:
     else:
         from selfplay.nets.language.foreign import Foreign
 
-        model = Foreign(spec, dtype, device)
-    return LanguagePolicy(spec, model, device)
+        if spec.path is None:
+            raise UserError("low-rank adapters (lora_rank) need a model that has learned something: give policy.path")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # of the adapters
+            model = Foreign(spec, dtype, device)
+    policy = LanguagePolicy(spec, model, device)
+    if policy.value_head is not None and spec.path is not None and (Path(spec.path) / VALUE_HEAD).is_file():
+        _read_value_head(policy.value_head, Path(spec.path) / VALUE_HEAD)
+    return policy
 
 
 def load(
@@ -126,22 +133,29 @@ def load(
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
         raise UserError(f"policy.path {path} is no Hugging Face model: it has no config.json") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}/config.json is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}/config.json is not JSON of a model: it holds no object")
     if config.get("auto_map"):
         raise UserError(f"{path} needs Python code of its own (auto_map in config.json), which is never run here")
     if not _weight_files(folder):
         raise UserError(f"{path} holds no weights (*.safetensors; pickled weights are never loaded)")
-    files = {name: (folder / name).read_text() for name in FILES if (folder / name).is_file()}
+    try:
+        files = {name: (folder / name).read_text() for name in FILES if (folder / name).is_file()}
+    except (ValueError, OSError) as error:
+        raise UserError(f"the tokenizer in {path} cannot be read: {error}") from None
     tokenizer = Tokenizer(files, f"the tokenizer in {path}")
     try:
         native = from_hugging_face(config)
         context = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
-    except (KeyError, TypeError, ValueError) as error:
+        vocab = int(config.get("vocab_size") or 0)
+    except KeyError as error:
+        raise UserError(f"{path}/config.json describes no language model: it lacks {error}") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path}/config.json describes no language model: {error}") from None
     if not context:
         raise UserError(f"{path}/config.json does not say how long a context may be (max_position_embeddings)")
-    vocab = int(config.get("vocab_size") or 0)
     if tokenizer.size > vocab:
         raise UserError(f"{path}: the tokenizer has {tokenizer.size} tokens, the model {vocab}")
     return PolicySpec(
@@ -181,6 +195,15 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.safetensors") if p.name != VALUE_HEAD)
 
 
+def _read_value_head(head: nn.Linear, file: Path) -> None:
+    from safetensors.torch import load_file
+
+    try:
+        head.load_state_dict(load_file(str(file)))
+    except Exception as error:
+        raise UserError(f"{file} is no value head of this model: {str(error)[:200]}") from None
+
+
 def _read_weights(model: Transformer, path: str) -> None:
     from safetensors import SafetensorError, safe_open
 
@@ -192,9 +215,13 @@ def _read_weights(model: Transformer, path: str) -> None:
                 with safe_open(str(file), "pt") as tensors:
                     for name in tensors.keys():
                         if name in own:
-                            own[name].copy_(tensors.get_tensor(name))
+                            given = tensors.get_tensor(name)
+                            if given.shape != own[name].shape:
+                                shapes = f"{list(given.shape)}, and {list(own[name].shape)} follow from its config.json"
+                                raise UserError(f"{file} does not fit its config.json: {name} is {shapes}")
+                            own[name].copy_(given)
                             missing.discard(name)
-            except (SafetensorError, RuntimeError) as error:
-                raise UserError(f"{file} does not fit the model that its config.json describes: {error}") from None
+            except (SafetensorError, OSError, RuntimeError) as error:
+                raise UserError(f"{file} holds no weights that can be read: {error}") from None
     if missing:
         raise UserError(f"{path}: the weights lack {len(missing)} tensors, {sorted(missing)[0]} among them")

@@ -37,22 +37,22 @@ class Tokenizer:
         self.files = dict(files)
         try:
             self._backend = Backend.from_str(self.files["tokenizer.json"])
-            self._settings: dict[str, Any] = json.loads(self.files.get("tokenizer_config.json", "{}"))
+            self._settings: dict[str, Any] = dict(json.loads(self.files.get("tokenizer_config.json", "{}")))
         except KeyError:
             raise UserError(f"{source} has no tokenizer.json") from None
         except Exception as error:
             raise UserError(f"{source} is no tokenizer: {str(error)[:200]}") from None
-        named = [self._settings.get("eos_token")]
-        special = [token["content"] if isinstance(token, dict) else token for token in named if token]
-        self.eos = tuple(i for i in (self._backend.token_to_id(token) for token in special) if i is not None)
-        if not self.eos:
+        eos, pad = (self._backend.token_to_id(self._named(name) or "") for name in ("eos_token", "pad_token"))
+        if eos is None:
             raise UserError(f"{source} names no token that ends a text (eos_token in tokenizer_config.json)")
-        pad = self._settings.get("pad_token")
-        pad_id = self._backend.token_to_id(pad["content"] if isinstance(pad, dict) else pad) if pad else None
-        self.pad = self.eos[0] if pad_id is None else pad_id
-        self._template = self.files.get("chat_template.jinja") or self._settings.get("chat_template")
-        if self._template == _PLAIN:
-            self._template = None
+        self.eos: tuple[int, ...] = (eos,)
+        self.pad: int = eos if pad is None else pad
+        template = self.files.get("chat_template.jinja") or self._settings.get("chat_template")
+        if isinstance(template, list):  # several, by name
+            template = {one["name"]: one["template"] for one in template}.get("default")
+        self._template: str | None = None if template == _PLAIN else template
+        #: Tokens that the tokenizer puts before every text: "<s>" of many.
+        self._before = [i for i in self._backend.encode("", add_special_tokens=True).ids if i not in self.eos]
 
     @property
     def size(self) -> int:
@@ -65,7 +65,14 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without any added at its ends. Raises `UserError` for text that it cannot write."""
+        """The tokens of a text, without any added at its ends; a text that spells a special token means its letters.
+
+        Raises `UserError` for text that it cannot write.
+        """
+        return self._encoded(text, True)
+
+    def _encoded(self, text: str, letters: bool) -> list[int]:
+        self._backend.encode_special_tokens = letters
         try:
             return list(self._backend.encode(text, add_special_tokens=False).ids)
         except Exception:
@@ -88,32 +95,39 @@ class Tokenizer:
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """The tokens before a seat's first answer."""
         if self._template is None:
-            return self.encode("".join(message.content for message in messages))
-        return self.encode(self._rendered(_plain(messages)))
+            return [*self._before, *self.encode("".join(message.content for message in messages))]
+        return self._encoded(self._rendered(_plain(messages)), False)
 
     def following(self, messages: Sequence[Message], ended: bool) -> list[int]:
         """The tokens between an answer and the next one. messages: said since. ended: the answer has its end token."""
         if self._template is None:
             return [*([] if ended else self.eos[:1]), *self.encode("".join(message.content for message in messages))]
         before = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _HERE}]
-        rest = self._rendered([*before, *_plain(messages)]).split(_HERE, 1)[1]
-        ids = self.encode(rest)
+        ids = self._encoded(self._rendered([*before, *_plain(messages)]).partition(_HERE)[2], False)
         return ids[1:] if ended and ids[:1] == list(self.eos[:1]) else ids
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
-        rendered: str = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered: str = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise UserError(f"the chat template takes no messages of {roles}: {str(error)[:200]}") from None
         return rendered
 
     @cached_property
     def _chat(self) -> Any:
         from transformers import PreTrainedTokenizerFast
 
-        chat = PreTrainedTokenizerFast(tokenizer_object=self._backend, eos_token=self._name(self.eos[0]))
+        names = {name: self._named(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        known = {name: text for name, text in names.items() if text is not None}
+        chat = PreTrainedTokenizerFast(tokenizer_object=Backend.from_str(self.files["tokenizer.json"]), **known)
         chat.chat_template = self._template
         return chat
 
-    def _name(self, token: int) -> str:
-        return str(self._backend.id_to_token(token))
+    def _named(self, name: str) -> str | None:
+        token = self._settings.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        return text if isinstance(text, str) and text else None
 
 
 def of_characters(alphabet: Iterable[str]) -> Tokenizer:

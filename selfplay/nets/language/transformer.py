@@ -123,6 +123,7 @@ class Transformer(nn.Module):
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
         self.config = config
+        self.vocab = config.vocab
         self.model = _Trunk(config)
         if not config.tie:
             self.lm_head = nn.Linear(config.hidden, config.vocab, bias=False)

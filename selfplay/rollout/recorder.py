@@ -1,0 +1,174 @@
+"""What was said, as sealed episodes.
+
+What was said is stored turn by turn; a turn's tokens follow those of its parent, so a line is a chain of turns. The
+choice of the problem is a turn of chance, before all others, with its probability.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from selfplay.contract import Transcript, Turn, Verdict
+from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance
+from selfplay.episode.schema import CHANCE_ROLE
+from selfplay.nets.language.tokenizer import Tokenizer
+from selfplay.rollout.sampling import Sampling
+from selfplay.task import Posed, Task
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One dialogue that is wanted.
+
+    group: samples of one problem drawn together share it; index: place in the group. chance: of the problem among all
+    that could have been chosen, as the chooser saw it; None: it was not chosen by chance.
+    """
+
+    posed: Posed
+    group: str
+    index: int
+    chance: float | None = None
+
+
+class Recorder:
+    """Seals episodes of one writer: numbers them, and knows what they have in common."""
+
+    def __init__(self, provenance: Provenance, slot: str, epoch: int, task: Task, first_number: int = 0) -> None:
+        self.provenance, self.slot, self.epoch, self.number = provenance, slot, epoch, first_number
+        self.task = task
+
+    def seal(
+        self,
+        work: Assignment,
+        turns: Sequence[Mapping[str, Any]],
+        verdicts: Sequence[Verdict],
+        status: str,
+        spans: Sequence[PolicySpan],
+        sampling: Sampling | None,
+        tokenizer: str,
+        began: float,
+        error: tuple[str, str] | None = None,
+        origin: str | None = None,
+    ) -> Episode:
+        """The episode, with the next number. Only the seats' own verdicts carry a reward, and only if given."""
+        problem = work.posed.problem
+        rewards = [verdict.reward for verdict in verdicts]
+        known = [reward for reward in rewards if reward is not None]
+        answer = next((turn["text"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
+        provenance = self.provenance
+        if origin is not None and origin != provenance.origin:
+            provenance = replace(provenance, origin=origin)
+        number, self.number = self.number, self.number + 1
+        return Episode(
+            provenance=provenance,
+            slot=self.slot,
+            epoch=self.epoch,
+            number=number,
+            status=status,
+            trainable=status in ("ok", "truncated") and len(known) == len(rewards),
+            seats=self.task.spec.seats,
+            returns=tuple(known) if len(known) == len(rewards) else None,
+            seed=problem.seed,
+            started_at=int(began * 1e6),
+            wall_ms=int((time.time() - began) * 1e3),
+            policy_spans=tuple(spans),
+            error=error,
+            reasoning={
+                "problem_seed": problem.seed,
+                "difficulty": problem.difficulty,
+                "problem_digest": work.posed.digest,
+                "group_id": work.group,
+                "sample_index": work.index,
+                "tokenizer": tokenizer,
+                "temperature": None if sampling is None else sampling.temperature,
+                "top_k": None if sampling is None else sampling.top_k,
+                "top_p": None if sampling is None else sampling.top_p,
+                "answer": answer,
+                "turns": list(turns),
+            },
+            verdicts=tuple(_verdict(self.task, seat, verdict) for seat, verdict in enumerate(verdicts)),
+        )
+
+    def worked(self, work: Assignment, text: str, tokenizer: Tokenizer, origin: str = "solver") -> Episode:
+        """A dialogue of one answer that no policy sampled: a solver's, a person's. It is judged like any other."""
+        began = time.time()
+        turns, parent = opening(work)
+        ids = [*tokenizer.encode(text), tokenizer.eos[0]]
+        turns.append(
+            turn(0, "assistant", parent, text, tokenizer.opening(work.posed.messages), ids, None, "stop", learn=True)
+        )
+        verdicts = self.task.judge(work.posed.problem, transcript_of(turns))
+        last = len(turns) - 1
+        spans = [PolicySpan(0, last, last, origin, self.task.spec.version, None)]
+        return self.seal(work, turns, verdicts, "ok", spans, None, tokenizer.digest, began, origin=origin)
+
+
+def opening(work: Assignment) -> tuple[list[dict[str, Any]], int | None]:
+    """The turns before the first answer, and the index of the last of those that seat 0 was told."""
+    turns: list[dict[str, Any]] = []
+    if work.chance is not None:
+        choice = {"difficulty": work.posed.problem.difficulty, "probability": work.chance}
+        turns.append(turn(CHANCE_SEAT, CHANCE_ROLE, None, json.dumps(choice)))
+    parent = None
+    for message in work.posed.messages:
+        turns.append(turn(0, message.role, parent, message.content))
+        parent = len(turns) - 1
+    return turns, parent
+
+
+def turn(
+    seat: int,
+    role: str,
+    parent: int | None,
+    text: str,
+    suffix: Sequence[int] = (),
+    ids: Sequence[int] = (),
+    logprobs: Sequence[float] | None = None,
+    finish_reason: str | None = None,
+    learn: bool = False,
+) -> dict[str, Any]:
+    return {
+        "seat": seat,
+        "role": role,
+        "parent": parent,
+        "suffix_ids": suffix,
+        "token_ids": ids,
+        "logprobs": logprobs,
+        "loss_mask": [learn] * len(ids),
+        "finish_reason": finish_reason,
+        "text": text,
+    }
+
+
+def transcript_of(turns: Sequence[Mapping[str, Any]]) -> Transcript:
+    return Transcript(
+        tuple(Turn(turn["seat"], turn["role"], turn["text"]) for turn in turns if turn["role"] != CHANCE_ROLE)
+    )
+
+
+def _verdict(task: Task, seat: int, verdict: Verdict) -> dict[str, Any]:
+    failed = verdict.state == "unverifiable"
+    criteria = [
+        {
+            "criterion": one.name,
+            "verifier_id": task.spec.id,
+            "verifier_version": str(task.spec.version),
+            "score": None if failed else one.score,
+            "low": one.low,
+            "high": one.high,
+            "reason": one.reason,
+        }
+        for one in verdict.criteria
+    ]
+    error = verdict.error or ("no reason was given" if failed else None)
+    return {
+        "seat": seat,
+        "state": verdict.state,
+        "reward": verdict.reward,
+        "error": error if failed else None,
+        "criteria": criteria,
+    }

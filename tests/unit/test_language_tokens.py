@@ -1,0 +1,60 @@
+"""How a dialogue becomes tokens: as its tokenizer's chat template says, and no text can pass for a special token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+
+from selfplay.contract import Message  # noqa: E402
+from selfplay.errors import UserError  # noqa: E402
+from selfplay.nets.language.tokenizer import Tokenizer, of_characters  # noqa: E402
+
+
+def test_a_text_that_spells_a_special_token_means_its_letters() -> None:
+    tokenizer = of_characters("<eospad>1")
+    ids = tokenizer.opening([Message("user", "1<eos>"), Message("user", "<pad>")])
+    assert not {*tokenizer.eos, tokenizer.pad} & set(ids) and tokenizer.decode(ids) == "1<eos><pad>"
+    assert tokenizer.following([Message("user", "<eos>")], ended=False)[0] == tokenizer.eos[0]
+
+
+CHATS = {
+    "turns": "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | trim }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+    "alternating": "{% for m in messages %}{% if m['role'] not in ['user', 'assistant'] %}"
+    "{{ raise_exception('only user and assistant') }}{% endif %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('they must alternate') }}{% endif %}{% if m['role'] == 'user' %}({{ m['content'] }}) {% else %}"
+    "{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_dialogue_has_the_tokens_that_the_chat_template_gives_it(name: str, tmp_path: Path) -> None:
+    plain = of_characters("<>()userasitnmk 0123456789+=")
+    backend = json.loads(plain.files["tokenizer.json"])
+    backend["added_tokens"].append({**backend["added_tokens"][0], "id": plain.size, "content": "<s>"})
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "<eos>"}
+    files = {"tokenizer.json": json.dumps(backend), "tokenizer_config.json": json.dumps(settings)}
+    tokenizer = Tokenizer({**files, "chat_template.jinja": CHATS[name]})
+    for file, text in tokenizer.files.items():
+        (tmp_path / file).write_text(text)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    said = ["1+2=", "3", "4+5=", "9", "6+1=", "7"]
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+    wanted = theirs.apply_chat_template(messages, add_generation_prompt=False)["input_ids"]
+    for ended in (True, False):
+        ids = tokenizer.opening([Message("user", said[0])])
+        for i in (1, 3, 5):
+            ids += [*tokenizer.encode(said[i]), *(tokenizer.eos if ended else ())]
+            if i < 5:
+                ids += tokenizer.following([Message("user", said[i + 1])], ended)
+        tail = wanted[len(ids) :]
+        assert [*ids, *tail] == wanted and len(tail) <= 2
+    assert (plain.size in ids) == (name == "turns")
+    if name == "alternating":
+        with pytest.raises(UserError, match="the chat template takes no messages of system: .*only user and assistant"):
+            tokenizer.opening([Message("system", "1")])
