@@ -15,6 +15,9 @@ from selfplay.store.tokens import sequences_from
 
 Array = np.ndarray[Any, Any]
 
+#: A micro-batch of at least so many tokens ends before a line that is so many times as long as its first.
+_WORTH_IT, _UNLIKE = 2048, 1.25
+
 
 @dataclass
 class Lessons:
@@ -68,8 +71,10 @@ class Lessons:
         first = 0
         while first < len(order):
             # lengths rise, so the last of a batch is its longest
-            end = first + 1
+            end, shortest = first + 1, lengths[order[first]]
             while end < len(order) and (end + 1 - first) * lengths[order[end]] <= most_tokens:
+                if lengths[order[end]] > _UNLIKE * shortest and (end - first) * shortest >= _WORTH_IT:
+                    break
                 end += 1
             places = order[first:end]
             yield places, self._padded(places, int(lengths[places[-1]]))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
@@ -46,6 +47,33 @@ class _TutorDied(Exception):
     """The learner is gone: another goes on from the last checkpoint."""
 
 
+@dataclass
+class _Call:
+    """What a reasoner was asked. actor: as it was then; another may have taken its place."""
+
+    slot: str
+    actor: Any
+    asks: list[Ask]
+    method: str
+    more: tuple[Any, ...]
+    report: Any = None
+    episodes: Any = None
+
+    def send(self) -> _Call:
+        self.report, self.episodes = getattr(self.actor, self.method).remote(self.asks, *self.more)
+        return self
+
+
+@dataclass
+class _Flight:
+    """A round under way. given: what was archived of it, once it has landed."""
+
+    asks: list[Ask]
+    calls: list[_Call]
+    given: list[Any] | None = None
+    reports: list[ReasonerReport] = field(default_factory=list)
+
+
 class Course:
     """One driver's part of a run; `run` is all that others call."""
 
@@ -65,7 +93,7 @@ class Course:
         self.version = -1  # newest published
         self.digest = ""
         self.found: dict[int, list[str]] = {}  # round -> its groups that the archive held at the start
-        self.flying: dict[int, Any] = {}  # round -> (asks, refs) that are being sampled
+        self.flying: dict[int, _Flight] = {}  # rounds that are being sampled
         self.checkpointed = self.measured = time.monotonic()
         self.ended_by: Any = None
 
@@ -99,6 +127,8 @@ class Course:
 
     def restore(self) -> None:
         """Makes a learner; everything counted is as at its checkpoint. The archive knows what came after."""
+        for number in sorted(self.flying):  # a former learner's: the archive is to have them all
+            self._land(self.flying[number])
         state = self.state = self.folder.reload()
         task, c = self.crew.task, self.config
         self.levels = [float(level) for level in (c.task.difficulties or task.spec.difficulties)]
@@ -213,7 +243,7 @@ class Course:
             self.round(number)
             self._now_and_then()
 
-    def _launch(self, number: int) -> tuple[list[Ask], dict[str, Any]]:
+    def _launch(self, number: int) -> _Flight:
         """Asks for the samples of a round, but for those that the archive holds already."""
         g = self.config.generation
         if self.gate is not None:
@@ -225,14 +255,20 @@ class Course:
             curriculum = self.curriculum if self.config.curriculum.kind == "learnability" else None
             asks = self.problems.round(number, g.prompts, g.group, curriculum)
         have = set(self.found.get(number, ()))
-        return asks, self._spread([ask for ask in asks if ask.group not in have], "sample", sampling_of(self.config))
+        missing = [ask for ask in asks if ask.group not in have]
+        return _Flight(asks, self._spread(missing, "sample", sampling_of(self.config)))
+
+    def _land(self, flight: _Flight) -> None:
+        """Awaits and archives the samples of a round. A writer's blocks are committed in their order: rounds too."""
+        if flight.given is None:
+            flight.given = self._archive(flight.calls, flight.reports)
 
     def round(self, number: int) -> None:
         """One round: samples are awaited, archived, learned from; then the next version is there."""
-        asks, refs = self.flying.pop(number)
-        before = self.version
-        reports: list[ReasonerReport] = []
-        given = self._archive(refs, reports)
+        flight, before = self.flying[number], self.version
+        self._land(flight)
+        del self.flying[number]
+        given, reports = flight.given, flight.reports
         recalled = Recalled(self.archived, self.found.pop(number)) if number in self.found else None
         stale = max([before - report.version for report in reports], default=0)
         if self.config.learner.algorithm == "expert":
@@ -240,7 +276,7 @@ class Course:
         else:
             call = self.tutor.reinforce.remote(given, number, recalled)
         lesson: Lesson = self._learned(call)
-        for ask in asks:
+        for ask in flight.asks:
             rewards = [
                 float(outcome.state == "accepted")
                 for report in reports
@@ -271,25 +307,22 @@ class Course:
 
     # -- helpers of the rounds ----------------------------------------------------------------------------------
 
-    def _spread(self, asks: list[Ask], method: str, *more: Any) -> dict[str, Any]:
-        """Calls all reasoners with their share of the asks: slot -> (asks, report ref, episodes ref, method, more)."""
-        calls = {}
-        for i, slot in enumerate(self.reasoners):
-            part = asks[i :: len(self.reasoners)]
-            if part:
-                report, episodes = getattr(self.reasoners[slot], method).remote(part, *more)
-                calls[slot] = (part, report, episodes, method, more)
-        return calls
+    def _spread(self, asks: list[Ask], method: str, *more: Any) -> list[_Call]:
+        """Calls all reasoners, each with its share of the asks."""
+        shares = {slot: asks[i :: len(self.reasoners)] for i, slot in enumerate(self.reasoners)}
+        return [
+            _Call(slot, self.reasoners[slot], share, method, more).send() for slot, share in shares.items() if share
+        ]
 
-    def _archive(self, calls: dict[str, Any], reports: list[ReasonerReport] | None = None) -> list[Any]:
+    def _archive(self, calls: list[_Call], reports: list[ReasonerReport] | None = None) -> list[Any]:
         """Waits for calls, commits what they wrote; what a lesson is made of: (receipt, episodes) pairs."""
         taken = []
-        for slot, call in calls.items():
-            report, episodes = self._awaited(slot, call)
+        for call in calls:
+            report = self._awaited(call)
             if reports is not None:
                 reports.append(report)
             if report.block is not None:
-                taken.append((report.block, episodes))
+                taken.append((report.block, call.episodes))
             self.watch.sampled(report)
         if not taken:
             return []
@@ -297,22 +330,22 @@ class Course:
         self.archived = max([self.archived, *(receipt.table_version for receipt in receipts)])
         return [(receipt, [episodes]) for receipt, (_, episodes) in zip(receipts, taken, strict=True)]
 
-    def _awaited(self, slot: str, call: Any) -> tuple[ReasonerReport, Any]:
+    def _awaited(self, call: _Call) -> ReasonerReport:
         """The result of a call; asked again of another reasoner where this one has died."""
         while True:
-            asks, report, episodes, method, more = call
             try:
-                while not ray.wait([report], timeout=0.25)[0]:
+                while not ray.wait([call.report], timeout=0.25)[0]:
                     self.watch.show()
-                found: ReasonerReport = ray.get(report)
-                del self.deaths[slot]
-                return found, episodes
+                found: ReasonerReport = ray.get(call.report)
+                del self.deaths[call.slot]
+                return found
             except RayActorError as error:
-                self._died(f"reasoner {slot}", slot, error)
-                self.watch.message(f"reasoner {slot} died; another asks again for what it had not finished")
-                self.reasoners[slot] = self.crew.reasoner(slot)
-                report, episodes = getattr(self.reasoners[slot], method).remote(asks, *more)
-                call = (asks, report, episodes, method, more)
+                if self.reasoners[call.slot] is call.actor:
+                    self._died(f"reasoner {call.slot}", call.slot, error)
+                    self.watch.message(f"reasoner {call.slot} died; another asks again for what it had not finished")
+                    self.reasoners[call.slot] = self.crew.reasoner(call.slot)
+                call.actor = self.reasoners[call.slot]
+                call.send()
 
     def _learned(self, ref: Any) -> Any:
         """The learner's answer. Raises `_TutorDied` where it is gone."""
@@ -357,6 +390,8 @@ class Course:
             self.ended_by = "target"
 
     def _measured(self, asks: list[Ask]) -> list[ReasonerReport]:
+        for number in sorted(self.flying):
+            self._land(self.flying[number])
         greedy = Sampling(0.0, max_tokens=self.config.generation.max_tokens, stop=self.config.generation.stop)
         reports: list[ReasonerReport] = []
         self._archive(self._spread(asks, "sample", greedy, True), reports)
@@ -398,8 +433,8 @@ class Course:
         if not self.flying:
             return dict(self.problems.cursors)
         cursors = dict(self.problems.cursors)
-        for asks, _ in self.flying.values():
-            for ask in asks:
+        for flight in self.flying.values():
+            for ask in flight.asks:
                 key = f"{ask.difficulty:g}"
                 cursors[key] = min(cursors[key], ask.seed)
         return cursors
