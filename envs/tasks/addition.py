@@ -67,6 +67,6 @@ SPEC = TaskSpec(
     verify=verify,
     gold=gold,
     solve=solve,
-    difficulties=(1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24),
+    difficulties=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24),
     isolated=False,
 )
