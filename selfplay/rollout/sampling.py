@@ -63,9 +63,11 @@ def draw(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> tuple[Tens
     logp = log_distribution(logits, sampling)
     if sampling.temperature == 0:
         tokens = logp.argmax(-1)
-    else:  # the race of exponentials: the smallest time, of rate p, is a draw from p
-        times = torch.empty_like(logp).exponential_(generator=rng)
-        tokens = (logp - times.log()).argmax(-1)
+    else:  # the token in whose part of the whole a uniform number lies; a token that is excluded has no part
+        parts = logp.exp().cumsum(-1, dtype=torch.float64)
+        places = torch.rand(len(logp), 1, dtype=torch.float64, device=logp.device, generator=rng)
+        places *= parts[:, -1:] * (1 - 2**-50)  # less than the whole however it is rounded
+        tokens = torch.searchsorted(parts, places, right=True)[:, 0]
     return tokens, logp.gather(-1, tokens[:, None])[:, 0]
 
 

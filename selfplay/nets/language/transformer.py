@@ -16,12 +16,15 @@ from selfplay.nets.language.config import LanguageConfig
 class Cache:
     """Keys and values of up to `rows` sequences of up to `length` tokens.
 
-    keys, values: a tensor a layer, `[rows, kv_heads, length, head_dim]`.
+    values: a tensor a layer, `[rows, kv_heads, length, head_dim]`. keys: the same, or, where `columns`,
+    `[rows, kv_heads, head_dim, length]`: a processor multiplies by them faster, one query at a time.
     """
 
     def __init__(self, config: LanguageConfig, rows: int, length: int, dtype: torch.dtype, device: str) -> None:
         shape = (rows, config.kv_heads, length, config.head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        self.columns = dtype == torch.float32 and torch.device(device).type == "cpu"
+        turned = (*shape[:2], config.head_dim, length) if self.columns else shape
+        self.keys = [torch.zeros(turned, dtype=dtype, device=device) for _ in range(config.layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
@@ -32,8 +35,42 @@ class Cache:
 
     def lengthen(self, length: int) -> None:
         """Makes room for longer sequences; what is there stays."""
-        for tensors in (self.keys, self.values):
-            tensors[:] = [F.pad(tensor, (0, 0, 0, length - tensor.shape[2])) for tensor in tensors]
+        more = length - self.values[0].shape[2]
+        self.keys[:] = [F.pad(keys, (0, more) if self.columns else (0, 0, 0, more)) for keys in self.keys]
+        self.values[:] = [F.pad(values, (0, 0, 0, more)) for values in self.values]
+
+    def fill(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
+        """The first places of `rows` `[M]`. k, v: `[M, kv_heads, T, head_dim]`."""
+        t = k.shape[2]
+        if self.columns:
+            self.keys[layer][rows, :, :, :t] = k.transpose(2, 3)
+        else:
+            self.keys[layer][rows, :, :t] = k
+        self.values[layer][rows, :, :t] = v
+
+    def write(self, layer: int, rows: Tensor, at: Tensor, k: Tensor, v: Tensor) -> None:
+        """One place of each of `rows` `[B]`, `at` `[B]`. k, v: `[B, kv_heads, head_dim]`."""
+        if self.columns:
+            self.keys[layer][rows, :, :, at] = k
+        else:
+            self.keys[layer][rows, :, at] = k
+        self.values[layer][rows, :, at] = v
+
+    def attend(self, layer: int, q: Tensor, bias: Tensor) -> Tensor:
+        """From one query a row, q `[B, heads, 1, head_dim]`, to the first L places of the first B rows: like q.
+
+        bias: `[B, 1, 1, L]`, 0 for places that are there and -inf for others.
+        """
+        n, heads, _, width = q.shape
+        length, keys, values = bias.shape[-1], self.keys[layer][:n], self.values[layer][:n]
+        groups = values.shape[1]
+        if not self.columns:
+            k, v = keys[:, :, :length], values[:, :, :length]
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, enable_gqa=groups != heads)
+        k, v = keys.flatten(0, 1)[:, :, :length], values.flatten(0, 1)[:, :length]
+        off = bias[:, 0].expand(n, groups, length).reshape(n * groups, 1, length)
+        weights = torch.baddbmm(off, q.reshape(n * groups, heads // groups, width), k, alpha=width**-0.5).softmax(-1)
+        return torch.bmm(weights, v).view(n, heads, 1, width)
 
 
 class _Norm(nn.Module):
@@ -70,18 +107,11 @@ class _Attention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         return self._joined(out), k, v
 
-    def step(self, x: Tensor, cos: Tensor, sin: Tensor, k: Tensor, v: Tensor, at: Tensor, bias: Tensor) -> Tensor:
-        """Attends from one new token a row to those in the cache. k, v: `[B, kv_heads, L, head_dim]`, written at `at`.
-
-        bias: `[B, 1, 1, L]`, 0 for places that are there and -inf for others.
-        """
-        q, new_k, new_v = self.heads(x, cos, sin)
-        rows = torch.arange(len(x), device=x.device)
-        k[rows, :, at], v[rows, :, at] = new_k[:, :, 0], new_v[:, :, 0]
-        length = bias.shape[-1]
-        k, v = k[:, :, :length], v[:, :, :length]
-        grouped = self._c.kv_heads != self._c.heads
-        return self._joined(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, enable_gqa=grouped))
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, layer: int, at: Tensor, bias: Tensor) -> Tensor:
+        """Attends from one new token a row, at `at` `[B]`, to those in the cache, it included. bias: of `attend`."""
+        q, k, v = self.heads(x, cos, sin)
+        cache.write(layer, torch.arange(len(x), device=x.device), at, k[:, :, 0], v[:, :, 0])
+        return self._joined(cache.attend(layer, q, bias))
 
     def _joined(self, heads: Tensor) -> Tensor:
         joined: Tensor = self.o_proj(heads.transpose(1, 2).flatten(2))
@@ -175,7 +205,7 @@ class Transformer(nn.Module):
         cos, sin = self._turns(slice(0, ids.shape[1]), x.dtype)
         for i, layer in enumerate(self.model.layers):
             out, k, v = layer.self_attn(layer.input_layernorm(x), cos, sin)
-            cache.keys[i][rows, :, : ids.shape[1]], cache.values[i][rows, :, : ids.shape[1]] = k[of], v[of]
+            cache.fill(i, rows, k[of], v[of])
             x = x + out
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         last: Tensor = self.model.norm(x[torch.arange(len(ids), device=ids.device), lengths - 1])
@@ -192,10 +222,8 @@ class Transformer(nn.Module):
         there = torch.arange(longest, device=ids.device) <= at[:, None]
         bias = torch.zeros(there.shape, dtype=x.dtype, device=x.device).masked_fill_(~there, float("-inf"))
         bias = bias[:, None, None]
-        n = len(ids)
         for i, layer in enumerate(self.model.layers):
-            k, v = cache.keys[i][:n], cache.values[i][:n]
-            x = x + layer.self_attn.step(layer.input_layernorm(x), cos, sin, k, v, at, bias)
+            x = x + layer.self_attn.step(layer.input_layernorm(x), cos, sin, cache, i, at, bias)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         out: Tensor = self.model.norm(x[:, 0])
         return out
