@@ -34,6 +34,8 @@ class PolicySettings(Settings):
     """Fresh: attention heads."""
     context: Positive = 512
     """Fresh: most tokens of a prompt with all its answers."""
+    positions: Literal["rotary", "none"] = "rotary"
+    """Fresh: rotary positions, or none, which carries over to longer texts than were seen (arXiv:2305.19466)."""
     alphabet: str = ""
     """Fresh: characters that there are tokens for; empty: those that the task's problems and solutions use."""
     value_head: bool = False

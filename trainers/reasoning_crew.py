@@ -79,7 +79,7 @@ def policy_spec(config: ReasoningConfig, task: Task) -> PolicySpec:
         return found
     alphabet = set(p.alphabet) or {c for text in texts_of(task, _READ) for c in text}
     tokenizer = of_characters(alphabet)
-    shape = small(tokenizer.size, p.layers, p.hidden, p.heads, p.context)
+    shape = small(tokenizer.size, p.layers, p.hidden, p.heads, p.context, p.positions == "rotary")
     return PolicySpec(None, shape, tokenizer.files, p.context, p.value_head, dtype=p.dtype)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: Divided by this all positions are one: attention without positions (arXiv:2305.19466), which any Llama computes.
+NO_POSITIONS = 1e12
 #: Architectures of Hugging Face that our own transformer computes; weights of any other run in `transformers`.
 NATIVE = ("llama", "qwen2")
 
@@ -17,7 +19,8 @@ class LanguageConfig:
 
     vocab: tokens. layers, hidden, intermediate: depth and widths. heads, kv_heads: of attention (kv_heads divides
     heads). head_dim: width of a head. context: most tokens of a sequence. rope_theta: base of the rotary positions
-    (Su et al., arXiv:2104.09864). qkv_bias: as Qwen2 has. tie: input and output embeddings are one tensor.
+    (Su et al., arXiv:2104.09864). rope_factor: what positions are divided by (arXiv:2306.15595); `NO_POSITIONS`: none.
+    qkv_bias: as Qwen2 has. tie: input and output embeddings are one tensor.
     """
 
     vocab: int
@@ -29,6 +32,7 @@ class LanguageConfig:
     head_dim: int
     context: int
     rope_theta: float = 10_000.0
+    rope_factor: float = 1.0
     norm_eps: float = 1e-6
     qkv_bias: bool = False
     tie: bool = True
@@ -58,7 +62,7 @@ class LanguageConfig:
             "max_position_embeddings": self.context,
             "rms_norm_eps": self.norm_eps,
             "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": self._rope(),
             "tie_word_embeddings": self.tie,
             "attention_bias": False,
             "mlp_bias": False,
@@ -69,11 +73,17 @@ class LanguageConfig:
             "torch_dtype": "float32",
         }
 
+    def _rope(self) -> dict[str, Any]:
+        if self.rope_factor == 1.0:
+            return {"rope_type": "default", "rope_theta": self.rope_theta}
+        return {"rope_type": "linear", "rope_theta": self.rope_theta, "factor": self.rope_factor}
+
 
 def from_hugging_face(config: Mapping[str, Any]) -> LanguageConfig | None:
     """The shape that a `config.json` describes; None where our transformer does not compute just that."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    plain = rope.get("rope_type", rope.get("type", "default")) == "default"
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    plain = rope_type in ("default", "linear")
     kind = config.get("model_type")
     if kind not in NATIVE or not plain or config.get("hidden_act", "silu") != "silu":
         return None
@@ -92,13 +102,16 @@ def from_hugging_face(config: Mapping[str, Any]) -> LanguageConfig | None:
         head_dim=int(config.get("head_dim") or hidden // heads),
         context=int(config["max_position_embeddings"]),
         rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+        rope_factor=float(rope.get("factor", 1.0)) if rope_type == "linear" else 1.0,
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
         qkv_bias=kind == "qwen2",
         tie=bool(config.get("tie_word_embeddings", False)),
     )
 
 
-def small(vocab: int, layers: int, hidden: int, heads: int, context: int) -> LanguageConfig:
+def small(
+    vocab: int, layers: int, hidden: int, heads: int, context: int, positions: bool = True
+) -> LanguageConfig:
     """The shape of a fresh small model; its feed-forward part is 8/3 of hidden wide, in multiples of 16."""
     if hidden % heads or (hidden // heads) % 2:
         raise ValueError(f"hidden ({hidden}) must be a multiple of twice the heads ({heads})")
@@ -111,4 +124,5 @@ def small(vocab: int, layers: int, hidden: int, heads: int, context: int) -> Lan
         kv_heads=heads,
         head_dim=hidden // heads,
         context=context,
+        rope_factor=1.0 if positions else NO_POSITIONS,
     )

@@ -158,7 +158,8 @@ class Transformer(nn.Module):
         if not config.tie:
             self.lm_head = nn.Linear(config.hidden, config.vocab, bias=False)
         pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-        angles = torch.arange(config.context, dtype=torch.float32)[:, None] / config.rope_theta**pairs
+        places = torch.arange(config.context, dtype=torch.float32)[:, None] / config.rope_factor
+        angles = places / config.rope_theta**pairs
         turns = torch.cat([angles, angles], 1)
         self.register_buffer("cos", turns.cos(), persistent=False)
         self.register_buffer("sin", turns.sin(), persistent=False)
