@@ -278,7 +278,7 @@ def verify(problem, transcript):
 
 SPEC = TaskSpec(
     id="wilder-v0", summary="Says what it is told.", sample=lambda seed, difficulty: Problem(seed, difficulty, {}),
-    verify=verify, timeout_s=1.0, prompt=lambda problem: [Message("user", f"{problem.seed}=")],
+    verify=verify, timeout_s=4.0, prompt=lambda problem: [Message("user", f"{problem.seed}=")],
     gold=lambda problem: str(problem.seed),
 )
 '''
