@@ -47,8 +47,8 @@ class ReasoningStatus:
     reward, length, entropy, mixed_groups, kl_to_start, clip_share, unverifiable, staleness, loss: of the newest round;
       None before it (entropy, KL: nats a token; the shares in [0, 1]). tokens_per_s: while generating.
     history: (elapsed_s, mean reward of the round, mean length in tokens), oldest first.
-    scores: newest over all levels first, then a level each; first_scores: of the first measurement; best: highest
-      accuracy over all levels. score_history: over all levels, oldest first.
+    scores: newest over all levels first, then a level each; first_scores: of the first measurement.
+      score_history: over all levels, oldest first.
     levels: (level, measured solve rate, probability of being drawn). frontier: level of expert iteration, else None.
     samples: newest, right and wrong. sizing: what was chosen for this machine. messages: newest last.
     """

@@ -106,6 +106,27 @@ def test_any_searchable_game_has_settings() -> None:
     assert load_recipe("connect_four-v0").env.id == "connect_four-v0"
 
 
+def test_any_task_has_settings() -> None:
+    config = load_recipe("countdown", ["run.minutes=1"])
+    assert isinstance(config, ReasoningConfig) and config.task.id == "countdown" and config.warm.steps
+    assert isinstance(load_recipe("nim"), ReasoningConfig)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (["learner.algorithm=ppo"], "needs policy.value_head"),
+        (["policy.lora_rank=4"], "needs a policy.path"),
+        (["generation.group=1"], "generation.group >= 2"),
+        (["generation.temperature=0.0"], "explores nothing"),
+        (["learner.clip_hgih=0.3"], "nearest is learner.clip_high"),
+    ],
+)
+def test_a_wrong_setting_of_reasoning_is_named(settings: list[str], part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        load_recipe("parity_cot", settings)
+
+
 @pytest.mark.parametrize("shape", [(3, 3, 3), (9, 19, 19), (40,), (2000,)])
 @pytest.mark.parametrize("actions", [2, 81, 4674])
 @pytest.mark.parametrize("plies", [1, 9, 1000])
