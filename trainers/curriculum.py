@@ -38,7 +38,7 @@ class Curriculum:
         learnable = {level: rate * (1 - rate) for level, rate in self.solve_rates().items()}
         total = sum(learnable.values())  # positive: no rate is 0 or 1
         even = self._floor / len(learnable)
-        return {level: even + (1 - self._floor) * much / total for level, much in learnable.items()}
+        return {level: min(1.0, even + (1 - self._floor) * much / total) for level, much in learnable.items()}
 
     def draw(self, rng: np.random.Generator) -> tuple[float, float]:
         """A level and the probability it was drawn with; one number of `rng` is used."""
