@@ -149,7 +149,10 @@ class Course:
         lesson: Lesson = self._learned(self.tutor.resume.remote(uri))
         self.found = self._rounds_found()
         if state.checkpoint is not None:
-            self._learned(self.tutor.recall_base.remote(self.archived))
+            if c.warm.corpus is not None:
+                self._learned(self.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
+            else:
+                self._learned(self.tutor.recall_base.remote(self.archived))
             if c.learner.algorithm == "expert":
                 self._learned(self.tutor.recall_own.remote(self.archived, state.round))
             self.publish(lesson)
@@ -187,18 +190,14 @@ class Course:
         if not w.episodes or self.state.warm_steps >= w.steps:
             return
         self.watch.phase("warming")
-        self.watch.activity("the solver works on problems")
-        asks = self.problems.worked(w.episodes, w.difficulties or self.levels, w.answer_only)
-        have = self._worked_found()
-        self._learned(self.tutor.recall_base.remote(self.archived))
-        missing = [ask for ask in asks if ask.group not in have]
-        for first in range(0, len(missing), _SOLVER_ASKS):
-            if self.stop.is_set():
-                return
-            given = self._archive(self._spread(missing[first : first + _SOLVER_ASKS], "work"))
-            known = self._learned(self.tutor.take_base.remote(given))
-            self.watch.activity(f"the solver works on problems: {known:,} of {w.episodes:,}")
-        self.watch.activity("imitating the solver")
+        if w.corpus is not None:
+            known = self._learned(self.tutor.take_corpus.remote(w.corpus, self.crew.spec.id, w.episodes))
+            self.watch.message(f"{known:,} accepted episodes of {w.corpus} are imitated")
+        else:
+            self._work()
+        if self.stop.is_set():
+            return
+        self.watch.activity("imitating the solver" if w.corpus is None else "imitating the episodes")
         chunk = 10
         while self.state.warm_steps < w.steps and not self.over():
             began, first = time.monotonic(), self.state.warm_steps
@@ -210,6 +209,21 @@ class Course:
         self.publish(self._learned(self.tutor.resume.remote(None)))
         if not self.over():
             self.measure()
+
+    def _work(self) -> None:
+        """The solver's episodes into the archive, and to the learner."""
+        w = self.config.warm
+        self.watch.activity("the solver works on problems")
+        asks = self.problems.worked(w.episodes, w.difficulties or self.levels, w.answer_only)
+        have = self._worked_found()
+        self._learned(self.tutor.recall_base.remote(self.archived))
+        missing = [ask for ask in asks if ask.group not in have]
+        for first in range(0, len(missing), _SOLVER_ASKS):
+            if self.stop.is_set():
+                return
+            given = self._archive(self._spread(missing[first : first + _SOLVER_ASKS], "work"))
+            known = self._learned(self.tutor.take_base.remote(given))
+            self.watch.activity(f"the solver works on problems: {known:,} of {w.episodes:,}")
 
     def _worked_found(self) -> set[str]:
         if self.folder.new and self.archived <= 0:

@@ -84,6 +84,9 @@ class WarmSettings(Settings):
     """Solver episodes to learn from before anything else; 0: no warm start."""
     difficulties: Levels = ()
     """Their levels; empty: the task's."""
+    corpus: str | None = None
+    """Instead of the solver's: the newest accepted episodes of the task in this corpus, whoever wrote them (a
+    teacher: distillation). Their tokens are taken as they are, so the tokenizer must be the same."""
     answer_only: Share = 0.0
     """Share of them in which the answer stands alone, without the worked solution."""
     steps: NonNegative = 0

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import ray
 
 from selfplay import run_files, storage
+from selfplay.errors import UserError
 from selfplay.nets import weights
 from selfplay.nets.language.policy import PolicySpec, save
+from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
@@ -187,6 +189,27 @@ class Tutor:
             self._base = base.take(np.flatnonzero(base.numbers["reward"] == 1.0))
         return len(self._base)
 
+    def take_corpus(self, uri: str, env_id: str, episodes: int) -> int:
+        """The newest accepted episodes of a task in any corpus, to imitate; returns how many there are.
+
+        Raises `UserError` where there is none, or another tokenizer has written them. What is held out stays out.
+        """
+        corpus = open_corpus(uri)
+        where = (pc.field("env_id") == env_id) & pc.field("trainable")
+        found = corpus.to_arrow(where, [*COLUMNS, "started_at"]).sort_by([("started_at", "descending")])
+        lessons = lessons_from(found) if found.num_rows else Lessons()
+        if len(lessons):
+            lessons = lessons.take(np.flatnonzero(lessons.numbers["reward"] == 1.0)[:episodes])
+        if not len(lessons):
+            raise UserError(f"{uri} holds no accepted episodes of {env_id} to learn from")
+        own = Tokenizer(PolicySpec.from_json(self._job.policy).tokenizer).digest
+        wrote = set(pc.unique(pc.struct_field(found.column("reasoning").combine_chunks(), "tokenizer")).to_pylist())
+        if wrote != {own}:
+            raise UserError(f"the episodes of {env_id} in {uri} were written with another tokenizer than this policy's")
+        self._events.append({"what": "refill", "table_version": corpus.version})
+        self._base = lessons
+        return len(lessons)
+
     def recall_own(self, table_version: int, rounds: int) -> None:
         """After a restart: what the rounds before had added to what is imitated."""
         found = self._archived(table_version, pc.field("origin") == "cot_rl")
@@ -236,7 +259,7 @@ class Tutor:
         weights.save(run_files.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
         events, self._events = self._events, []
         c = self._config
-        how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch}
+        how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch, "corpus": c.warm.corpus}
         return Made(weights.digest(tensors), events, json.dumps(how)), tensors
 
     def checkpoint(self, name: str) -> None:
