@@ -251,7 +251,8 @@ class Course:
         self.watch.phase("learning")
         while not self.over():
             number = self.state.round
-            for ahead in range(number, number + 1 + self.config.learner.max_staleness):
+            last = self.config.run.rounds or number + 1 + self.config.learner.max_staleness
+            for ahead in range(number, min(last, number + 1 + self.config.learner.max_staleness)):
                 if ahead not in self.flying:
                     self.flying[ahead] = self._launch(ahead)
             self.round(number)

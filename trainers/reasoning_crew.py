@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,8 @@ def policy_spec(config: ReasoningConfig, task: Task) -> PolicySpec:
                 raise UserError(f"the tokenizer in {p.path} cannot write {text[:60]!r}, which {task.spec.id} needs")
         return found
     alphabet = set(p.alphabet) or {c for text in texts_of(task, _READ) for c in text}
+    if not p.alphabet and task.spec.respond is not None:  # what is said to a strange answer is in no solution
+        alphabet |= set(string.printable)
     tokenizer = of_characters(alphabet)
     shape = small(tokenizer.size, p.layers, p.hidden, p.heads, p.context, p.positions == "rotary")
     return PolicySpec(None, shape, tokenizer.files, p.context, p.value_head, dtype=p.dtype)

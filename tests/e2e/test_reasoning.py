@@ -164,7 +164,7 @@ def test_tasks_of_several_turns_and_seats_are_learned(start: Start, tmp_path: Pa
         (["policy.context=8", "warm.episodes=0", "warm.steps=0"], "the policy's context 8"),
         (["policy.alphabet=01"], "no token for '='"),
         (["policy.lora_rank=4"], "lora_rank needs a policy.path"),
-        (["policy.hidden=100000", "policy.layers=100", "policy.heads=1000"], "would fit"),
+        (["policy.hidden=100000", "policy.layers=100", "policy.heads=1000"], "parameters fit with"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(start: Start, tmp_path: Path, settings: list[str], part: str) -> None:
