@@ -73,6 +73,11 @@ class Curriculum:
     def from_state(cls, state: dict[str, Any]) -> Curriculum:
         """As it was when `state` was taken."""
         made = cls([row["level"] for row in state["levels"]], state["floor"], state["decay"])
-        for row in state["levels"]:
-            made._solved[row["level"]], made._judged[row["level"]] = row["solved"], row["judged"]
+        made.recall(state)
         return made
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Takes the counts of the levels that this one has, too, out of another's `state`."""
+        for row in state["levels"]:
+            if row["level"] in self._solved:
+                self._solved[row["level"]], self._judged[row["level"]] = row["solved"], row["judged"]

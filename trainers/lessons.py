@@ -103,6 +103,7 @@ def lessons_from(episodes: pa.Table | pa.RecordBatch) -> Lessons:
     lines = sequences_from(episodes).lines
     rows = [line.row for line in lines]
     plain = {name: episodes.column(name).to_pylist() for name in ("episode_id", "origin", "status", "env_id")}
+    trainable = episodes.column("trainable").to_pylist()
     reasoning = _columns(episodes, ("group_id", "sample_index", "difficulty", "problem_digest", "problem_seed"))
     order = sorted(
         range(len(lines)),
@@ -115,7 +116,7 @@ def lessons_from(episodes: pa.Table | pa.RecordBatch) -> Lessons:
             "behaviour": [lines[i].logprobs for i in order],
         },
         numbers={
-            "reward": np.array([lines[i].reward for i in order], np.float64),
+            "reward": np.array([lines[i].reward if trainable[rows[i]] else np.nan for i in order], np.float64),
             "seat": np.array([lines[i].seat for i in order], np.int64),
             "level": np.array([reasoning["difficulty"][rows[i]] for i in order], np.float64),
             "cut": np.array([lines[i].cut for i in order], bool),

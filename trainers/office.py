@@ -191,6 +191,11 @@ class Office:
         ray.get(self.weights.publish.remote(self._newest))  # told again: the server may have been restarted
         return registration
 
+    @property
+    def newest(self) -> Published | None:
+        """What was handed out last."""
+        return self._newest
+
     def kept_versions(self) -> list[int]:
         """Versions whose weights the run keeps, ascending."""
         return self._kept

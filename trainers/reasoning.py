@@ -14,29 +14,32 @@ last checkpoint are learned from again, out of the archive, and only what was no
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayActorError
 
+from selfplay import run_files
 from selfplay.actors.reasoner import Ask, ReasonerReport
+from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import open as open_corpus
 from trainers.curriculum import Curriculum
-from trainers.problems import Problems
+from trainers.problems import Found, Problems
 from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_status import ReasoningSummary
 from trainers.reasoning_watch import ReasoningWatch
 from trainers.rejection import Gate
 from trainers.run_folder import ReasoningState, RunFolder
-from trainers.tutor import Lesson, Recalled, sampling_of
+from trainers.tutor import Lesson, Recalled, round_of, sampling_of
 
 _MOST_DEATHS = 3
 _WARM_CHUNK_S = 2.0
@@ -92,7 +95,6 @@ class Course:
         self.archived = -1  # version of the episodes table that holds every receipt so far
         self.version = -1  # newest published
         self.digest = ""
-        self.found: dict[int, list[str]] = {}  # round -> its groups that the archive held at the start
         self.flying: dict[int, _Flight] = {}  # rounds that are being sampled
         self.checkpointed = self.measured = time.monotonic()
         self.ended_by: Any = None
@@ -136,18 +138,17 @@ class Course:
         if unknown:
             known = ", ".join(f"{level:g}" for level in task.spec.difficulties)
             raise UserError(f"{task.spec.id} has no difficulty {unknown[0]:g}; it has {known}")
-        self.problems = Problems(task, self.levels, c.run.seed, state.cursors)
-        kept = state.curriculum
-        self.curriculum = (
-            Curriculum.from_state(kept) if kept else Curriculum(self.levels, c.curriculum.floor, c.curriculum.decay)
-        )
-        self.gate = Gate.from_state(state.gate) if state.gate else self._first_gate()
+        self.problems = Problems(task, self.levels, c.run.seed, state.cursors, self._rounds_found(), state.taken)
+        self.curriculum = Curriculum(self.levels, c.curriculum.floor, c.curriculum.decay)
+        if state.curriculum:
+            self.curriculum.recall(state.curriculum)
+        self.gate = self._gate(state.gate.get("level"))
+        self.ended_by = self.ended_by if self.ended_by == "time" else None
         self.flying.clear()
         self.watch.activity("loading the learner")
         self.tutor = self.crew.tutor()
         uri = self.folder.checkpoint_uri(state.checkpoint) if state.checkpoint else None
         lesson: Lesson = self._learned(self.tutor.resume.remote(uri))
-        self.found = self._rounds_found()
         if state.checkpoint is not None:
             if c.warm.corpus is not None:
                 self._learned(self.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
@@ -155,32 +156,42 @@ class Course:
                 self._learned(self.tutor.recall_base.remote(self.archived))
             if c.learner.algorithm == "expert":
                 self._learned(self.tutor.recall_own.remote(self.archived, state.round))
-            self.publish(lesson)
+            self.publish(lesson, (state.version, state.digest))
 
-    def _first_gate(self) -> Gate | None:
+    def _gate(self, level: float | None) -> Gate | None:
+        """The frontier of expert iteration, at `level` or where it begins."""
         c = self.config
         if c.learner.algorithm != "expert":
             return None
         warm = c.warm.difficulties or self.levels
-        above = [level for level in self.levels if level > max(warm)]
+        above = [known for known in self.levels if known > max(warm)]
         start = c.expert.start if c.expert.start is not None else (above[0] if above else self.levels[-1])
+        start = start if level is None else level
         if start not in self.levels:
             raise UserError(f"expert.start = {start:g} is none of the task's difficulties")
         place = self.levels.index(start)
         return Gate(place, len(self.levels) - 1, c.expert.gate, min(100, c.expert.development))
 
-    def _rounds_found(self) -> dict[int, list[str]]:
-        """Groups of rounds that are archived already, by round; those learned from are not needed again."""
-        if self.folder.new and not self.state.checkpoint:
+    def _rounds_found(self) -> dict[int, dict[str, Found]]:
+        """Groups that are archived already, of rounds that are to be learned from: by round and name."""
+        if self.folder.new and self.archived <= 0:
             return {}
         mine = (pc.field("run_id") == self.folder.run_id) & (pc.field("origin") == "cot_rl")
-        found: dict[int, set[str]] = {}
-        for batch in open_corpus(self.folder.corpus, self.archived).episodes(mine, ["reasoning"]):
-            for group in pc.unique(pc.struct_field(batch.column("reasoning"), "group_id")).to_pylist():
-                number = int(group[1:].split("-")[0])
-                if number >= self.state.round:
-                    found.setdefault(number, set()).add(group)
-        return {number: sorted(groups) for number, groups in found.items()}
+        rows: dict[str, list[tuple[Any, str]]] = {}
+        for batch in open_corpus(self.folder.corpus, self.archived).episodes(mine, ["reasoning", "verdicts"]):
+            names = pc.struct_field(batch.column("reasoning"), "group_id")
+            newer = pc.greater_equal(names, f"r{self.state.round:06d}")
+            for row in batch.filter(newer).to_pylist():
+                one = row["reasoning"]
+                rows.setdefault(one["group_id"], []).append((one, row["verdicts"][0]["state"]))
+        found: dict[int, dict[str, Found]] = {}
+        for name, samples in rows.items():
+            one = samples[0][0]
+            chosen = [turn["text"] for turn in one["turns"] if turn["role"] == CHANCE_ROLE]
+            chance = json.loads(chosen[0])["probability"] if chosen else None
+            ask = Ask(one["problem_seed"], one["difficulty"], name, len(samples), chance)
+            found.setdefault(round_of(name), {})[name] = Found(ask, tuple(state for _, state in samples))
+        return found
 
     # -- the warm start -----------------------------------------------------------------------------------------
 
@@ -202,6 +213,7 @@ class Course:
         while self.state.warm_steps < w.steps and not self.over():
             began, first = time.monotonic(), self.state.warm_steps
             lesson: Lesson = self._learned(self.tutor.warm.remote(first, min(chunk, w.steps - first)))
+            del self.deaths["learner"]
             self.state.warm_steps = min(w.steps, first + chunk)
             chunk = max(1, min(200, int(chunk * _WARM_CHUNK_S / max(1e-3, time.monotonic() - began))))
             self.watch.warmed(self.state.warm_steps, w.steps, lesson)
@@ -260,18 +272,16 @@ class Course:
 
     def _launch(self, number: int) -> _Flight:
         """Asks for the samples of a round, but for those that the archive holds already."""
-        g = self.config.generation
-        if self.gate is not None:
-            level = self.levels[self.gate.level]
-            asks = [
-                Ask(self.problems.next(level), level, f"r{number:06d}-{i:04d}", g.group) for i in range(g.prompts)
-            ]
+        g, gate = self.config.generation, self.gate
+        draw = self.curriculum.draw if self.config.curriculum.kind == "learnability" else self.problems.evenly
+        if gate is not None:
+            frontier = self.levels[gate.level]
+            asks = self.problems.round(number, g.prompts, g.group, lambda rng: (frontier, 1.0))
         else:
-            curriculum = self.curriculum if self.config.curriculum.kind == "learnability" else None
-            asks = self.problems.round(number, g.prompts, g.group, curriculum)
-        have = set(self.found.get(number, ()))
+            asks = self.problems.round(number, g.prompts, g.group, draw)
+        have = self.problems.found.get(number, {})
         missing = [ask for ask in asks if ask.group not in have]
-        return _Flight(asks, self._spread(missing, "sample", sampling_of(self.config)))
+        return _Flight(asks, self._spread(missing, "sample", sampling_of(self.config), self.crew.newest))
 
     def _land(self, flight: _Flight) -> None:
         """Awaits and archives the samples of a round. A writer's blocks are committed in their order: rounds too."""
@@ -284,21 +294,22 @@ class Course:
         self._land(flight)
         del self.flying[number]
         given, reports = flight.given, flight.reports
-        recalled = Recalled(self.archived, self.found.pop(number)) if number in self.found else None
+        found = self.problems.found.pop(number, {})
+        recalled = Recalled(self.archived, sorted(found)) if found else None
         stale = max([before - report.version for report in reports], default=0)
         if self.config.learner.algorithm == "expert":
             call = self.tutor.imitate.remote(given, number, self.config.expert.steps, recalled)
         else:
             call = self.tutor.reinforce.remote(given, number, recalled)
         lesson: Lesson = self._learned(call)
+        states: dict[str, list[str]] = {name: list(one.states) for name, one in found.items()}
+        for report in reports:
+            for outcome in report.outcomes:
+                states.setdefault(outcome.group, []).append(outcome.state)
         for ask in flight.asks:
-            rewards = [
-                float(outcome.state == "accepted")
-                for report in reports
-                for outcome in report.outcomes
-                if outcome.group == ask.group and outcome.state != "unverifiable"
-            ]
-            self.curriculum.record(ask.difficulty, rewards)
+            judged = [state for state in states.get(ask.group, ()) if state != "unverifiable"]
+            self.curriculum.record(ask.difficulty, [float(state == "accepted") for state in judged])
+        del self.deaths["learner"]
         self.state.round = number + 1
         self.publish(lesson)
         self.watch.learned(number, lesson, reports, stale, self.curriculum)
@@ -312,12 +323,13 @@ class Course:
         asks = self.problems.measured(self.version, "development", [level], self.config.expert.development)
         outcomes = [o for report in self._measured(asks) for o in report.outcomes]
         solved = [float(o.state == "accepted") for o in outcomes if o.state != "unverifiable"]
-        before, self.gate = self.gate, self.gate.after(solved)
+        before = replace(self.gate, least=min(self.gate.least, len(asks)))
+        self.gate = before.after(solved)
         rate = sum(solved) / max(1, len(solved))
         self.watch.frontier(level, rate)
         if self.gate.level != before.level:
             self.watch.message(f"difficulty {level:g} is mastered ({rate:.1%}): on to {self.levels[self.gate.level]:g}")
-        elif before.level == before.highest and rate >= before.threshold:
+        elif before.level == before.highest and len(solved) >= before.least and rate >= before.threshold:
             self.ended_by = "target"
 
     # -- helpers of the rounds ----------------------------------------------------------------------------------
@@ -355,21 +367,23 @@ class Course:
                 del self.deaths[call.slot]
                 return found
             except RayActorError as error:
-                if self.reasoners[call.slot] is call.actor:
-                    self._died(f"reasoner {call.slot}", call.slot, error)
-                    self.watch.message(f"reasoner {call.slot} died; another asks again for what it had not finished")
-                    self.reasoners[call.slot] = self.crew.reasoner(call.slot)
-                call.actor = self.reasoners[call.slot]
-                call.send()
+                self._died(f"reasoner {call.slot}", call.slot, error)
+                self.watch.message(f"reasoner {call.slot} died; another asks again for what it had not finished")
+                dead, another = call.actor, self.crew.reasoner(call.slot)
+                self.reasoners[call.slot] = another
+                flights = [self.flying[number] for number in sorted(self.flying)]
+                asked = [one for flight in flights if flight.given is None for one in flight.calls]
+                for one in asked if call in asked else [*asked, call]:
+                    if one.actor is dead:  # in the order of rounds, which is that of the writer's blocks
+                        one.actor = another
+                        one.send()
 
     def _learned(self, ref: Any) -> Any:
         """The learner's answer. Raises `_TutorDied` where it is gone."""
         try:
             while not ray.wait([ref], timeout=0.25)[0]:
                 self.watch.show()
-            result = ray.get(ref)
-            del self.deaths["learner"]
-            return result
+            return ray.get(ref)
         except RayActorError as error:
             self._died("the learner", "learner", error)
             raise _TutorDied from error
@@ -380,13 +394,14 @@ class Course:
         if self.deaths[key] >= _MOST_DEATHS:
             raise UserError(f"{who} died {_MOST_DEATHS} times in a row; the newest file in logs/ holds its last words")
 
-    def publish(self, lesson: Lesson) -> None:
-        """Weights n + 1: written, entered in the side tables, then handed out."""
-        version = max([self.version, *self.crew.kept_versions()]) + 1
+    def publish(self, lesson: Lesson, parent: tuple[int, str] | None = None) -> None:
+        """Weights n + 1: written, entered in the side tables, then handed out. parent: what they were made of."""
+        before, digest = (self.version, self.digest) if parent is None else parent
+        version = max([self.version, *run_files.versions(self.folder.uri)]) + 1
         made_ref, tensors = self.tutor.publish.remote(version)
         made = self._learned(made_ref)
-        self.crew.enter_policy(version, made.digest, self.digest, lesson.step, lesson.samples)
-        self.crew.enter_use(version, made, self.version, self.digest, self.archived)
+        self.crew.enter_policy(version, made.digest, digest, lesson.step, lesson.samples)
+        self.crew.enter_use(version, made, before, digest, self.archived)
         self.crew.publish(version, made.digest, tensors)
         self.version, self.digest = version, made.digest
 
@@ -409,7 +424,7 @@ class Course:
             self._land(self.flying[number])
         greedy = Sampling(0.0, max_tokens=self.config.generation.max_tokens, stop=self.config.generation.stop)
         reports: list[ReasonerReport] = []
-        self._archive(self._spread(asks, "sample", greedy, True), reports)
+        self._archive(self._spread(asks, "sample", greedy, self.crew.newest, True), reports)
         return reports
 
     def over(self) -> bool:
@@ -436,23 +451,14 @@ class Course:
         name = f"{self.crew.epoch:06d}-{state.warm_steps:06d}-{state.round:06d}.safetensors"
         self._learned(self.tutor.checkpoint.remote(name))
         state.checkpoint, state.version, state.digest = name, self.version, self.digest
-        state.cursors, state.curriculum = self._cursors(), self.curriculum.state()
-        state.gate = self.gate.state() if self.gate is not None else {}
+        flying = [ask for flight in self.flying.values() for ask in flight.asks]
+        state.cursors, state.taken = self.problems.state(flying)
+        state.curriculum = self.curriculum.state()
+        state.gate = {"level": self.levels[self.gate.level]} if self.gate is not None else {}
         self.watch.note(state)
         self.folder.save()
         self.crew.forget_old()
         self.checkpointed = time.monotonic()
-
-    def _cursors(self) -> dict[str, int]:
-        """As before the rounds that are under way: they are asked for again."""
-        if not self.flying:
-            return dict(self.problems.cursors)
-        cursors = dict(self.problems.cursors)
-        for flight in self.flying.values():
-            for ask in flight.asks:
-                key = f"{ask.difficulty:g}"
-                cursors[key] = min(cursors[key], ask.seed)
-        return cursors
 
     def finish(self) -> None:
         """Learns from what is under way, measures the last version, saves all, writes the policy for others."""

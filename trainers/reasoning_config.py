@@ -169,8 +169,8 @@ class CurriculumSettings(Settings):
     """Levels are drawn by p (1 - p) of their measured solve rate p, with a floor; or all alike."""
     floor: Share = 0.1
     """Share that is spread evenly over all levels, so that none is forgotten."""
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of older solve rates, a round."""
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.998
+    """What each judged sample leaves of the weight of older ones at its level; 0.998 remembers some 500."""
 
 
 class EvaluationSettings(Settings):

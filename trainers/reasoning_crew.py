@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import string
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,8 @@ def policy_spec(config: ReasoningConfig, task: Task) -> PolicySpec:
             if tokenizer.decode(tokenizer.encode(text)) != text:
                 raise UserError(f"the tokenizer in {p.path} cannot write {text[:60]!r}, which {task.spec.id} needs")
         return found
-    alphabet = set(p.alphabet) or {c for text in texts_of(task, _READ) for c in text}
+    many = _READ if task.spec.solve is not None or task.spec.play is not None else 32 * _READ
+    alphabet = set(p.alphabet) or {c for text in texts_of(task, many) for c in text}
     if not p.alphabet and task.spec.respond is not None:  # what is said to a strange answer is in no solution
         alphabet |= set(string.printable)
     tokenizer = of_characters(alphabet)
@@ -120,6 +122,8 @@ class ReasoningCrew(Office):
             self.policy = policy_spec(config, self.task)
         self.parameters = parameters_of(self.policy)
         self._refuse_too_large()
+        if config.learner.overlong == "penalty" and spec.max_turns > 1:
+            raise UserError(f"learner.overlong = penalty is for tasks of one answer; {spec.id} has several turns")
         net = json.dumps(json.loads(self.policy.to_json()) | {"tokenizer": "see the run's agent.json"})
         super().__init__(config, spec, folder, epoch, ruleset_digest(spec), net, "cot_rl")
 
@@ -156,8 +160,9 @@ class ReasoningCrew(Office):
             device=g.device,
             threads=1 if self.sizing.reasoners > 1 else max(1, self.sizing.cores),
         )
-        gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False) / self.sizing.reasoners
-        options = {"num_cpus": 0.5, "num_gpus": gpus, "max_restarts": 0}
+        gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False)
+        cpus = min(0.5, 0.5 * self.sizing.cores / self.sizing.reasoners)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
         return self._own(ray.remote(Reasoner).options(**options).remote(job, self.weights))
 
     def tutor(self) -> Any:
@@ -179,8 +184,8 @@ class ReasoningCrew(Office):
         return self._own(ray.remote(Tutor).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote(job))
 
     def _gpus(self, learner: bool) -> float:
-        """One GPU is shared; of several the learner has one of its own."""
-        gpus = self.sizing.gpus
+        """Of one actor. One GPU is shared by all; of several the learner has one of its own, the rest is shared out."""
+        gpus, reasoners = self.sizing.gpus, self.sizing.reasoners
         if gpus <= 1:
-            return gpus / 2
-        return 1.0 if learner else float(gpus - 1)
+            return gpus / 2 if learner else gpus / 2 / reasoners
+        return 1.0 if learner else 1.0 / math.ceil(reasoners / (gpus - 1))

@@ -69,7 +69,8 @@ class ReasoningState:
 
     checkpoint, version, digest, total_s, elapsed_s, wandb_id: as in `State`.
     warm_steps: of the warm start. round: rounds that were learned from.
-    cursors: level (as text) -> seed from which the next problem is sought. curriculum, gate: their own states.
+    cursors: level (as text) -> seed from which the next problem is sought; taken: (level, seed) pairs beyond that were
+    asked for already. curriculum, gate: their own states.
     scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
     """
 
@@ -82,6 +83,7 @@ class ReasoningState:
     warm_steps: int = 0
     round: int = 0
     cursors: dict[str, int] = field(default_factory=dict)
+    taken: list[list[float]] = field(default_factory=list)
     curriculum: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
@@ -128,7 +130,9 @@ class RunFolder(Generic[AnyState]):
         self.state.resumed()
 
     def reload(self) -> AnyState:
-        """The state as it was saved last, or as it is where nothing was saved."""
+        """The state as it was saved last, or of a run that has not begun where nothing was saved."""
+        before = self.state.wandb_id
+        self.state = type(self.state)(wandb_id=before)
         with contextlib.suppress(FileNotFoundError):
             self.state = type(self.state)(**json.loads(self._read(_STATE)))
         return self.state

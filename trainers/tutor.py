@@ -100,9 +100,13 @@ class Tutor:
 
     def take_base(self, given: Sequence[Given]) -> int:
         """Takes solver episodes in, to imitate; returns how many there are now."""
-        base = self._read(given, None)
-        self._base = self._base.plus(base.take(np.flatnonzero(base.numbers["reward"] == 1.0)))
+        self._base = self._base.plus(self._imitable(self._read(given, None)))
         return len(self._base)
+
+    def _imitable(self, lessons: Lessons) -> Lessons:
+        """What was accepted, as far as the policy's context holds it."""
+        fits = lessons.lengths() <= PolicySpec.from_json(self._job.policy).context
+        return lessons.take(np.flatnonzero((lessons.numbers["reward"] == 1.0) & fits))
 
     def warm(self, first: int, steps: int) -> Lesson:
         """Steps `first` to `first + steps` of the warm start; each depends on (seed, step) and the base alone."""
@@ -185,8 +189,7 @@ class Tutor:
         """After a restart: the solver's episodes, from the archive; returns how many there are."""
         found = self._archived(table_version, pc.field("origin") == "solver")
         if found.num_rows:
-            base = lessons_from(found)
-            self._base = base.take(np.flatnonzero(base.numbers["reward"] == 1.0))
+            self._base = self._imitable(lessons_from(found))
         return len(self._base)
 
     def take_corpus(self, uri: str, env_id: str, episodes: int) -> int:
@@ -199,7 +202,8 @@ class Tutor:
         found = corpus.to_arrow(where, [*COLUMNS, "started_at"]).sort_by([("started_at", "descending")])
         lessons = lessons_from(found) if found.num_rows else Lessons()
         if len(lessons):
-            lessons = lessons.take(np.flatnonzero(lessons.numbers["reward"] == 1.0)[:episodes])
+            lessons = self._imitable(lessons)
+            lessons = lessons.take(np.arange(min(episodes, len(lessons))))
         if not len(lessons):
             raise UserError(f"{uri} holds no accepted episodes of {env_id} to learn from")
         own = Tokenizer(PolicySpec.from_json(self._job.policy).tokenizer).digest
@@ -224,16 +228,17 @@ class Tutor:
 
     def _archived(self, table_version: int, where: pc.Expression) -> pa.Table:
         mine = (pc.field("run_id") == self._job.run_id) & where
-        return open_corpus(self._job.corpus, table_version).to_arrow(mine, list(COLUMNS))
+        columns = [*COLUMNS, "slot", "epoch", "number"]
+        found = open_corpus(self._job.corpus, table_version).to_arrow(mine, columns)
+        self._events += _added(found)
+        return found.select(list(COLUMNS))
 
     def _read(self, given: Sequence[Given], recalled: Recalled | None) -> Lessons:
         """The lines of archived episodes: each part comes with its receipt, or from the archive itself."""
         tables = []
         if recalled is not None:
-            found = self._archived(recalled.table_version, pc.field("origin") == "cot_rl")
-            groups = pc.struct_field(found.column("reasoning").combine_chunks(), "group_id")
-            tables.append(found.filter(pc.is_in(groups, pa.array(recalled.groups))))
-            self._events.append({"what": "refill", "table_version": recalled.table_version})
+            mine = pc.field("reasoning", "group_id").isin(recalled.groups) & (pc.field("origin") == "cot_rl")
+            tables.append(self._archived(recalled.table_version, mine))
         for receipt, ref in given:
             batch: pa.RecordBatch = ray.get(ref[0])
             if receipt.rows != batch.num_rows:
@@ -272,6 +277,19 @@ class Tutor:
         uri = storage.join(self._job.run_uri, "policy")
         save(self._learner.learner.policy, uri)
         return uri
+
+
+def _added(episodes: pa.Table) -> list[dict[str, Any]]:
+    """The events of rows that were read: a range of numbers each, by writer."""
+    places = zip(*(episodes.column(name).to_pylist() for name in ("slot", "epoch", "number")), strict=True)
+    events: list[dict[str, Any]] = []
+    for slot, epoch, number in sorted(places):
+        last = events[-1] if events else None
+        if last is not None and (last["slot"], last["epoch"], last["last"]) == (slot, epoch, number - 1):
+            last["last"] = number
+        else:
+            events.append({"what": "add", "slot": slot, "epoch": epoch, "first": number, "last": number})
+    return events
 
 
 def round_of(group: str) -> int:

@@ -138,10 +138,13 @@ class Reasoner:
 
     @ray.method(num_returns=2)
     def sample(
-        self, asks: Sequence[Ask], sampling: Sampling, held_out: bool = False
+        self, asks: Sequence[Ask], sampling: Sampling, newest: Published | None, held_out: bool = False
     ) -> tuple[ReasonerReport, pa.RecordBatch]:
-        """Holds all dialogues with the newest weights. held_out: measured, archived and never to be trained on."""
-        self._refresh()
+        """Holds all dialogues with the newest weights. held_out: measured, archived and never to be trained on.
+
+        newest: as known to whoever asks; a weight server that has died in between knows of none.
+        """
+        self._refresh(newest)
         began = time.perf_counter()
         works = []
         for ask in asks:
@@ -158,12 +161,11 @@ class Reasoner:
             ]
         return self._hand_over(episodes, began)
 
-    def _refresh(self) -> None:
+    def _refresh(self, newer: Published | None) -> None:
         """Takes the newest weights, if there are newer ones."""
-        if self._weights is None:
-            return
-        newer: Published | None = ray.get(self._weights.newer_than.remote(self._engine.version))
-        if newer is not None:
+        if self._weights is not None:
+            newer = ray.get(self._weights.newer_than.remote(self._engine.version)) or newer
+        if newer is not None and newer.version > self._engine.version:
             self._engine.load(ray.get(newer.ref[0]), newer.version)
             self._digest = newer.digest
 
