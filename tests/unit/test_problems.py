@@ -1,0 +1,90 @@
+"""Which problems a run asks: none from the wrong side of the split and none twice, wherever it is cut off."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfplay import registry
+from selfplay.actors.reasoner import Ask
+from selfplay.errors import UserError
+from selfplay.task import Task
+from trainers.fit import Footprint, refuse_too_large
+from trainers.problems import Found, Problems, for_development
+
+TASK = Task(registry.find_task("parity"))
+LEVELS = [12.0, 16.0]
+
+
+def test_only_training_problems_are_asked_and_the_measured_ones_never() -> None:
+    problems = Problems(TASK, LEVELS, 3, {})
+    asked = {TASK.pose(problems.next(12.0), 12.0).digest for _ in range(300)}
+    for side in ("held_out", "development"):
+        measured = problems.measured(7, side, LEVELS, 64)
+        assert len(measured) == 64 and measured == Problems(TASK, LEVELS, 4, {}).measured(7, side, LEVELS, 64)
+        posed = [TASK.pose(ask.seed, ask.difficulty) for ask in measured]
+        assert all(one.held_out == (side == "held_out") for one in posed)
+        assert all(for_development(one) == (side == "development") for one in posed)
+        assert not asked & {one.digest for one in posed}
+
+
+def test_the_solver_is_always_given_the_same_problems() -> None:
+    fresh = Problems(TASK, LEVELS, 0, {})
+    first = fresh.worked(40, LEVELS, 0.5)
+    later = fresh.next(12.0)
+    again = Problems(TASK, LEVELS, 0, fresh.cursors)
+    assert again.worked(40, LEVELS, 0.5) == first and {ask.bare for ask in first} == {True, False}
+    assert again.next(12.0) > later
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 2), st.integers(1, 4))
+def test_cut_off_anywhere_no_problem_is_asked_twice(seed: int, ahead: int, prompts: int) -> None:
+    """A loop like that of a run: rounds fly ahead, some groups are archived, then all but the checkpoint is lost."""
+    luck = Random(seed)
+    archive: dict[str, Ask] = {}
+    saved = Problems(TASK, LEVELS, 0, {}).state([])
+    saved_round = 0
+    while saved_round < 8:
+        found: dict[int, dict[str, Found]] = {}
+        for name, ask in archive.items():
+            number = int(name[1:7])
+            if number >= saved_round:
+                found.setdefault(number, {})[name] = Found(ask, ("accepted",))
+        problems = Problems(TASK, LEVELS, 0, saved[0], found, saved[1])
+        flying: dict[int, list[Ask]] = {}
+        salt = luck.random()  # the curriculum is another after each crash
+
+        def draw(rng: np.random.Generator, salt: float = salt) -> tuple[float, float]:
+            return LEVELS[int((rng.random() + salt) * 2) % 2], 0.5
+
+        for number in range(saved_round, saved_round + luck.randint(1, 4)):
+            for launched in range(number, number + 1 + ahead):
+                if launched not in flying:
+                    flying[launched] = problems.round(launched, prompts, 2, draw)
+            for ask in flying.pop(number):
+                archive.setdefault(ask.group, ask)
+                assert archive[ask.group] == ask, "a group was asked for with another problem"
+            if luck.random() < 0.5:
+                saved, saved_round = problems.state([ask for asks in flying.values() for ask in asks]), number + 1
+        for asks in flying.values():  # the crash: of what was under way a part is archived
+            for ask in asks:
+                if luck.random() < 0.5:
+                    archive.setdefault(ask.group, ask)
+    learned = [ask for name, ask in archive.items() if int(name[1:7]) < saved_round]
+    pairs = [(ask.difficulty, ask.seed) for ask in archive.values()]
+    assert len(pairs) == len(set(pairs)), "a problem was asked for twice"
+    assert len(learned) == saved_round * prompts
+
+
+def test_what_does_not_fit_is_told_with_what_would() -> None:
+    gib = 2**30
+    refuse_too_large(Footprint(10**8, 10**8, "float32"), "cpu", 22 * gib)
+    with pytest.raises(UserError, match=r"7 B parameters needs .* this GPU has 24 GiB: about .* parameters fit"):
+        refuse_too_large(Footprint(7 * 10**9, 7 * 10**9, "bfloat16"), "cuda", 24 * gib)
+    with pytest.raises(UserError, match="this one would fit with policy.dtype=bfloat16"):
+        refuse_too_large(Footprint(10**9, 10**9, "float32"), "cuda", 16 * gib)
