@@ -157,6 +157,20 @@ def test_every_algorithm_runs_to_its_end(start: Start, tmp_path: Path, recipe: l
 
 
 @pytest.mark.slow
+def test_a_student_imitates_what_another_run_archived(start: Start, tmp_path: Path) -> None:
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    driver = start("parity_cot", "--out", teacher, *TINY, "--set=warm.steps=2", "--set=run.rounds=1")
+    assert driver.wait() == 0, driver.told
+    imitate = ["parity_cot", *TINY, f"--set=warm.corpus={teacher}", "--set=warm.steps=2", "--set=run.rounds=1"]
+    driver = start(*imitate, "--out", student, "--json")
+    assert driver.wait() == 0, driver.told
+    rows = rows_of(student)
+    assert {row["origin"] for row in rows} == {"cot_rl", "evaluation"}, "the student needs no solver"
+    driver = start(*imitate, "--out", tmp_path / "other", "--set=policy.alphabet=01=x")
+    assert driver.wait() == 2 and "another tokenizer" in driver.told, driver.told
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["guess_number", "nim"])
 def test_tasks_of_several_turns_and_seats_are_learned(start: Start, tmp_path: Path, task: str) -> None:
     out = tmp_path / "run"
