@@ -77,10 +77,6 @@ def _antiderivative(answer: str, about: Mapping[str, Any]) -> bool:
     return _expression(answer, _CALLED | {"pi", "E", "C", about["variable"]})
 
 
-def _polynomial(answer: str, about: Mapping[str, Any]) -> bool:
-    return "(" not in answer and "/" not in answer and _expression(answer, frozenset(map(str, about["variables"])))
-
-
 _MOVE = r"\"(?:fill [A-Z]|empty [A-Z]|pour [A-Z]->[A-Z])\""
 _HOP = r"\"[wB],[A-Z][0-9],[A-Z][0-9]\""
 _COLOUR = r"\"[0-9]{1,3}\"\s*:\s*[0-9]{1,3}"
@@ -102,7 +98,6 @@ SCORED: dict[str, Scored] = {
         ("is_possible", "board", "pieces", "start_turn", "solution"),
     ),
     "knights_knaves": Scored(_grammar(r"[A-Za-z]+(?:[ ,]+[A-Za-z]+)*\.?", 1000), ()),
-    "polynomial_multiplication": Scored(_polynomial, ("variables",)),
     "quantum_lock": Scored(
         _grammar(r"[A-C](?:\s*(?:→|->)\s*[A-C]){0,99}", 800),
         ("buttons", "initial_value", "initial_state", "target_value"),

@@ -65,7 +65,7 @@ def test_its_own_answers_are_right_and_those_of_others_are_not_all(name: str) ->
     assert gold is not None
     try:
         for level in task.spec.difficulties:
-            posed = [task.pose(seed, level) for seed in range(100, 112)]
+            posed = [task.pose(seed, level) for seed in range(100, 105)]
             for one, other in zip(posed, [*posed[1:], posed[0]], strict=True):
                 assert task.judge(one.problem, said(one, [gold(one.problem)]))[0].state == "accepted"
                 inside = gold(one.problem).removesuffix("</answer>")

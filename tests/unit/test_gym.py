@@ -25,7 +25,7 @@ from selfplay.task import Task, said  # noqa: E402
 
 #: Those whose scorers hand an answer to `eval` or to sympy's parser.
 EVALUATING = [
-    "binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24",
+    "binary_matrix", "countdown", "intermediate_integration", "n_queens", "puzzle24",
     "simple_integration", "spiral_matrix", "string_insertion",
 ]  # fmt: skip
 
