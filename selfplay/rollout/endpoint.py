@@ -137,6 +137,7 @@ class EndpointEngine:
             try:
                 batch.done.put(self._answer(request, batch.over))
             except UserError as error:
+                batch.over.set()  # the others of the batch are not sent any more
                 batch.done.put(error)
             except Exception as error:
                 batch.done.put(_failed(request, f"{type(error).__name__} at {self.endpoint.url}"))

@@ -9,6 +9,8 @@ from typing import Any
 from selfplay.episode import CHANCE_SEAT, Episode
 from selfplay.episode.schema import CHANCE_ROLE
 
+#: Origins of texts that no policy here has sampled: they may be imitated, and have no log-probabilities.
+_UNSAMPLED = ("solver", "teacher", "human")
 _STATES = ("accepted", "rejected", "unverifiable")
 
 
@@ -60,7 +62,7 @@ def _criterion_lies(criterion: Mapping[str, Any], state: str) -> str | None:
 def payload_lies(episode: Episode) -> str | None:
     """What is wrong with the turns, or with the arrays of a control environment; None if nothing is."""
     if episode.reasoning is not None:
-        return _turns_lie(episode.reasoning["turns"], episode.seats)
+        return _turns_lie(episode.reasoning["turns"], episode.seats, episode.provenance.origin not in _UNSAMPLED)
     assert episode.control is not None
     control, steps = episode.control, len(episode.control["rewards"])
     for name, shape, count in (("observations", "observation_shape", steps + 1), ("actions", "action_shape", steps)):
@@ -77,7 +79,7 @@ def payload_lies(episode: Episode) -> str | None:
     return None
 
 
-def _turns_lie(turns: Sequence[Mapping[str, Any]], seats: int) -> str | None:
+def _turns_lie(turns: Sequence[Mapping[str, Any]], seats: int, sampled: bool) -> str | None:
     for i, turn in enumerate(turns):
         tokens = turn["token_ids"] or ()
         if turn["role"] == CHANCE_ROLE:
@@ -95,6 +97,6 @@ def _turns_lie(turns: Sequence[Mapping[str, Any]], seats: int) -> str | None:
         if any(value is not None and (math.isnan(value) or value > 1e-3) for value in logprobs):
             return f"turn {i} has a log-probability above zero"
         for learned, value in zip(turn["loss_mask"] or (), logprobs, strict=False):
-            if learned and turn["logprobs"] and (value is None or math.isinf(value)):
+            if learned and (sampled or turn["logprobs"]) and (value is None or math.isinf(value)):
                 return f"turn {i} is to be learned from, and a token has no log-probability"
     return None
