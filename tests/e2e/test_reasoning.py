@@ -181,6 +181,7 @@ def test_tasks_of_several_turns_and_seats_are_learned(start: Start, tmp_path: Pa
     assert len(rows) == 2 * PROMPTS * GROUP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
