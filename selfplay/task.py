@@ -27,6 +27,11 @@ _SEEDS = 2**62
 _DIGEST_SEEDS = 4
 
 
+def is_held_out(digest: str) -> bool:
+    """Whether the problem with this digest is for testing only."""
+    return int(digest[:8], 16) % HELD_OUT_OF == 0
+
+
 @dataclass(frozen=True)
 class Posed:
     """A problem as it is asked. digest: sha256 (hex) of all that seat 0 is told; equal for equal questions."""
@@ -38,7 +43,7 @@ class Posed:
     @property
     def held_out(self) -> bool:
         """Whether it is for testing only. The digest alone decides, so the same question is never on both sides."""
-        return int(self.digest[:8], 16) % HELD_OUT_OF == 0
+        return is_held_out(self.digest)
 
     @property
     def opening(self) -> Transcript:

@@ -14,7 +14,7 @@ _SHARE = 0.7
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of a policy in training. parameters: in all; trained: of them; dtype: of both."""
+    """Of a policy in training. parameters: in all; trained: of them; dtype: of generation and of what is frozen."""
 
     parameters: int
     trained: int
@@ -22,9 +22,8 @@ class Footprint:
 
     @property
     def bytes(self) -> int:
-        """Learner's weights, gradients and two moments, and the weights that generate."""
-        size = _BYTES[self.dtype]
-        return size * (2 * self.parameters + 3 * self.trained)
+        """Weights, gradients and two moments of what is trained (float32), the rest, and the weights that generate."""
+        return 16 * self.trained + _BYTES[self.dtype] * (2 * self.parameters - min(self.trained, self.parameters))
 
 
 def parameters_of(spec: PolicySpec) -> int:
@@ -59,7 +58,7 @@ def refuse_too_large(footprint: Footprint, device: str, memory: int | None = Non
     if footprint.bytes <= room:
         return
     where = "this GPU" if device == "cuda" else "this machine"
-    fits = int(room // (5 * _BYTES[footprint.dtype]))
+    fits = int(room // (16 + _BYTES[footprint.dtype]))
     wholly = f"about {fits / 1e9:.2g} B parameters fit with all weights trained in {footprint.dtype}"
     half = Footprint(footprint.parameters, footprint.trained, "bfloat16")
     adapters = Footprint(footprint.parameters, footprint.parameters // 50, "bfloat16")

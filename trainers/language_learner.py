@@ -42,7 +42,8 @@ class ReasoningLearner:
         self, policy: PolicySpec, settings: LearnerSettings, sampling: Sampling, seats: int, seed: int, threads: int
     ) -> None:
         device = pick_device(settings.device)
-        bf16 = has_bfloat16(device) and device == "cuda" if settings.bf16 == "auto" else settings.bf16
+        fast = policy.dtype == "bfloat16" or (device == "cuda" and has_bfloat16(device))
+        bf16 = fast if settings.bf16 == "auto" else settings.bf16
         self.settings, self.sampling, self.seats, self.seed = settings, sampling, seats, seed
         self.step = self.samples = 0
         self.baselines = SeatBaselines()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,10 @@ class LanguageModule(TorchRLModule):
     """A policy as RLlib sees it. model_config: `policy` (JSON of its spec), `seed`, `bf16` (autocast)."""
 
     def setup(self) -> None:
-        self.policy = fresh(PolicySpec.from_json(self.model_config["policy"]), self.model_config["seed"])
+        spec = PolicySpec.from_json(self.model_config["policy"])
+        if not spec.lora_rank:  # steps are smaller than bfloat16 can add to a weight; adapters are float32 anyway
+            spec = replace(spec, dtype="float32")
+        self.policy = fresh(spec, self.model_config["seed"])
         self.sampling = Sampling()
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Lessons:
 
     ids: `[T]` int64 each. tokens: named `[T]` arrays each, such as "mask" (bool, tokens to train) and "behaviour"
     (float32, nats, as sampled). numbers: named `[N]` arrays, such as "reward" (float64, of the seat that wrote; NaN:
-    unverifiable). names: named lists of N texts, such as "group", "problem", "episode".
+    unverifiable or not trainable), "accepted" (bool). names: named lists of N texts, such as "group", "problem".
     """
 
     ids: list[Array] = field(default_factory=list)
@@ -104,6 +104,12 @@ def lessons_from(episodes: pa.Table | pa.RecordBatch) -> Lessons:
     rows = [line.row for line in lines]
     plain = {name: episodes.column(name).to_pylist() for name in ("episode_id", "origin", "status", "env_id")}
     trainable = episodes.column("trainable").to_pylist()
+    accepted = {
+        (row, verdict["seat"])
+        for row, verdicts in enumerate(episodes.column("verdicts").to_pylist())
+        for verdict in verdicts or ()
+        if verdict["state"] == "accepted" and trainable[row]
+    }
     reasoning = _columns(episodes, ("group_id", "sample_index", "difficulty", "problem_digest", "problem_seed"))
     order = sorted(
         range(len(lines)),
@@ -117,6 +123,7 @@ def lessons_from(episodes: pa.Table | pa.RecordBatch) -> Lessons:
         },
         numbers={
             "reward": np.array([lines[i].reward if trainable[rows[i]] else np.nan for i in order], np.float64),
+            "accepted": np.array([(rows[i], lines[i].seat) in accepted for i in order], bool),
             "seat": np.array([lines[i].seat for i in order], np.int64),
             "level": np.array([reasoning["difficulty"][rows[i]] for i in order], np.float64),
             "cut": np.array([lines[i].cut for i in order], bool),

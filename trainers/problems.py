@@ -9,7 +9,7 @@ import numpy as np
 
 from selfplay.actors.reasoner import Ask
 from selfplay.errors import UserError
-from selfplay.task import Posed, Task
+from selfplay.task import Task, is_held_out
 
 #: Of the problems that may be learned from, one of so many is for development: measured on, not learned from.
 DEVELOPMENT_OF = 20
@@ -19,9 +19,14 @@ _SEEDS_A_RUN = 10**9
 _MISSES = 20_000
 
 
-def for_development(posed: Posed) -> bool:
-    """Whether a problem, not held out, is of the development split; its digest alone decides."""
-    return not posed.held_out and int(posed.digest[8:16], 16) % DEVELOPMENT_OF == 0
+def for_development(digest: str) -> bool:
+    """Whether the problem with this digest is of the development split, and not held out."""
+    return not is_held_out(digest) and int(digest[8:16], 16) % DEVELOPMENT_OF == 0
+
+
+def to_learn_from(digest: str) -> bool:
+    """Whether the problem with this digest is on neither of the sides that are only measured on."""
+    return not is_held_out(digest) and not for_development(digest)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Problems:
         seed = self.cursors.get(key, (self._seed + 1) * _SEEDS_A_RUN)
         for candidate in range(seed, seed + _MISSES):
             posed = self.task.pose(candidate, level)
-            if (level, candidate) not in self._taken and not posed.held_out and not for_development(posed):
+            if (level, candidate) not in self._taken and to_learn_from(posed.digest):
                 self.cursors[key] = candidate + 1
                 return candidate
         raise UserError(f"{self.task.spec.id} has no problems of difficulty {level:g} to learn from")
@@ -119,7 +124,7 @@ class Problems:
             seen: set[str] = set()
             for seed in range(_MISSES * 4):
                 posed = self.task.pose(seed, level)
-                right = posed.held_out if side == "held_out" else for_development(posed)
+                right = posed.held_out if side == "held_out" else for_development(posed.digest)
                 if right and posed.digest not in seen:
                     seen.add(posed.digest)
                     found.append(seed)

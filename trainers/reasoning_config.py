@@ -45,7 +45,7 @@ class PolicySettings(Settings):
     lora_alpha: Positive = 32
     """Scale of the adapters."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Weights and arithmetic."""
+    """Of generation and arithmetic; weights that are trained are float32, as bfloat16 would swallow small steps."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySettings:
@@ -142,7 +142,7 @@ class LearnerSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy is trained."""
     bf16: bool | Literal["auto"] = "auto"
-    """bfloat16 autocast in training; "auto": on a GPU that has it."""
+    """bfloat16 autocast in training; "auto": where policy.dtype says so, or a GPU has it."""
     threads: Positive | Literal["auto"] = "auto"
     """Of the learner on a CPU; "auto": all cores while nobody generates, else half of them."""
 

@@ -22,6 +22,7 @@ from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
+from trainers.problems import to_learn_from
 from trainers.reasoning_config import ReasoningConfig
 from trainers.rejection import Sample, keep
 
@@ -104,9 +105,10 @@ class Tutor:
         return len(self._base)
 
     def _imitable(self, lessons: Lessons) -> Lessons:
-        """What was accepted, as far as the policy's context holds it."""
+        """What was accepted, as far as the policy's context holds it; of no problem that is only measured on."""
         fits = lessons.lengths() <= PolicySpec.from_json(self._job.policy).context
-        return lessons.take(np.flatnonzero((lessons.numbers["reward"] == 1.0) & fits))
+        open_to_all = np.array([to_learn_from(digest) for digest in lessons.names["problem"]], bool)
+        return lessons.take(np.flatnonzero(lessons.numbers["accepted"] & fits & open_to_all))
 
     def warm(self, first: int, steps: int) -> Lesson:
         """Steps `first` to `first + steps` of the warm start; each depends on (seed, step) and the base alone."""
@@ -166,12 +168,13 @@ class Tutor:
     def keep(self, lessons: Lessons, rng: np.random.Generator) -> None:
         """Adds the verified samples of a round to what is imitated: once each, few a problem, the hard more often."""
         e = self._config.expert
+        solved = np.where(np.isnan(lessons.numbers["reward"]), np.nan, lessons.numbers["accepted"])
         samples = [
             Sample(problem, tuple(ids.tolist()), reward, level)
             for problem, ids, reward, level in zip(
                 lessons.names["problem"],
                 lessons.ids,
-                lessons.numbers["reward"].tolist(),
+                solved.tolist(),
                 lessons.numbers["level"].tolist(),
                 strict=True,
             )

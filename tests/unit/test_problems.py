@@ -28,7 +28,7 @@ def test_only_training_problems_are_asked_and_the_measured_ones_never() -> None:
         assert len(measured) == 64 and measured == Problems(TASK, LEVELS, 4, {}).measured(7, side, LEVELS, 64)
         posed = [TASK.pose(ask.seed, ask.difficulty) for ask in measured]
         assert all(one.held_out == (side == "held_out") for one in posed)
-        assert all(for_development(one) == (side == "development") for one in posed)
+        assert all(for_development(one.digest) == (side == "development") for one in posed)
         assert not asked & {one.digest for one in posed}
 
 
@@ -86,5 +86,7 @@ def test_what_does_not_fit_is_told_with_what_would() -> None:
     refuse_too_large(Footprint(10**8, 10**8, "float32"), "cpu", 22 * gib)
     with pytest.raises(UserError, match=r"7 B parameters needs .* this GPU has 24 GiB: about .* parameters fit"):
         refuse_too_large(Footprint(7 * 10**9, 7 * 10**9, "bfloat16"), "cuda", 24 * gib)
-    with pytest.raises(UserError, match="this one would fit with policy.dtype=bfloat16"):
+    with pytest.raises(UserError, match="this one would fit with policy.dtype=bfloat16 with policy.lora_rank=16"):
         refuse_too_large(Footprint(10**9, 10**9, "float32"), "cuda", 16 * gib)
+    with pytest.raises(UserError, match="this one would fit with policy.dtype=bfloat16$"):
+        refuse_too_large(Footprint(10**9, 10**9, "float32"), "cuda", 25 * gib)
