@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.settings import Experiment, NonNegative, Positive, Settings, Share
+from trainers.settings import Experiment, NonNegative, Positive, Settings, Share, first_change
 
 Opponent = Annotated[str, Field(pattern=r"^(random|checkpoints|mcts[1-9][0-9]*)$")]
 
@@ -203,11 +203,4 @@ class RunConfig(Experiment):
 
 def incompatible(old: RunConfig, new: RunConfig) -> str | None:
     """Why a run begun as `old` cannot go on as `new`, in words, or None. Game and net shape must stay as they are."""
-    for key, before, after in (
-        ("name", old.name, new.name),
-        ("env.id", old.env.id, new.env.id),
-        *((f"net.{name}", getattr(old.net, name), getattr(new.net, name)) for name in NetSettings.model_fields),
-    ):
-        if before != after:
-            return f"{key} is {before!r} there and {after!r} here"
-    return None
+    return first_change(old, new, ("name", "env.id", "net"))

@@ -25,6 +25,7 @@ from trainers.lessons import Array, Lessons
 from trainers.policy_loss import Size
 from trainers.reasoning_config import LearnerSettings
 from trainers.reinforce import loss_of, prepare
+from trainers.sft import gapped
 from trainers.spiral import SeatBaselines
 
 SCHEMA = 1
@@ -67,6 +68,10 @@ class ReasoningLearner:
 
     def supervise(self, lessons: Lessons, lr: float) -> dict[str, float]:
         """One step of imitation on all of `lessons`; "weight" in its numbers, if there, says how much a line counts."""
+        if self.settings.gaps:
+            rng = np.random.default_rng([self.seed, 9, self.step])
+            context = self.learner.policy.spec.context
+            lessons.tokens["positions"] = gapped(lessons.lengths(), self.settings.gaps, context, rng)
         return self._train(lessons, Objective("sft"), lr, Size(0, 0), plain=True)
 
     def reinforce(self, lessons: Lessons, round_number: int, lr: float) -> dict[str, float]:
@@ -109,7 +114,7 @@ class ReasoningLearner:
         size = Size(size.tokens, max(size.sequences, least.sequences))
         micro = (batch for _, batch in lessons.micro_batches(self.settings.micro_tokens))
         if plain:
-            micro = ({name: b[name] for name in ("ids", "mask", "weight") if name in b} for b in micro)
+            micro = ({name: b[name] for name in ("ids", "mask", "weight", "positions") if name in b} for b in micro)
         report = self.learner.step(micro, goal, size, lr)
         self.step += 1
         self.samples += len(lessons)

@@ -50,7 +50,8 @@ class LanguageModule(TorchRLModule):
         entropy (nats); with a value head `values` `[B, T]`: the return expected before the token."""
         ids, mask = batch["ids"], batch["mask"]
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.model_config["bf16"]):
-            hidden = self.policy.model.hidden(ids)
+            placed = {"positions": batch["positions"]} if "positions" in batch else {}
+            hidden = self.policy.model.hidden(ids, **placed)
             rows, places = mask[:, 1:].nonzero(as_tuple=True)  # token t is drawn from the state at t - 1
             before = hidden[rows, places]
             logits = self.policy.model.logits(before).float()

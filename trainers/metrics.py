@@ -10,12 +10,17 @@ import contextlib
 import math
 import netrc
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
+
+from selfplay import storage
+from trainers.run_folder import RunFolder
+from trainers.settings import Experiment
 
 ID_NAME = "wandb_id"
 _CLOSE_S = 30.0
@@ -60,6 +65,14 @@ class ScalarWriter:
             "wandb": lambda: _Wandb(folder, self.wandb_id, run_id, config),
         }
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def of_run(cls, folder: RunFolder[Any], config: Experiment, tell: Callable[[str], None]) -> ScalarWriter:
+        """Writes into the run's folder, or a temporary one where that is remote; the run remembers wandb's id."""
+        place = tempfile.mkdtemp(prefix="selfplay-scalars-") if storage.is_remote(folder.uri) else folder.uri
+        writer = cls(place, folder.run_id, config.model_dump(mode="json"), tell, folder.state.wandb_id)
+        folder.state.wandb_id = writer.wandb_id
+        return writer
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Has `{"learner/policy_loss": 1.2, …}` written at `step`, which never falls; leaves out what is not finite.

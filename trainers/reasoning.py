@@ -17,13 +17,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
-import ray
-from ray.exceptions import RayActorError
 
 from selfplay import run_files
 from selfplay.actors.reasoner import Ask, ReasonerReport
@@ -35,36 +32,15 @@ from trainers.curriculum import Curriculum
 from trainers.problems import Found, Problems
 from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_crew import ReasoningCrew
+from trainers.reasoning_staff import Call, Staff, TutorDied
 from trainers.reasoning_status import ReasoningSummary
 from trainers.reasoning_watch import ReasoningWatch
 from trainers.rejection import Gate
 from trainers.run_folder import ReasoningState, RunFolder
 from trainers.tutor import Lesson, Recalled, round_of, sampling_of
 
-_MOST_DEATHS = 3
 _WARM_CHUNK_S = 2.0
 _SOLVER_ASKS = 1_000
-
-
-class _TutorDied(Exception):
-    """The learner is gone: another goes on from the last checkpoint."""
-
-
-@dataclass
-class _Call:
-    """What a reasoner was asked. actor: as it was then; another may have taken its place."""
-
-    slot: str
-    actor: Any
-    asks: list[Ask]
-    method: str
-    more: tuple[Any, ...]
-    report: Any = None
-    episodes: Any = None
-
-    def send(self) -> _Call:
-        self.report, self.episodes = getattr(self.actor, self.method).remote(self.asks, *self.more)
-        return self
 
 
 @dataclass
@@ -72,7 +48,7 @@ class _Flight:
     """A round under way. given: what was archived of it, once it has landed."""
 
     asks: list[Ask]
-    calls: list[_Call]
+    calls: list[Call]
     given: list[Any] | None = None
     reports: list[ReasonerReport] = field(default_factory=list)
 
@@ -89,10 +65,7 @@ class Course:
         stop: threading.Event,
     ) -> None:
         self.config, self.folder, self.crew, self.watch, self.stop = config, folder, crew, watch, stop
-        self.reasoners: dict[str, Any] = {}
-        self.tutor: Any = None
-        self.deaths: Counter[str] = Counter()
-        self.archived = -1  # version of the episodes table that holds every receipt so far
+        self.staff = Staff(crew, watch)
         self.version = -1  # newest published
         self.digest = ""
         self.flying: dict[int, _Flight] = {}  # rounds that are being sampled
@@ -109,7 +82,7 @@ class Course:
                 self.warm()
                 self.learn()
                 break
-            except _TutorDied:
+            except TutorDied:
                 self.watch.message("the learner died; another goes on from the last checkpoint")
         self.finish()
         return self.watch.summary(self.ended_by or "interrupted")
@@ -117,15 +90,14 @@ class Course:
     def begin(self) -> None:
         """Starts archive and reasoners."""
         self.watch.activity("opening the archive")
-        self.archived = self.crew.open_archive(self.crew.about_agent())
+        self.staff.archived = self.crew.open_archive(self.crew.about_agent())
         self.watch.activity("starting the reasoners")
         if not self.crew.kept_versions():
             self.crew.publish_first(self.crew.first_weights())
         else:
             self.crew.publish_kept()
         self.version, self.digest = self.folder.state.version, self.folder.state.digest
-        for number in range(self.crew.sizing.reasoners):
-            self.reasoners[f"r{number:04d}"] = self.crew.reasoner(f"r{number:04d}")
+        self.staff.begin()
 
     def restore(self) -> None:
         """Makes a learner; everything counted is as at its checkpoint. The archive knows what came after."""
@@ -146,16 +118,16 @@ class Course:
         self.ended_by = self.ended_by if self.ended_by == "time" else None
         self.flying.clear()
         self.watch.activity("loading the learner")
-        self.tutor = self.crew.tutor()
+        self.staff.tutor = self.crew.tutor()
         uri = self.folder.checkpoint_uri(state.checkpoint) if state.checkpoint else None
-        lesson: Lesson = self._learned(self.tutor.resume.remote(uri))
+        lesson: Lesson = self.staff.learned(self.staff.tutor.resume.remote(uri))
         if state.checkpoint is not None:
             if c.warm.corpus is not None:
-                self._learned(self.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
+                self.staff.learned(self.staff.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
             else:
-                self._learned(self.tutor.recall_base.remote(self.archived))
+                self.staff.learned(self.staff.tutor.recall_base.remote(self.staff.archived))
             if c.learner.algorithm == "expert":
-                self._learned(self.tutor.recall_own.remote(self.archived, state.round))
+                self.staff.learned(self.staff.tutor.recall_own.remote(self.staff.archived, state.round))
             self.publish(lesson, (state.version, state.digest))
 
     def _gate(self, level: float | None) -> Gate | None:
@@ -174,11 +146,11 @@ class Course:
 
     def _rounds_found(self) -> dict[int, dict[str, Found]]:
         """Groups that are archived already, of rounds that are to be learned from: by round and name."""
-        if self.folder.new and self.archived <= 0:
+        if self.folder.new and self.staff.archived <= 0:
             return {}
         mine = (pc.field("run_id") == self.folder.run_id) & (pc.field("origin") == "cot_rl")
         rows: dict[str, list[tuple[Any, str]]] = {}
-        for batch in open_corpus(self.folder.corpus, self.archived).episodes(mine, ["reasoning", "verdicts"]):
+        for batch in open_corpus(self.folder.corpus, self.staff.archived).episodes(mine, ["reasoning", "verdicts"]):
             names = pc.struct_field(batch.column("reasoning"), "group_id")
             newer = pc.greater_equal(names, f"r{self.state.round:06d}")
             for row in batch.filter(newer).to_pylist():
@@ -202,47 +174,52 @@ class Course:
             return
         self.watch.phase("warming")
         if w.corpus is not None:
-            known = self._learned(self.tutor.take_corpus.remote(w.corpus, self.crew.spec.id, w.episodes))
+            known = self.staff.learned(self.staff.tutor.take_corpus.remote(w.corpus, self.crew.spec.id, w.episodes))
             self.watch.message(f"{known:,} accepted episodes of {w.corpus} are imitated")
         else:
             self._work()
         if self.stop.is_set():
             return
-        self.watch.activity("imitating the solver" if w.corpus is None else "imitating the episodes")
+        theirs = w.corpus is not None or self.config.endpoint.teaches
+        self.watch.activity("imitating the episodes" if theirs else "imitating the solver")
         chunk = 10
         while self.state.warm_steps < w.steps and not self.over():
             began, first = time.monotonic(), self.state.warm_steps
-            lesson: Lesson = self._learned(self.tutor.warm.remote(first, min(chunk, w.steps - first)))
-            del self.deaths["learner"]
+            lesson: Lesson = self.staff.learned(self.staff.tutor.warm.remote(first, min(chunk, w.steps - first)))
+            self.staff.learner_works()
             self.state.warm_steps = min(w.steps, first + chunk)
             chunk = max(1, min(200, int(chunk * _WARM_CHUNK_S / max(1e-3, time.monotonic() - began))))
             self.watch.warmed(self.state.warm_steps, w.steps, lesson)
             self._now_and_then()
-        self.publish(self._learned(self.tutor.resume.remote(None)))
+        self.publish(self.staff.learned(self.staff.tutor.resume.remote(None)))
         if not self.over():
             self.measure()
 
     def _work(self) -> None:
-        """The solver's episodes into the archive, and to the learner."""
-        w = self.config.warm
-        self.watch.activity("the solver works on problems")
+        """The solver's, or the teacher's, episodes into the archive, and to the learner."""
+        w, teaches = self.config.warm, self.config.endpoint.teaches
+        who, more = ("the teacher", ("taught", sampling_of(self.config))) if teaches else ("the solver", ("work",))
+        self.watch.activity(f"{who} works on problems")
         asks = self.problems.worked(w.episodes, w.difficulties or self.levels, w.answer_only)
         have = self._worked_found()
-        self._learned(self.tutor.recall_base.remote(self.archived))
+        known = self.staff.learned(self.staff.tutor.recall_base.remote(self.staff.archived))
         missing = [ask for ask in asks if ask.group not in have]
-        for first in range(0, len(missing), _SOLVER_ASKS):
+        asks_a_time = 8 * self.config.endpoint.in_flight if teaches else _SOLVER_ASKS
+        for first in range(0, len(missing), asks_a_time):
             if self.stop.is_set():
                 return
-            given = self._archive(self._spread(missing[first : first + _SOLVER_ASKS], "work"))
-            known = self._learned(self.tutor.take_base.remote(given))
-            self.watch.activity(f"the solver works on problems: {known:,} of {w.episodes:,}")
+            given = self.staff.archive(self.staff.spread(missing[first : first + asks_a_time], *more))
+            known = self.staff.learned(self.staff.tutor.take_base.remote(given))
+            self.watch.activity(f"{who} works on problems: {known:,} solved, of {w.episodes:,}")
+        if not known:
+            raise UserError(f"{who} has solved none of {w.episodes:,} problems of {self.crew.spec.id} to imitate")
 
     def _worked_found(self) -> set[str]:
-        if self.folder.new and self.archived <= 0:
+        if self.folder.new and self.staff.archived <= 0:
             return set()
-        mine = (pc.field("run_id") == self.folder.run_id) & (pc.field("origin") == "solver")
+        mine = (pc.field("run_id") == self.folder.run_id) & pc.field("origin").isin(["solver", "teacher"])
         found: set[str] = set()
-        for batch in open_corpus(self.folder.corpus, self.archived).episodes(mine, ["reasoning"]):
+        for batch in open_corpus(self.folder.corpus, self.staff.archived).episodes(mine, ["reasoning"]):
             found.update(pc.struct_field(batch.column("reasoning"), "group_id").to_pylist())
         return found
 
@@ -256,7 +233,7 @@ class Course:
         if self.over():
             return
         if self.state.round == 0:
-            self._learned(self.tutor.begin_learning.remote())
+            self.staff.learned(self.staff.tutor.begin_learning.remote())
             self.checkpoint()
             if not self.config.warm.steps:
                 self.measure()
@@ -281,12 +258,12 @@ class Course:
             asks = self.problems.round(number, g.prompts, g.group, draw)
         have = self.problems.found.get(number, {})
         missing = [ask for ask in asks if ask.group not in have]
-        return _Flight(asks, self._spread(missing, "sample", sampling_of(self.config), self.crew.newest))
+        return _Flight(asks, self.staff.spread(missing, "sample", sampling_of(self.config), self.crew.newest))
 
     def _land(self, flight: _Flight) -> None:
         """Awaits and archives the samples of a round. A writer's blocks are committed in their order: rounds too."""
         if flight.given is None:
-            flight.given = self._archive(flight.calls, flight.reports)
+            flight.given = self.staff.archive(flight.calls, flight.reports)
 
     def round(self, number: int) -> None:
         """One round: samples are awaited, archived, learned from; then the next version is there."""
@@ -295,13 +272,13 @@ class Course:
         del self.flying[number]
         given, reports = flight.given, flight.reports
         found = self.problems.found.pop(number, {})
-        recalled = Recalled(self.archived, sorted(found)) if found else None
+        recalled = Recalled(self.staff.archived, sorted(found)) if found else None
         stale = max([before - report.version for report in reports], default=0)
         if self.config.learner.algorithm == "expert":
-            call = self.tutor.imitate.remote(given, number, self.config.expert.steps, recalled)
+            call = self.staff.tutor.imitate.remote(given, number, self.config.expert.steps, recalled)
         else:
-            call = self.tutor.reinforce.remote(given, number, recalled)
-        lesson: Lesson = self._learned(call)
+            call = self.staff.tutor.reinforce.remote(given, number, recalled)
+        lesson: Lesson = self.staff.learned(call)
         states: dict[str, list[str]] = {name: list(one.states) for name, one in found.items()}
         for report in reports:
             for outcome in report.outcomes:
@@ -309,7 +286,7 @@ class Course:
         for ask in flight.asks:
             judged = [state for state in states.get(ask.group, ()) if state != "unverifiable"]
             self.curriculum.record(ask.difficulty, [float(state == "accepted") for state in judged])
-        del self.deaths["learner"]
+        self.staff.learner_works()
         self.state.round = number + 1
         self.publish(lesson)
         self.watch.learned(number, lesson, reports, stale, self.curriculum)
@@ -332,76 +309,14 @@ class Course:
         elif before.level == before.highest and len(solved) >= before.least and rate >= before.threshold:
             self.ended_by = "target"
 
-    # -- helpers of the rounds ----------------------------------------------------------------------------------
-
-    def _spread(self, asks: list[Ask], method: str, *more: Any) -> list[_Call]:
-        """Calls all reasoners, each with its share of the asks."""
-        shares = {slot: asks[i :: len(self.reasoners)] for i, slot in enumerate(self.reasoners)}
-        return [
-            _Call(slot, self.reasoners[slot], share, method, more).send() for slot, share in shares.items() if share
-        ]
-
-    def _archive(self, calls: list[_Call], reports: list[ReasonerReport] | None = None) -> list[Any]:
-        """Waits for calls, commits what they wrote; what a lesson is made of: (receipt, episodes) pairs."""
-        taken = []
-        for call in calls:
-            report = self._awaited(call)
-            if reports is not None:
-                reports.append(report)
-            if report.block is not None:
-                taken.append((report.block, call.episodes))
-            self.watch.sampled(report)
-        if not taken:
-            return []
-        receipts = ray.get(self.crew.archivist.commit.remote([block for block, _ in taken]))
-        self.archived = max([self.archived, *(receipt.table_version for receipt in receipts)])
-        return [(receipt, [episodes]) for receipt, (_, episodes) in zip(receipts, taken, strict=True)]
-
-    def _awaited(self, call: _Call) -> ReasonerReport:
-        """The result of a call; asked again of another reasoner where this one has died."""
-        while True:
-            try:
-                while not ray.wait([call.report], timeout=0.25)[0]:
-                    self.watch.show()
-                found: ReasonerReport = ray.get(call.report)
-                del self.deaths[call.slot]
-                return found
-            except RayActorError as error:
-                self._died(f"reasoner {call.slot}", call.slot, error)
-                self.watch.message(f"reasoner {call.slot} died; another asks again for what it had not finished")
-                dead, another = call.actor, self.crew.reasoner(call.slot)
-                self.reasoners[call.slot] = another
-                flights = [self.flying[number] for number in sorted(self.flying)]
-                asked = [one for flight in flights if flight.given is None for one in flight.calls]
-                for one in asked if call in asked else [*asked, call]:
-                    if one.actor is dead:  # in the order of rounds, which is that of the writer's blocks
-                        one.actor = another
-                        one.send()
-
-    def _learned(self, ref: Any) -> Any:
-        """The learner's answer. Raises `_TutorDied` where it is gone."""
-        try:
-            while not ray.wait([ref], timeout=0.25)[0]:
-                self.watch.show()
-            return ray.get(ref)
-        except RayActorError as error:
-            self._died("the learner", "learner", error)
-            raise _TutorDied from error
-
-    def _died(self, who: str, key: str, error: RayActorError) -> None:
-        print(f"{who} died: {error}", flush=True)  # to the log
-        self.deaths[key] += 1
-        if self.deaths[key] >= _MOST_DEATHS:
-            raise UserError(f"{who} died {_MOST_DEATHS} times in a row; the newest file in logs/ holds its last words")
-
     def publish(self, lesson: Lesson, parent: tuple[int, str] | None = None) -> None:
         """Weights n + 1: written, entered in the side tables, then handed out. parent: what they were made of."""
         before, digest = (self.version, self.digest) if parent is None else parent
         version = max([self.version, *run_files.versions(self.folder.uri)]) + 1
-        made_ref, tensors = self.tutor.publish.remote(version)
-        made = self._learned(made_ref)
+        made_ref, tensors = self.staff.tutor.publish.remote(version)
+        made = self.staff.learned(made_ref)
         self.crew.enter_policy(version, made.digest, digest, lesson.step, lesson.samples)
-        self.crew.enter_use(version, made, before, digest, self.archived)
+        self.crew.enter_use(version, made, before, digest, self.staff.archived)
         self.crew.publish(version, made.digest, tensors)
         self.version, self.digest = version, made.digest
 
@@ -424,7 +339,7 @@ class Course:
             self._land(self.flying[number])
         greedy = Sampling(0.0, max_tokens=self.config.generation.max_tokens, stop=self.config.generation.stop)
         reports: list[ReasonerReport] = []
-        self._archive(self._spread(asks, "sample", greedy, self.crew.newest, True), reports)
+        self.staff.archive(self.staff.spread(asks, "sample", greedy, self.crew.newest, True), reports)
         return reports
 
     def over(self) -> bool:
@@ -449,7 +364,7 @@ class Course:
         """Learner and everything counted, as one: `state.json` names the checkpoint that it belongs to."""
         state = self.state
         name = f"{self.crew.epoch:06d}-{state.warm_steps:06d}-{state.round:06d}.safetensors"
-        self._learned(self.tutor.checkpoint.remote(name))
+        self.staff.learned(self.staff.tutor.checkpoint.remote(name))
         state.checkpoint, state.version, state.digest = name, self.version, self.digest
         flying = [ask for flight in self.flying.values() for ask in flight.asks]
         state.cursors, state.taken = self.problems.state(flying)
@@ -470,6 +385,6 @@ class Course:
             if not interrupted and (self.state.round or self.config.learner.algorithm == "sft"):
                 self.measure()
             self.checkpoint()
-            self._learned(self.tutor.export.remote())
-        except _TutorDied:
+            self.staff.learned(self.staff.tutor.export.remote())
+        except TutorDied:
             self.watch.message("the learner died at the end; what was archived is safe, run again to go on")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.settings import Experiment, NonNegative, Positive, Settings, Share
+from trainers.settings import Experiment, NonNegative, Positive, Settings, Share, first_change
 
 Unit = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -34,8 +34,9 @@ class PolicySettings(Settings):
     """Fresh: attention heads."""
     context: Positive = 512
     """Fresh: most tokens of a prompt with all its answers."""
-    positions: Literal["rotary", "none"] = "rotary"
-    """Fresh: rotary positions, or none, which carries over to longer texts than were seen (arXiv:2305.19466)."""
+    positions: Literal["rotary", "first", "none"] = "rotary"
+    """Fresh: layers with rotary positions: all; the first, which names neighbours, so that the others find things by
+    what they are and not by where they stand (which carries over to longer texts, arXiv:2305.19466); or none."""
     alphabet: str = ""
     """Fresh: characters that there are tokens for; empty: those that the task's problems and solutions use."""
     value_head: bool = False
@@ -57,6 +58,8 @@ class PolicySettings(Settings):
 
 
 class GenerationSettings(Settings):
+    engine: Literal["own", "vllm"] = "own"
+    """What generates: this project's engine, or vLLM, which needs a GPU and the extra of that name."""
     actors: Positive | Literal["auto"] = "auto"
     """Generating processes; "auto": one a core, or one a GPU that the learner leaves."""
     prompts: Positive = 32
@@ -77,6 +80,8 @@ class GenerationSettings(Settings):
     """Texts that end an answer, besides the tokenizer's end of text."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where actors generate; "cuda" on a machine without a GPU is an error."""
+    gpu_memory: Unit = 0.5
+    """vLLM: share of a GPU's memory that it takes; the learner may need the rest."""
 
 
 class WarmSettings(Settings):
@@ -97,6 +102,23 @@ class WarmSettings(Settings):
     """Learning rate, after a short rise; falls to a tenth along a half cosine."""
 
 
+class EndpointSettings(Settings):
+    url: str | None = None
+    """Of a server that speaks OpenAI's chat completions, up to and with "/v1": a frozen policy that takes part."""
+    model: str = ""
+    """The model's name there."""
+    key_variable: str | None = None
+    """Environment variable that holds the key, on every machine that generates; none: there is no key."""
+    teaches: bool = False
+    """The warm start imitates its right answers instead of the solver's."""
+    seats: Annotated[tuple[NonNegative, ...], Field(strict=False)] = ()
+    """Seats of the task that it answers for, as an opponent or a partner; what it writes there is not learned from."""
+    in_flight: Positive = 8
+    """Most requests at once of one generating process."""
+    timeout_s: Rate = 120.0
+    """Of one attempt at an answer."""
+
+
 class LearnerSettings(Settings):
     algorithm: Literal["grpo", "rloo", "ppo", "expert", "sft"] = "grpo"
     """What follows the warm start: reinforcement learning (grpo, rloo, ppo), expert iteration on what the policy solved
@@ -113,6 +135,9 @@ class LearnerSettings(Settings):
     """Passes over the samples of a round."""
     minibatches: Positive = 1
     """Optimiser steps of a pass."""
+    gaps: NonNegative = 0
+    """Imitation: up to so many positions are left out, at random, before a token, so that a policy does not learn to
+    count what it can find by what it is, and masters longer texts than it saw (arXiv:2305.16843); 0: none."""
     micro_tokens: Positive = 16_384
     """Most tokens, padding included, of one forward pass; gradients of several are added up."""
     normalise: bool = False
@@ -206,6 +231,7 @@ class ReasoningConfig(Experiment):
     policy: PolicySettings = PolicySettings()
     generation: GenerationSettings = GenerationSettings()
     warm: WarmSettings = WarmSettings()
+    endpoint: EndpointSettings = EndpointSettings()
     learner: LearnerSettings = LearnerSettings()
     expert: ExpertSettings = ExpertSettings()
     curriculum: CurriculumSettings = CurriculumSettings()
@@ -223,6 +249,10 @@ class ReasoningConfig(Experiment):
             raise ValueError("generation.temperature = 0 explores nothing")
         if self.warm.steps and not self.warm.episodes:
             raise ValueError("warm.steps needs warm.episodes to learn from")
+        if (self.endpoint.teaches or self.endpoint.seats) and not (self.endpoint.url and self.endpoint.model):
+            raise ValueError("endpoint.teaches and endpoint.seats need endpoint.url and endpoint.model")
+        if self.endpoint.teaches and self.warm.corpus is not None:
+            raise ValueError("endpoint.teaches and warm.corpus are two teachers: choose one")
         if algorithm in ("sft", "expert") and not self.warm.steps:
             raise ValueError(f"learner.algorithm = {algorithm} begins with a warm start: warm.episodes and warm.steps")
         return self
@@ -230,12 +260,5 @@ class ReasoningConfig(Experiment):
 
 def incompatible(old: ReasoningConfig, new: ReasoningConfig) -> str | None:
     """Why a run begun as `old` cannot go on as `new`, in words, or None. Task and policy must stay as they are."""
-    for key, before, after in (
-        ("name", old.name, new.name),
-        ("task.id", old.task.id, new.task.id),
-        *((f"policy.{k}", getattr(old.policy, k), getattr(new.policy, k)) for k in PolicySettings.model_fields),
-        *((f"warm.{k}", getattr(old.warm, k), getattr(new.warm, k)) for k in WarmSettings.model_fields),
-    ):
-        if before != after:
-            return f"{key} is {before!r} there and {after!r} here"
-    return None
+    endpoint = ("endpoint.model", "endpoint.teaches", "endpoint.seats")
+    return first_change(old, new, ("name", "task.id", "policy", "warm", *endpoint))

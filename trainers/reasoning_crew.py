@@ -18,6 +18,7 @@ from selfplay.nets.inference import pick_device
 from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec, fresh, load
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters
+from selfplay.rollout.endpoint import Endpoint
 from selfplay.task import Task, ruleset_digest
 from trainers.fit import Footprint, parameters_of, refuse_too_large
 from trainers.office import Office
@@ -57,6 +58,8 @@ def size(config: ReasoningConfig, joined: bool) -> ReasoningSizing:
     for name, device in devices.items():
         if device == "cuda" and not gpus:
             raise UserError(f"{name} = cuda, but Ray sees no GPU here; say {name}=auto or run where there is one")
+    if config.generation.engine == "vllm" and (not gpus or config.generation.device == "cpu"):
+        raise UserError("generation.engine = vllm needs a GPU, and Ray sees none here; say generation.engine=own")
     wanted = config.generation.actors
     if isinstance(wanted, int):
         return ReasoningSizing(wanted, cores, gpus, joined)
@@ -84,7 +87,7 @@ def policy_spec(config: ReasoningConfig, task: Task) -> PolicySpec:
     if not p.alphabet and task.spec.respond is not None:  # what is said to a strange answer is in no solution
         alphabet |= set(string.printable)
     tokenizer = of_characters(alphabet)
-    shape = small(tokenizer.size, p.layers, p.hidden, p.heads, p.context, p.positions == "rotary")
+    shape = small(tokenizer.size, p.layers, p.hidden, p.heads, p.context, p.positions)
     return PolicySpec(None, shape, tokenizer.files, p.context, p.value_head, dtype=p.dtype)
 
 
@@ -99,6 +102,18 @@ def texts_of(task: Task, problems: int) -> list[str]:
                 texts += [turn.text for turn in task.solved(posed).turns]
             texts += [make(posed.problem) for make in (spec.gold, spec.solve) if make is not None]
     return texts
+
+
+def endpoint_of(config: ReasoningConfig) -> Endpoint | None:
+    """The frozen policy behind HTTP that takes part. Raises `UserError` for a URL that is none."""
+    e = config.endpoint
+    return Endpoint(e.url, e.model, e.key_variable, e.in_flight, e.timeout_s) if e.url else None
+
+
+def refuse_gaps(config: ReasoningConfig, policy: PolicySpec) -> None:
+    """Raises `UserError` where positions with gaps are wanted of a model that `transformers` computes."""
+    if config.learner.gaps and (policy.config is None or policy.lora_rank):
+        raise UserError("learner.gaps needs a model that this project's transformer computes, without adapters")
 
 
 class ReasoningCrew(Office):
@@ -124,6 +139,10 @@ class ReasoningCrew(Office):
         self._refuse_too_large()
         if config.learner.overlong == "penalty" and spec.max_turns > 1:
             raise UserError(f"learner.overlong = penalty is for tasks of one answer; {spec.id} has several turns")
+        refuse_gaps(config, self.policy)
+        endpoint_of(config)
+        if set(config.endpoint.seats) >= set(range(spec.seats)) or max(config.endpoint.seats, default=0) >= spec.seats:
+            raise UserError(f"endpoint.seats names seats of {spec.id}, which has {spec.seats}, and leaves one to learn")
         net = json.dumps(json.loads(self.policy.to_json()) | {"tokenizer": "see the run's agent.json"})
         super().__init__(config, spec, folder, epoch, ruleset_digest(spec), net, "cot_rl")
 
@@ -159,6 +178,10 @@ class ReasoningCrew(Office):
             rows=g.rows,
             device=g.device,
             threads=1 if self.sizing.reasoners > 1 else max(1, self.sizing.cores),
+            engine=g.engine,
+            gpu_memory=g.gpu_memory,
+            endpoint=endpoint_of(self.config),
+            endpoint_seats=self.config.endpoint.seats,
         )
         gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False)
         cpus = min(0.5, 0.5 * self.sizing.cores / self.sizing.reasoners)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from selfplay import storage, store
+from selfplay import store
 from selfplay.actors.reasoner import Outcome, ReasonerReport
 from selfplay.contract import TaskSpec
 from trainers.curriculum import Curriculum
@@ -65,15 +63,7 @@ class ReasoningWatch:
         )
         self._count_archived()
         self._tell_scores()
-        local = None if storage.is_remote(folder.uri) else Path(folder.uri)
-        self._scalars = ScalarWriter(
-            local or Path(tempfile.mkdtemp(prefix="selfplay-scalars-")),
-            folder.run_id,
-            config.model_dump(mode="json"),
-            tell=self.message,
-            wandb_id=state.wandb_id,
-        )
-        state.wandb_id = self._scalars.wandb_id
+        self._scalars = ScalarWriter.of_run(folder, config, self.message)
 
     def _count_archived(self) -> None:
         """Counts what the run has archived before: the corpus is the truth."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -51,6 +52,19 @@ class Experiment(Settings):
         """sha256 hex of the canonical JSON, as stored with every episode."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def first_change(old: Settings, new: Settings, keys: Sequence[str]) -> str | None:
+    """Which of these keys, or keys of these sections, has another value in `new`, in words; None: none has."""
+    for key in keys:
+        before, after = (attrgetter(key)(one) for one in (old, new))
+        if isinstance(before, Settings):
+            inner = first_change(before, after, list(type(before).model_fields))
+            if inner is not None:
+                return f"{key}.{inner}"
+        elif before != after:
+            return f"{key} is {before!r} there and {after!r} here"
+    return None
 
 
 AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)

@@ -1,7 +1,10 @@
-"""Imitation: the negative log-likelihood of tokens that are worth imitating."""
+"""Imitation: the negative log-likelihood of tokens that are worth imitating, and where they are said to stand."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,3 +36,23 @@ def sft_loss(
     with torch.no_grad():
         nll = (token_weights(mask, weight, "token", None, size, new.dtype) * terms).sum()
     return loss, {"loss": loss.detach(), "nll": nll}
+
+
+def gapped(
+    lengths: np.ndarray[Any, Any], most: int, context: int, rng: np.random.Generator
+) -> list[np.ndarray[Any, Any]]:
+    """Positions of the tokens of lines, `[T]` int64 each: rising from 0, below `context`, with random gaps.
+
+    lengths: `[N]` tokens of each line, at most `context`. most: positions that may be left out before a token. Some
+    lines have hardly a gap, so that positions without any are known, too. After randomised positional encodings, Ruoss
+    et al. 2023 (arXiv:2305.16843, section 3), whose gaps are even.
+    """
+    lines = []
+    for length in lengths.tolist():
+        left_out = np.floor(rng.random(length) ** 2 * rng.random() * (most + 1)).astype(np.int64)
+        left_out[:1] = 0
+        room = context - length
+        if left_out.sum() > room:
+            left_out = left_out * room // left_out.sum()
+        lines.append(np.arange(length) + left_out.cumsum())
+    return lines

@@ -100,7 +100,7 @@ class Tutor:
         return self._lesson({})
 
     def take_base(self, given: Sequence[Given]) -> int:
-        """Takes solver episodes in, to imitate; returns how many there are now."""
+        """Takes the episodes of a solver or a teacher in, to imitate; returns how many there are now."""
         self._base = self._base.plus(self._imitable(self._read(given, None)))
         return len(self._base)
 
@@ -189,8 +189,8 @@ class Tutor:
                 self._own = self._own.take(np.arange(len(self._own) - e.window, len(self._own)))
 
     def recall_base(self, table_version: int) -> int:
-        """After a restart: the solver's episodes, from the archive; returns how many there are."""
-        found = self._archived(table_version, pc.field("origin") == "solver")
+        """After a restart: the solver's or teacher's episodes, from the archive; returns how many there are."""
+        found = self._archived(table_version, pc.field("origin").isin(["solver", "teacher"]))
         if found.num_rows:
             self._base = self._imitable(lessons_from(found))
         return len(self._base)

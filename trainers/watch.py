@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from selfplay import storage, store
+from selfplay import store
 from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
@@ -64,15 +62,7 @@ class Watch:
             elapsed_s=self._before,
             lost=LostGames(state.lost_games, state.lost_plies),
         )
-        local = None if storage.is_remote(folder.uri) else Path(folder.uri)
-        self._scalars = ScalarWriter(
-            local or Path(tempfile.mkdtemp(prefix="selfplay-scalars-")),
-            folder.run_id,
-            config.model_dump(mode="json"),
-            tell=self.message,
-            wandb_id=state.wandb_id,
-        )
-        state.wandb_id = self._scalars.wandb_id
+        self._scalars = ScalarWriter.of_run(folder, config, self.message)
 
     # -- the clock ----------------------------------------------------------------------------------------------
 

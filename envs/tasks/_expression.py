@@ -86,6 +86,16 @@ def value_of(tree: Tree) -> Fraction:
     return OPERATIONS[operation](value_of(left), value_of(right))
 
 
+def ordered(tree: Tree) -> Tree:
+    """The same, with the larger summand or factor first."""
+    if isinstance(tree, int):
+        return tree
+    operation, left, right = tree[0], ordered(tree[1]), ordered(tree[2])
+    if operation in "+*" and value_of(left) < value_of(right):
+        left, right = right, left
+    return operation, left, right
+
+
 def written(tree: Tree, inside: bool = False) -> str:
     """With parentheses around every operation but the outermost."""
     if isinstance(tree, int):

@@ -1,8 +1,8 @@
 """Reaching a target with given numbers.
 
 Problem:
-    `difficulty` numbers from 1 to 25 and a target from 10 to 500, which + - * / make of all the numbers without leaving
-    the positive integers. data: {"numbers": [3, 19, 25], "target": 94}. Asked: `3,19,25=94?`.
+    `difficulty` numbers from 1 to 25, in ascending order, and a target from 10 to 500, which + - * / make of all the
+    numbers without leaving the positive integers. data: {"numbers": [3, 19, 25], "target": 94}. Asked: `3,19,25=94?`.
 
 Answer:
     What follows the last "#": an expression whose value is the target, as in `#3*25+19`, in the strict grammar of
@@ -12,8 +12,9 @@ Answer:
     characters has no answer.
 
 Worked solution:
-    Three combinations of all the numbers that miss the target, each step by step with what it comes to; then the steps
-    of one that reaches it: `25*19=475,475-3=472!;25+3=28,19*28=532!;19*25=475,3*475=1425!;3*25=75,19+75=94#19+(3*25)`.
+    Up to five combinations of all the numbers that miss the target, each step by step with what it comes to, products
+    at most 999; then the steps of one that reaches it. Of summands and factors the larger comes first:
+    `25*19=475,475-3=472!;25+3=28,28*19=532!;25*3=75,75+19=94#(25*3)+19`.
     The alphabet is 0-9 + - * / ( ) = , ! ; #.
 
 Difficulty:
@@ -30,26 +31,29 @@ from random import Random
 
 from envs.tasks import _shared
 from envs.tasks._countdown import search
-from envs.tasks._expression import Tree, parse, steps, value_of, written
+from envs.tasks._expression import Tree, ordered, parse, steps, value_of, written
 from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
+
+_LARGEST = 999
+_MOST_MISSES = 5
 
 
 def sample(seed: int, difficulty: float) -> Problem:
     rng = _shared.generator("countdown", seed, difficulty)
     while True:
-        numbers = [rng.randint(1, 25) for _ in range(int(difficulty))]
+        numbers = sorted(rng.randint(1, 25) for _ in range(int(difficulty)))
         target = value_of(_combined(rng, numbers))
         if 10 <= target <= 500 and target not in numbers:
             return Problem(seed, difficulty, {"numbers": numbers, "target": int(target)})
 
 
 def _combined(rng: Random, numbers: list[int]) -> Tree:
-    """A random tree of all the numbers, all of whose parts are positive integers."""
+    """A random tree of all the numbers, all of whose parts are positive integers and no product above 999."""
     parts: list[tuple[int, Tree]] = [(number, number) for number in numbers]
     while len(parts) > 1:
         rng.shuffle(parts)
         (a, left), (b, right) = parts.pop(), parts.pop()
-        choices = ["+", "*", *["-"] * (a > b), *["/"] * (a % b == 0)]
+        choices = ["+", *["*"] * (a * b <= _LARGEST), *["-"] * (a > b), *["/"] * (a % b == 0)]
         operation = rng.choice(choices)
         value = {"+": a + b, "*": a * b, "-": a - b, "/": a // b}[operation]
         parts.append((value, (operation, left, right)))
@@ -64,7 +68,7 @@ def _solution(problem: Problem) -> Tree:
     tree = search(tuple(problem.data["numbers"]), problem.data["target"])
     if tree is None:
         raise ValueError("the target cannot be reached")
-    return tree
+    return ordered(tree)
 
 
 def gold(problem: Problem) -> str:
@@ -73,9 +77,9 @@ def gold(problem: Problem) -> str:
 
 def solve(problem: Problem) -> str:
     rng = _shared.generator("countdown solution", problem.seed, problem.difficulty)
-    tries = [_combined(rng, problem.data["numbers"]) for _ in range(3)]
+    tries = [ordered(_combined(rng, problem.data["numbers"])) for _ in range(rng.randint(0, _MOST_MISSES))]
     missed = [",".join(steps(tree)) + "!;" for tree in tries if value_of(tree) != problem.data["target"]]
-    return "".join(missed) + ",".join(steps(_solution(problem))) + gold(problem)
+    return "".join(dict.fromkeys(missed)) + ",".join(steps(_solution(problem))) + gold(problem)
 
 
 def verify(problem: Problem, transcript: Transcript) -> Verdict:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,11 @@ from selfplay.episode import EPISODES, Episode, Provenance, to_batch
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.nets.language import fresh
 from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
+from selfplay.rollout.endpoint import Endpoint, EndpointEngine
+from selfplay.rollout.engine import Engine
 from selfplay.rollout.sampling import Sampling
 from selfplay.store.write import Block, write_block
 from selfplay.task import Task
@@ -33,7 +36,10 @@ from selfplay.task import Task
 
 @dataclass(frozen=True)
 class ReasonerJob:
-    """Everything a reasoner is told once. rows: most answers under way at once. seed: of this incarnation."""
+    """Everything a reasoner is told once. rows: most answers under way at once. seed: of this incarnation. engine:
+    "own" or "vllm", which takes the share `gpu_memory` of a GPU's. endpoint: a frozen policy, which teaches, or answers
+    for `endpoint_seats`.
+    """
 
     env: registry.Portable
     policy: str
@@ -47,6 +53,10 @@ class ReasonerJob:
     rows: int
     device: str
     threads: int
+    engine: str = "own"
+    gpu_memory: float = 0.5
+    endpoint: Endpoint | None = None
+    endpoint_seats: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,10 +121,11 @@ class Reasoner:
         assert isinstance(spec, TaskSpec)
         self._task = Task(spec)
         policy_spec = PolicySpec.from_json(job.policy)
-        self._engine = ContinuousEngine(fresh(policy_spec, 0, job.device), job.rows, job.seed)
+        self._engine = _engine(job, policy_spec)
         self._engine.version = -1
-        self._tokenizer, self._context = self._engine.policy.tokenizer, policy_spec.context
+        self._tokenizer, self._context = Tokenizer(policy_spec.tokenizer), policy_spec.context
         self._digest: str | None = None
+        self._frozen = None if job.endpoint is None else EndpointEngine(job.endpoint, self._tokenizer)
         self._recorder = Recorder(
             replace(job.provenance, host=os.uname().nodename), job.slot, job.epoch, self._task
         )
@@ -137,6 +148,14 @@ class Reasoner:
         return self._hand_over(episodes, began)
 
     @ray.method(num_returns=2)
+    def taught(self, asks: Sequence[Ask], sampling: Sampling) -> tuple[ReasonerReport, pa.RecordBatch]:
+        """Dialogues of the endpoint alone, in all seats: a teacher's episodes; right or wrong, all are archived."""
+        began = time.perf_counter()
+        works = [Assignment(self._task.pose(ask.seed, ask.difficulty), ask.group, 0) for ask in asks]
+        speakers = dict.fromkeys(range(self._task.spec.seats), self._endpoint(learns=True))
+        return self._hand_over(_of("teacher", Dialogues(self._recorder, speakers, sampling).hold(works)), began)
+
+    @ray.method(num_returns=2)
     def sample(
         self, asks: Sequence[Ask], sampling: Sampling, newest: Published | None, held_out: bool = False
     ) -> tuple[ReasonerReport, pa.RecordBatch]:
@@ -154,12 +173,17 @@ class Reasoner:
             self._engine, self._tokenizer, self._job.policy_id, self._digest, self._context, learns=not held_out
         )
         speakers = dict.fromkeys(range(self._task.spec.seats), speaker)
+        if self._job.endpoint_seats:
+            speakers |= dict.fromkeys(self._job.endpoint_seats, self._endpoint(learns=False))
         episodes = list(Dialogues(self._recorder, speakers, sampling).hold(works))
         if held_out:
-            episodes = [
-                replace(e, trainable=False, provenance=replace(e.provenance, origin="evaluation")) for e in episodes
-            ]
+            episodes = [replace(one, trainable=False) for one in _of("evaluation", episodes)]
         return self._hand_over(episodes, began)
+
+    def _endpoint(self, learns: bool) -> Speaker:
+        assert self._frozen is not None
+        name = f"endpoint:{self._frozen.endpoint.model}"
+        return Speaker(self._frozen, self._tokenizer, name, None, self._context, learns)
 
     def _refresh(self, newer: Published | None) -> None:
         """Takes the newest weights, if there are newer ones."""
@@ -181,6 +205,18 @@ class Reasoner:
             self._job.slot, block, self._engine.version, outcomes, tokens, seconds, _shown(episodes)
         )
         return report, batch
+
+
+def _engine(job: ReasonerJob, spec: PolicySpec) -> Engine:
+    if job.engine == "vllm":
+        from selfplay.rollout.vllm_engine import VllmEngine  # needs what most machines have not
+
+        return VllmEngine(spec, job.rows, job.seed, job.gpu_memory)
+    return ContinuousEngine(fresh(spec, 0, job.device), job.rows, job.seed)
+
+
+def _of(origin: str, episodes: Iterable[Episode]) -> list[Episode]:
+    return [replace(one, provenance=replace(one.provenance, origin=origin)) for one in episodes]
 
 
 def _outcome(episode: Episode) -> Outcome:

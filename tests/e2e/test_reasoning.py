@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,80 @@ def test_a_student_imitates_what_another_run_archived(start: Start, tmp_path: Pa
     assert driver.wait() == 2 and "another tokenizer" in driver.told, driver.told
 
 
+@pytest.fixture
+def served() -> Iterator[Callable[[Callable[[str], str]], str]]:
+    """Serves chat completions on loopback: gives a server's URL for a function from the last message to the answer."""
+    servers = []
+
+    def serve(answer: Callable[[str], str]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+                choice = {"message": {"role": "assistant", "content": answer(asked)}, "finish_reason": "stop"}
+                told = json.dumps({"choices": [choice]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(told)))
+                self.end_headers()
+                self.wfile.write(told)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}/v1"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_a_teacher_behind_an_endpoint_is_imitated_where_it_is_right(
+    start: Start, tmp_path: Path, served: Callable[[Callable[[str], str]], str]
+) -> None:
+    def answer(asked: str) -> str:
+        """Right but for problems that begin with 00."""
+        return str((asked.count("1") + asked.startswith("00")) % 2)
+
+    url, out = served(answer), tmp_path / "run"
+    taught = [f"--set=endpoint.url={url}", "--set=endpoint.model=m", "--set=endpoint.teaches=true"]
+    command = ["parity_cot", *TINY, *taught, "--set=warm.steps=2", "--set=warm.answer_only=0"]
+    driver = start(*command, "--set=run.rounds=1", "--out", out, "--json")
+    assert driver.wait() == 0, driver.told
+    rows = rows_of(out)
+    teacher = [row for row in rows if row["origin"] == "teacher"]
+    assert len(teacher) == 200 and not any(row["origin"] == "solver" for row in rows)
+    assert {row["policy_spans"][0]["policy_id"] for row in teacher} == {"endpoint:m"}
+    assert {row["status"] for row in teacher} == {"ok"}
+    driver = start(*command, "--set=run.rounds=2", "--out", out, "--json")
+    assert driver.wait() == 0, driver.told
+    assert sum(row["origin"] == "teacher" for row in rows_of(out)) == 200, "it was asked again for what it had answered"
+    wrong = ["--set=endpoint.url=" + served(lambda asked: "?"), "--out", tmp_path / "wrong"]
+    driver = start(*command, *wrong, "--set=policy.alphabet=01=?")
+    assert driver.wait() == 2 and "the teacher has solved none of 200 problems" in driver.told, driver.told
+
+
+@pytest.mark.slow
+def test_an_opponent_behind_an_endpoint_is_not_learned_from(
+    start: Start, tmp_path: Path, served: Callable[[Callable[[str], str]], str]
+) -> None:
+    small = [word for word in TINY if not word.startswith(("--set=task", "--set=warm", "--set=evaluation.every"))]
+    small += [f"--set=endpoint.url={served(lambda asked: '#a1')}", "--set=endpoint.model=m"]
+    out = tmp_path / "run"
+    driver = start("nim", *small, "--set=endpoint.seats=[1]", "--out", out, "--set=run.rounds=2", "--json")
+    assert driver.wait() == 0, driver.told
+    rows = [row for row in rows_of(out) if row["origin"] == "cot_rl"]
+    assert len(rows) == 2 * PROMPTS * GROUP
+    by = {span["policy_id"] for row in rows for span in row["policy_spans"] if span["seat"] == 1}
+    assert by <= {"endpoint:m"} and not any(
+        any(turn["loss_mask"]) for row in rows for turn in row["reasoning"]["turns"] if turn["seat"] == 1
+    )
+    driver = start("nim", *small, "--set=endpoint.seats=[0,1]", "--out", tmp_path / "both")
+    assert driver.wait() == 2 and "leaves one to learn" in driver.told, driver.told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["guess_number", "nim"])
 def test_tasks_of_several_turns_and_seats_are_learned(start: Start, tmp_path: Path, task: str) -> None:
@@ -191,6 +267,9 @@ def test_tasks_of_several_turns_and_seats_are_learned(start: Start, tmp_path: Pa
         (["policy.context=8", "warm.episodes=0", "warm.steps=0"], "the policy's context 8"),
         (["policy.alphabet=01"], "no token for '='"),
         (["policy.lora_rank=4"], "lora_rank needs a policy.path"),
+        (["generation.engine=vllm"], "needs a GPU, and Ray sees none here"),
+        (["endpoint.teaches=true"], "need endpoint.url and endpoint.model"),
+        (["endpoint.url=ftp://x", "endpoint.model=m"], "an endpoint is http"),
         (["policy.hidden=100000", "policy.layers=100", "policy.heads=1000"], "parameters fit with"),
     ],
 )

@@ -25,7 +25,13 @@ TOKENIZER = of_characters("0123456789+*=#;,.abcdefghij")
 VOCAB = TOKENIZER.size
 IDS = torch.arange(24).view(2, 12) % VOCAB
 QWEN = LanguageConfig(VOCAB, 2, 32, 48, 4, 2, 12, 64, rope_theta=5e4, qkv_bias=True, tie=False)
-SHAPES = {"llama": small(VOCAB, 2, 32, 4, 64), "qwen2": QWEN, "untied llama": replace(QWEN, qkv_bias=False)}
+SHAPES = {
+    "llama": small(VOCAB, 2, 32, 4, 64),
+    "qwen2": QWEN,
+    "untied llama": replace(QWEN, qkv_bias=False),
+    "positions in the first layer": small(VOCAB, 3, 32, 4, 64, "first"),
+    "no positions": small(VOCAB, 2, 32, 4, 64, "none"),
+}
 COMMON = {"vocab_size": VOCAB, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
 DECODER = {**COMMON, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
            "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
@@ -107,6 +113,18 @@ def test_ours_is_what_transformers_computes_and_what_is_saved_needs_nothing_of_o
     assert tokenizer.decode(policy.tokenizer.encode(text)) == text == policy.tokenizer.decode(TOKENIZER.encode(text))
     again = fresh(load(str(tmp_path)), seed=9)
     assert again.spec.config == SHAPES[name] and torch.equal(again.model.logits(again.model.hidden(IDS)), ours)
+
+
+@pytest.mark.parametrize("given", [{}, {"no_rope_layer_interval": 2}, {"no_rope_layers": [0, 1, 1, 0]}])
+def test_smollm3_is_ours_with_its_layers_without_positions(given: dict[str, object], tmp_path: Path) -> None:
+    config = transformers.SmolLM3Config(**{**DECODER, "num_hidden_layers": 4}, **given)
+    policy = fresh(load(str(directory(tmp_path, config))), seed=0)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert policy.spec.config is not None and policy.spec.config.unturned
+    with torch.no_grad():
+        wanted = theirs(IDS).logits
+        assert (policy.model.logits(policy.model.hidden(IDS)) - wanted).abs().max() < 1e-4
+    assert PolicySpec.from_json(policy.spec.to_json()) == policy.spec
 
 
 @pytest.mark.parametrize("name", FOREIGN)

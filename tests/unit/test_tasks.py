@@ -29,7 +29,7 @@ SPECS = {
 LEVELS = [(name, level) for name, spec in SPECS.items() for level in spec.difficulties]
 SEEDS = range(12)
 #: Tasks of one right answer: the text after the last "#" is `gold`'s, or the answer is wrong.
-ONE_ANSWER = ("addition", "multiplication", "modular", "list_edit", "knights", "guess_number")
+ONE_ANSWER = ("addition", "indexed_addition", "multiplication", "modular", "list_edit", "knights", "guess_number")
 EVIL = "__import__('os').system('touch pwned')"
 HOSTILE = (
     *("", " ", "\n", "#", "##", "# ", "accepted", "#accepted", "True", "#True", "None", "#None", "#-", "#+1", "#1_0"),
@@ -188,6 +188,24 @@ def test_sums_and_products_are_what_python_computes(name: str) -> None:
         assert first(spec, problem) == f"#{value}" == "#" + spec.solve(problem).split("#")[1]  # type: ignore[misc]
         steps = re.findall(r"(?:^|[,;])([0-9+*]+)=([0-9]+)", spec.solve(problem))  # type: ignore[misc]
         assert steps and all(exact(ast.parse(left, mode="eval").body) == int(value) for left, value in steps)
+
+
+def test_indexed_sums_are_what_python_computes_place_by_place() -> None:
+    spec = SPECS["indexed_addition"]
+    assert spec.solve is not None and spec.gold is not None
+    problem = Problem(0, 2, {"a": "27", "b": "95", "units": "k"})
+    assert spec.prompt(problem)[0].content == "k7l2+k5l9=" and spec.solve(problem) == "k12l12#k2l2m1"
+    for level in spec.difficulties:
+        problem = spec.sample(7, level)
+        a, b = spec.prompt(problem)[0].content.removesuffix("=").split("+")
+        units, columns = problem.data["units"], re.findall("[a-z][0-9]{2}", spec.solve(problem))
+        digits = [dict(zip(one[::2], map(int, one[1::2]), strict=True)) for one in (a, b, spec.gold(problem)[1:])]
+        worth = [sum(10 ** (ord(place) - ord(units)) * digit for place, digit in one.items()) for one in digits]
+        assert worth[0] + worth[1] == worth[2]
+        carry = 0
+        for place, value in ((column[0], int(column[1:])) for column in columns):
+            assert value == digits[0].get(place, 0) + digits[1].get(place, 0) + carry
+            carry = value // 10
 
 
 def test_list_edits_do_what_they_say() -> None:

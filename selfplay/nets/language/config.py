@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-#: Divided by this all positions are one: attention without positions (arXiv:2305.19466), which any Llama computes.
-NO_POSITIONS = 1e12
 #: Architectures of Hugging Face that our own transformer computes; weights of any other run in `transformers`.
-NATIVE = ("llama", "qwen2")
+NATIVE = ("llama", "qwen2", "smollm3")
+#: Where a fresh model has rotary positions: in every layer, in the first alone, in none.
+Positions = Literal["rotary", "first", "none"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class LanguageConfig:
 
     vocab: tokens. layers, hidden, intermediate: depth and widths. heads, kv_heads: of attention (kv_heads divides
     heads). head_dim: width of a head. context: most tokens of a sequence. rope_theta: base of the rotary positions
-    (Su et al., arXiv:2104.09864). rope_factor: what positions are divided by (arXiv:2306.15595); `NO_POSITIONS`: none.
-    qkv_bias: as Qwen2 has. tie: input and output embeddings are one tensor.
+    (Su et al., arXiv:2104.09864). rope_factor: what positions are divided by (arXiv:2306.15595). unturned: layers that
+    attend without positions (arXiv:2305.19466), as some of SmolLM3 do. qkv_bias: as Qwen2 has. tie: input and output
+    embeddings are one tensor.
     """
 
     vocab: int
@@ -33,9 +34,13 @@ class LanguageConfig:
     context: int
     rope_theta: float = 10_000.0
     rope_factor: float = 1.0
+    unturned: tuple[int, ...] = ()
     norm_eps: float = 1e-6
     qkv_bias: bool = False
     tie: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unturned", tuple(self.unturned))  # JSON has lists
 
     @property
     def parameters(self) -> int:
@@ -47,10 +52,13 @@ class LanguageConfig:
 
     def to_hugging_face(self, eos_token_id: int, pad_token_id: int) -> dict[str, Any]:
         """The `config.json` with which `transformers` computes the same."""
-        qwen = self.qkv_bias
+        kind = "qwen2" if self.qkv_bias else "smollm3" if self.unturned else "llama"
+        names = {"qwen2": "Qwen2ForCausalLM", "smollm3": "SmolLM3ForCausalLM", "llama": "LlamaForCausalLM"}
+        turned = {"no_rope_layers": [int(layer not in self.unturned) for layer in range(self.layers)]}
         return {
-            "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
-            "model_type": "qwen2" if qwen else "llama",
+            "architectures": [names[kind]],
+            "model_type": kind,
+            **(turned if kind == "smollm3" else {}),
             "vocab_size": self.vocab,
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
@@ -91,10 +99,16 @@ def from_hugging_face(config: Mapping[str, Any]) -> LanguageConfig | None:
         return None
     if config.get("quantization_config"):
         return None
+    layers = int(config["num_hidden_layers"])
+    unturned: tuple[int, ...] = ()
+    if kind == "smollm3":
+        every = int(config.get("no_rope_layer_interval") or 4)
+        turned = config.get("no_rope_layers") or [(layer + 1) % every for layer in range(layers)]
+        unturned = tuple(layer for layer in range(layers) if not turned[layer])
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     return LanguageConfig(
         vocab=int(config["vocab_size"]),
-        layers=int(config["num_hidden_layers"]),
+        layers=layers,
         hidden=hidden,
         intermediate=int(config["intermediate_size"]),
         heads=heads,
@@ -103,14 +117,15 @@ def from_hugging_face(config: Mapping[str, Any]) -> LanguageConfig | None:
         context=int(config["max_position_embeddings"]),
         rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         rope_factor=float(rope.get("factor", 1.0)) if rope_type == "linear" else 1.0,
+        unturned=unturned,
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
         qkv_bias=kind == "qwen2",
-        tie=bool(config.get("tie_word_embeddings", False)),
+        tie=bool(config.get("tie_word_embeddings", kind == "smollm3")),
     )
 
 
 def small(
-    vocab: int, layers: int, hidden: int, heads: int, context: int, positions: bool = True
+    vocab: int, layers: int, hidden: int, heads: int, context: int, positions: Positions = "rotary"
 ) -> LanguageConfig:
     """The shape of a fresh small model; its feed-forward part is 8/3 of hidden wide, in multiples of 16."""
     if hidden % heads or (hidden // heads) % 2:
@@ -124,5 +139,5 @@ def small(
         kv_heads=heads,
         head_dim=hidden // heads,
         context=context,
-        rope_factor=1.0 if positions else NO_POSITIONS,
+        unturned=tuple(range({"rotary": layers, "first": 1, "none": 0}[positions], layers)),
     )

@@ -84,9 +84,10 @@ class _Norm(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, c: LanguageConfig) -> None:
+    def __init__(self, c: LanguageConfig, layer: int) -> None:
         super().__init__()
         self._c = c
+        self._turned = layer not in c.unturned
         self.q_proj = nn.Linear(c.hidden, c.heads * c.head_dim, bias=c.qkv_bias)
         self.k_proj = nn.Linear(c.hidden, c.kv_heads * c.head_dim, bias=c.qkv_bias)
         self.v_proj = nn.Linear(c.hidden, c.kv_heads * c.head_dim, bias=c.qkv_bias)
@@ -98,7 +99,7 @@ class _Attention(nn.Module):
         q = self.q_proj(x).view(b, t, c.heads, c.head_dim).transpose(1, 2)
         k = self.k_proj(x).view(b, t, c.kv_heads, c.head_dim).transpose(1, 2)
         v = self.v_proj(x).view(b, t, c.kv_heads, c.head_dim).transpose(1, 2)
-        return _turned(q, cos, sin), _turned(k, cos, sin), v
+        return (_turned(q, cos, sin), _turned(k, cos, sin), v) if self._turned else (q, k, v)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attends from each token to itself and those before it; returns keys and values, too."""
@@ -131,10 +132,10 @@ class _Feedforward(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, c: LanguageConfig) -> None:
+    def __init__(self, c: LanguageConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = _Norm(c.hidden, c.norm_eps)
-        self.self_attn = _Attention(c)
+        self.self_attn = _Attention(c, layer)
         self.post_attention_layernorm = _Norm(c.hidden, c.norm_eps)
         self.mlp = _Feedforward(c)
 
@@ -143,7 +144,7 @@ class _Trunk(nn.Module):
     def __init__(self, c: LanguageConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(c.vocab, c.hidden)
-        self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(_Layer(c, layer) for layer in range(c.layers))
         self.norm = _Norm(c.hidden, c.norm_eps)
 
 
@@ -179,13 +180,18 @@ class Transformer(nn.Module):
                     p.fill_(0.0 if name.endswith("bias") else 1.0)
                 else:
                     last = name.endswith(("o_proj.weight", "down_proj.weight"))
-                    scale = 0.02 if "embed" in name else p.shape[1] ** -0.5
+                    scale = 0.1 if "embed" in name else p.shape[1] ** -0.5
                     p.normal_(0.0, scale * (branch if last else 1.0), generator=rng)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """`[B, T, hidden]` of `ids` `[B, T]`, first token at position 0; padding may only follow the tokens."""
+    def hidden(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """`[B, T, hidden]` of `ids` `[B, T]`; padding may only follow the tokens.
+
+        positions: `[B, T]`, rising along a line and below the context; None: 0, 1, 2 and so on.
+        """
         x = self.model.embed_tokens(ids)
-        cos, sin = self._turns(slice(0, ids.shape[1]), x.dtype)
+        cos, sin = self._turns(slice(0, ids.shape[1]) if positions is None else positions, x.dtype)
+        if positions is not None:
+            cos, sin = cos[:, None], sin[:, None]
         for layer in self.model.layers:
             x = x + layer.self_attn(layer.input_layernorm(x), cos, sin)[0]
             x = x + layer.mlp(layer.post_attention_layernorm(x))
