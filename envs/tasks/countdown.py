@@ -1,21 +1,22 @@
 """Reaching a target with given numbers.
 
 Problem:
-    `difficulty` numbers from 1 to 25, in ascending order, and a target from 10 to 500, which + - * / make of all the
-    numbers without leaving the positive integers. data: {"numbers": [3, 19, 25], "target": 94}. Asked: `3,19,25=94?`.
+    `difficulty` numbers from 1 to 15, in ascending order, and a target from 10 to 200, which + - * / make of all the
+    numbers without leaving the integers from 1 to 200. data: {"numbers": [3, 9, 14], "target": 41}. Asked:
+    `3,9,14=41?`.
 
 Answer:
-    What follows the last "#": an expression whose value is the target, as in `#3*25+19`, in the strict grammar of
+    What follows the last "#": an expression whose value is the target, as in `#3*9+14`, in the strict grammar of
     `envs/tasks/_expression.py`: at most 200 characters, + - * / with the usual precedence, parentheses at most 16
     deep, no signs, no spaces. It uses only the given numbers, each at most as often as it is given; fractions may
     occur on the way. Any such expression is right. Before the "#" anything may be written. A text of more than 8192
     characters has no answer.
 
 Worked solution:
-    Up to five combinations of all the numbers that miss the target, each step by step with what it comes to, products
-    at most 999; then the steps of one that reaches it. Of summands and factors the larger comes first:
-    `25*19=475,475-3=472!;25+3=28,28*19=532!;25*3=75,75+19=94#(25*3)+19`.
-    The alphabet is 0-9 + - * / ( ) = , ! ; #.
+    Up to five combinations of all the numbers that miss the target, each step by step with what it comes to, beside the
+    target; then one that reaches it. Of summands and factors the larger comes first:
+    `14*9=126,126-3=123:41!;14+3=17,17*9=153:41!;9*3=27,27+14=41:41#(9*3)+14`.
+    The alphabet is 0-9 + - * / ( ) = , : ! ; #.
 
 Difficulty:
     How many numbers, 3 to 6.
@@ -34,26 +35,26 @@ from envs.tasks._countdown import search
 from envs.tasks._expression import Tree, ordered, parse, steps, value_of, written
 from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
 
-_LARGEST = 999
+_LARGEST = 200
 _MOST_MISSES = 5
 
 
 def sample(seed: int, difficulty: float) -> Problem:
     rng = _shared.generator("countdown", seed, difficulty)
     while True:
-        numbers = sorted(rng.randint(1, 25) for _ in range(int(difficulty)))
+        numbers = sorted(rng.randint(1, 15) for _ in range(int(difficulty)))
         target = value_of(_combined(rng, numbers))
-        if 10 <= target <= 500 and target not in numbers:
+        if 10 <= target <= _LARGEST and target not in numbers:
             return Problem(seed, difficulty, {"numbers": numbers, "target": int(target)})
 
 
 def _combined(rng: Random, numbers: list[int]) -> Tree:
-    """A random tree of all the numbers, all of whose parts are positive integers and no product above 999."""
+    """A random tree of all the numbers, all of whose parts are integers from 1 to 200."""
     parts: list[tuple[int, Tree]] = [(number, number) for number in numbers]
     while len(parts) > 1:
         rng.shuffle(parts)
-        (a, left), (b, right) = parts.pop(), parts.pop()
-        choices = ["+", *["*"] * (a * b <= _LARGEST), *["-"] * (a > b), *["/"] * (a % b == 0)]
+        (b, right), (a, left) = sorted((parts.pop(), parts.pop()), key=lambda part: part[0])
+        choices = [*["+"] * (a + b <= _LARGEST), *["*"] * (a * b <= _LARGEST), *["-"] * (a > b), *["/"] * (a % b == 0)]
         operation = rng.choice(choices)
         value = {"+": a + b, "*": a * b, "-": a - b, "/": a // b}[operation]
         parts.append((value, (operation, left, right)))
@@ -76,10 +77,15 @@ def gold(problem: Problem) -> str:
 
 
 def solve(problem: Problem) -> str:
+    target = problem.data["target"]
     rng = _shared.generator("countdown solution", problem.seed, problem.difficulty)
     tries = [ordered(_combined(rng, problem.data["numbers"])) for _ in range(rng.randint(0, _MOST_MISSES))]
-    missed = [",".join(steps(tree)) + "!;" for tree in tries if value_of(tree) != problem.data["target"]]
-    return "".join(dict.fromkeys(missed)) + ",".join(steps(_solution(problem))) + gold(problem)
+    missed = [_shown(tree, target) + "!;" for tree in tries if value_of(tree) != target]
+    return "".join(dict.fromkeys(missed)) + _shown(_solution(problem), target) + gold(problem)
+
+
+def _shown(tree: Tree, target: int) -> str:
+    return f"{','.join(steps(tree))}:{target}"
 
 
 def verify(problem: Problem, transcript: Transcript) -> Verdict:
