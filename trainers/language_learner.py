@@ -133,8 +133,10 @@ class ReasoningLearner:
         return found
 
     def begin_reference(self) -> None:
-        """The policy as it is becomes the one that divergence is measured from."""
+        """Divergence is measured from the policy as it is; the optimiser of reinforcement begins anew."""
         self._reference = self.learner.policy.to_arrays()
+        if self.settings.algorithm in ("grpo", "rloo", "ppo"):
+            self.learner.forget_moments()
 
     def _by_reference(self, lessons: Lessons) -> list[Array]:
         assert self._reference is not None

@@ -175,6 +175,10 @@ class LanguageLearner(TorchLearner):
         out = module._forward({name: batch[name].to(self.device) for name in ("ids", "mask")})
         return {name: out[name].float().cpu().numpy() for name in ("logprobs", "values") if name in out}
 
+    def forget_moments(self) -> None:
+        """The optimiser begins anew: moments of another objective's gradients would scale its first steps wrongly."""
+        self.get_optimizer(MODULE).state.clear()
+
     def state(self) -> dict[str, Array]:
         """Weights and the optimiser's moments and step counts: name -> float32 array."""
         tensors = {f"net/{name}": value for name, value in self.policy.to_arrays().items()}

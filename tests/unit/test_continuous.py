@@ -39,7 +39,8 @@ def policy_of(config: LanguageConfig, tokenizer: Tokenizer = TOKENIZER, dtype: s
     spec = PolicySpec(None, config, dict(tokenizer.files), config.context, dtype=dtype)
     policy = fresh(spec, seed=2)
     with torch.no_grad():
-        policy.model.model.embed_tokens.weight.mul_(15)
+        weight = policy.model.model.embed_tokens.weight
+        weight.mul_(0.3 / weight.std())
     return policy
 
 

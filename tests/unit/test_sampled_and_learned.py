@@ -95,6 +95,18 @@ def test_steps_smaller_than_bfloat16_can_show_add_up() -> None:
     assert min(moved) > 0.5, "a step of 1e-6 left most weights as they were"
 
 
+@pytest.mark.parametrize(("algorithm", "kept"), [("grpo", False), ("ppo", False), ("expert", True)])
+def test_moments_of_imitation_do_not_scale_the_first_steps_of_reinforcement(algorithm: str, kept: bool) -> None:
+    spec = replace(spec_of("01="), value_head=algorithm == "ppo")
+    seal, tokenizer = recorder(PARITY, "solver"), fresh(spec, 0).tokenizer
+    worked = [seal.worked(Assignment(PARITY.pose(seed, 8), f"w{seed:06d}", 0), "01", tokenizer) for seed in range(8)]
+    learner = ReasoningLearner(spec, LearnerSettings(algorithm=algorithm), Sampling(), 1, 0, 1)
+    learner.supervise(lessons_from(to_batch(worked)), 1e-3)
+    assert any(name.startswith("exp_avg") for name in learner.learner.state())
+    learner.begin_reference()
+    assert any(name.startswith("exp_avg") for name in learner.learner.state()) == kept
+
+
 def archive(uri: str, episodes: Sequence[Episode]) -> None:
     committer = Committer(uri, "run", 1)
     registration = committer.register("r0000")
