@@ -25,6 +25,7 @@ from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.errors import UserError
 from selfplay.store import Receipt
+from trainers.cluster import told
 from trainers.config import RunConfig
 from trainers.crew import Crew
 from trainers.run_folder import RunFolder, State
@@ -214,6 +215,9 @@ class Loop:
     def died(self, who: str, key: str, error: RayActorError) -> None:
         """Counts a death; one too many in a row ends the run."""
         print(f"{who} died: {error}", flush=True)  # to the log
+        cause = told(error)
+        if isinstance(cause, UserError):  # it could not begin, and another could not either
+            raise cause from None
         self.deaths[key] += 1
         if self.deaths[key] >= _MOST_DEATHS:
             raise UserError(f"{who} died {_MOST_DEATHS} times in a row; the newest file in logs/ holds its last words")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayActorError
 
 from selfplay.errors import UserError
 from trainers import ray_guard
@@ -100,3 +102,16 @@ def size(config: RunConfig, joined: bool) -> Sizing:
     wanted = config.selfplay.actors
     players = cores if wanted == "auto" else wanted
     return Sizing(1 if config.run.deterministic and wanted == "auto" else players, cores, gpus, joined)
+
+
+def told(error: RayActorError) -> Exception:
+    """What an actor that could not begin had to say, where it is for people."""
+    cause = error.__cause__
+    while cause is not None:
+        inner = getattr(cause, "cause", None)
+        if isinstance(inner, UserError):
+            return inner
+        cause = cause.__cause__
+    name = re.escape(f"{UserError.__module__}.{UserError.__qualname__}")
+    said = re.findall(rf"^{name}: (.+)$", str(error), re.MULTILINE) if error.actor_init_failed else []
+    return UserError(said[-1]) if said else error  # Ray keeps only the text of what a constructor raised

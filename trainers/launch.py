@@ -53,7 +53,7 @@ def run(
                     raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
                 raise (cause if isinstance(cause, UserError) else error) from None
             except RayActorError as error:
-                raise _told(error) from None
+                raise cluster.told(error) from None
 
 
 def _play(
@@ -101,17 +101,6 @@ def _reason(
     finally:
         watch.close()
         crew.dismiss()
-
-
-def _told(error: RayActorError) -> Exception:
-    """What an actor that could not begin had to say, where it is for people."""
-    cause = error.__cause__
-    while cause is not None:
-        inner = getattr(cause, "cause", None)
-        if isinstance(inner, UserError):
-            return inner
-        cause = cause.__cause__
-    return error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError
 
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
+from trainers.cluster import told
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_watch import ReasoningWatch
 
@@ -117,6 +118,9 @@ class Staff:
 
     def _died(self, who: str, key: str, error: RayActorError) -> None:
         print(f"{who} died: {error}", flush=True)  # to the log
+        cause = told(error)
+        if isinstance(cause, UserError):  # it could not begin, and another could not either
+            raise cause from None
         self._deaths[key] += 1
         if self._deaths[key] >= _MOST_DEATHS:
             raise UserError(f"{who} died {_MOST_DEATHS} times in a row; the newest file in logs/ holds its last words")
