@@ -13,9 +13,12 @@ Answer:
     characters has no answer.
 
 Worked solution:
-    Up to five combinations of all the numbers that miss the target, each step by step with what it comes to, beside the
-    target; then one that reaches it. Of summands and factors the larger comes first:
-    `14*9=126,126-3=123:41!;14+3=17,17*9=153:41!;9*3=27,27+14=41:41#(9*3)+14`.
+    One of two ways of searching. Most guess: up to five random combinations of all the numbers that miss the target,
+    each step by step with what it comes to, beside the target; then one that reaches it. Of summands and factors the
+    larger comes first: `14*9=126,126-3=123:41!;14+3=17,17*9=153:41!;9*3=27,27+14=41:41#(9*3)+14`.
+    Of those for three numbers one in four goes through all combinations in order. It begins with the numbers; then come
+    each operation on two of them, what is left, and each operation on that, with its value beside the target:
+    `3,4,9:4+3=7,9:9+7=16:21,9*7=63:21,9-7=2:21;4*3=12,9:12+9=21:21#(4*3)+9`.
     The alphabet is 0-9 + - * / ( ) = , : ! ; #.
 
 Difficulty:
@@ -28,6 +31,8 @@ Version history:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
 from random import Random
 
 from envs.tasks import _shared
@@ -37,6 +42,7 @@ from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
 
 _LARGEST = 200
 _MOST_MISSES = 5
+_IN_ORDER = 0.25
 
 
 def sample(seed: int, difficulty: float) -> Problem:
@@ -54,11 +60,21 @@ def _combined(rng: Random, numbers: list[int]) -> Tree:
     while len(parts) > 1:
         rng.shuffle(parts)
         (b, right), (a, left) = sorted((parts.pop(), parts.pop()), key=lambda part: part[0])
-        choices = [*["+"] * (a + b <= _LARGEST), *["*"] * (a * b <= _LARGEST), *["-"] * (a > b), *["/"] * (a % b == 0)]
-        operation = rng.choice(choices)
-        value = {"+": a + b, "*": a * b, "-": a - b, "/": a // b}[operation]
+        operation, value = rng.choice(list(_results(a, b)))
         parts.append((value, (operation, left, right)))
     return parts[0][1]
+
+
+def _results(a: int, b: int) -> Iterator[tuple[str, int]]:
+    """Each operation on a >= b with its value, where that is an integer from 1 to the largest."""
+    if a + b <= _LARGEST:
+        yield "+", a + b
+    if a * b <= _LARGEST:
+        yield "*", a * b
+    if a > b:
+        yield "-", a - b
+    if a % b == 0:
+        yield "/", a // b
 
 
 def prompt(problem: Problem) -> list[Message]:
@@ -79,9 +95,29 @@ def gold(problem: Problem) -> str:
 def solve(problem: Problem) -> str:
     target = problem.data["target"]
     rng = _shared.generator("countdown solution", problem.seed, problem.difficulty)
+    if len(problem.data["numbers"]) == 3 and rng.random() < _IN_ORDER:
+        return _in_order(problem.data["numbers"], target)
     tries = [ordered(_combined(rng, problem.data["numbers"])) for _ in range(rng.randint(0, _MOST_MISSES))]
     missed = [_shown(tree, target) + "!;" for tree in tries if value_of(tree) != target]
     return "".join(dict.fromkeys(missed)) + _shown(_solution(problem), target) + gold(problem)
+
+
+def _in_order(numbers: list[int], target: int) -> str:
+    """All combinations of three numbers, in order, to the first that reaches the target."""
+    text = f"{','.join(map(str, numbers))}:"
+    for low, high in combinations(range(3), 2):
+        a, b, rest = numbers[high], numbers[low], numbers[3 - low - high]
+        for first, made in _results(a, b):
+            text += f"{a}{first}{b}={made},{rest}:"
+            pair: Tree = (first, a, b)
+            large, small = ((made, pair), (rest, rest)) if made >= rest else ((rest, rest), (made, pair))
+            for second, value in _results(large[0], small[0]):
+                text += f"{large[0]}{second}{small[0]}={value}:{target}"
+                if value == target:
+                    return f"{text}#{written((second, large[1], small[1]))}"
+                text += ","
+            text = text.rstrip(",") + ";"
+    raise ValueError("the target cannot be reached")
 
 
 def _shown(tree: Tree, target: int) -> str:

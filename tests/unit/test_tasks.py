@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import reduce
+from itertools import permutations, product
 from operator import xor
 from random import Random
 
@@ -346,6 +347,47 @@ def test_a_countdown_search_finds_what_there_is() -> None:
         tree = _countdown.search(numbers, target)
         assert tree is not None and _expression.value_of(tree) == target
         assert Counter(_expression.parse(_expression.written(tree))[1]) == Counter(numbers)
+
+
+def reached(numbers: list[int]) -> set[int]:
+    """All that three numbers make without leaving the integers from 1 to 200, by trying every order and operation."""
+    found = set()
+    for a, b, c in permutations(map(Fraction, numbers)):
+        for one, two in product("+-*/", repeat=2):
+            made = _expression.OPERATIONS[one](a, b)
+            ends = [(made, c), (c, made)] if made > 0 else []
+            values = [made, *(_expression.OPERATIONS[two](*pair) for pair in ends)]
+            found |= {int(x) for x in values[1:] if all(v.denominator == 1 and 1 <= v <= 200 for v in (made, x))}
+    return found
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 15), min_size=3, max_size=3))
+def test_a_countdown_in_order_leaves_no_combination_out(numbers: list[int]) -> None:
+    numbers.sort()
+    reachable = reached(numbers)
+    for target in range(1, 201):
+        if target not in reachable:
+            with pytest.raises(ValueError, match="cannot be reached"):
+                countdown._in_order(numbers, target)
+            continue
+        text = countdown._in_order(numbers, target)
+        tries, answer = text.split("#")
+        for left, value in re.findall(r"([0-9]+[-+*/][0-9]+)=([0-9]+)", tries):
+            assert _expression.parse(left)[0] == int(value)
+        beside = re.findall(r"=([0-9]+):([0-9]+)", tries)
+        assert {wanted for _, wanted in beside} == {str(target)}
+        assert [value == wanted for value, wanted in beside] == [False] * (len(beside) - 1) + [True]
+        problem = Problem(0, 3, {"numbers": numbers, "target": target})
+        assert verdict(countdown.SPEC, problem, text).reward == 1
+        assert exact(ast.parse(answer, mode="eval").body) == target
+
+
+def test_countdown_shows_both_ways_of_searching() -> None:
+    problems = [countdown.sample(seed, 3) for seed in range(400)]
+    begins = [",".join(map(str, problem.data["numbers"])) + ":" for problem in problems]
+    in_order = [countdown.solve(problem).startswith(begin) for problem, begin in zip(problems, begins, strict=True)]
+    assert 0.15 < sum(in_order) / 400 < 0.35
 
 
 # Guessing a number: several turns.
