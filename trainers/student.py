@@ -17,6 +17,7 @@ from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
+from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
 from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
 
@@ -102,10 +103,8 @@ class Student:
 
     def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:
         """Takes archived games in: pairs of an archive receipt and a list with the ObjectRef of the episodes."""
-        for receipt, ref in lessons:
-            batch: pa.RecordBatch = ray.get(ref[0])
-            if receipt.rows != batch.num_rows:
-                raise ValueError(f"the receipt is for {receipt.rows} episodes, the batch holds {batch.num_rows}")
+        for receipt, handed in lessons:
+            batch = episodes_of(receipt, handed, self._job.corpus)
             self._add(batch, new=True)
             if batch.num_rows:
                 numbers = batch.column("number")

@@ -21,6 +21,7 @@ from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
+from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.problems import to_learn_from
 from trainers.reasoning_config import ReasoningConfig
@@ -242,10 +243,8 @@ class Tutor:
         if recalled is not None:
             mine = pc.field("reasoning", "group_id").isin(recalled.groups) & (pc.field("origin") == "cot_rl")
             tables.append(self._archived(recalled.table_version, mine))
-        for receipt, ref in given:
-            batch: pa.RecordBatch = ray.get(ref[0])
-            if receipt.rows != batch.num_rows:
-                raise ValueError(f"the receipt is for {receipt.rows} episodes, the batch holds {batch.num_rows}")
+        for receipt, handed in given:
+            batch = episodes_of(receipt, handed, self._job.corpus)
             numbers = batch.column("number")
             place = {"slot": receipt.slot, "epoch": receipt.epoch}
             self._events.append({"what": "add", **place, "first": numbers[0].as_py(), "last": numbers[-1].as_py()})
