@@ -6,6 +6,8 @@ from selfplay import storage
 
 AGENT_FILE = "agent.json"
 WEIGHTS_FOLDER = "weights"
+#: How the run is doing, written every few seconds.
+STATUS_FILE = "status.json"
 
 
 def weights_uri(run_uri: str, version: int) -> str:

@@ -8,26 +8,29 @@ and training is paced by the number of archived positions, so that the loop is t
        ^                                                                                                       │
        └──────────── weights n+1 ──── weight server <──────────────────── publish ─────────────────────────────┘
 
-The driver owns every actor; its death ends them, and the next driver goes on from checkpoint and archive.
+The driver owns every actor; its death ends them, and the next driver goes on from checkpoint and archive. Who plays,
+and on how many cores, is `trainers.roster`'s business; where, `trainers.placement`'s.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError
 
-from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.errors import UserError
 from selfplay.store import Receipt
 from trainers.cluster import told
 from trainers.config import RunConfig
 from trainers.crew import Crew
+from trainers.exams import Exams
+from trainers.journal import note, note_block
+from trainers.roster import Roster
 from trainers.run_folder import RunFolder, State
 from trainers.scoreboard import Scoreboard
 from trainers.status import Summary
@@ -38,9 +41,10 @@ if TYPE_CHECKING:
 
 #: Longest call of a player; it looks for new weights between calls.
 _PLAY_S = 4.0
-#: An actor that dies this often in a row, without one good call between, is given up.
+#: A learner that dies this often in a row, without one good call between, ends the run.
 _MOST_DEATHS = 3
-_FINAL_EXAMS_S = 20.0
+#: On a cluster nobody waits longer than this for what a player still has: its node may be gone.
+_LEAVE_S = 30.0
 #: What is counted is written down this often, where games were archived meanwhile.
 _SAVE_S = 5.0
 
@@ -54,12 +58,13 @@ class Loop:
         self.config, self.folder, self.crew, self.watch, self.stop = config, folder, crew, watch, stop
         self.state = folder.state
         self.board = Scoreboard(config.evaluation, self.state, crew.game.spec.exact is not None, crew.sizing.cores)
-        self.players: dict[str, Any] = {}
+        self.roster = Roster(crew.player, crew.players_wanted)
         self.playing: dict[Any, tuple[str, Any]] = {}  # report ref -> (slot, episodes ref)
         self.in_flight: dict[str, tuple[int, int]] = {}
-        self.deaths: Counter[str] = Counter()  # in a row, of each actor
+        self.learner_deaths = 0  # in a row
         self.committing: tuple[Any, list[Any]] | None = None  # (receipts ref, episodes refs)
         self.written: deque[tuple[Report, Any]] = deque()
+        self.oldest: float | None = None  # when the oldest uncommitted block was written
         self.archived = -1  # version of the episodes table that holds every receipt so far
         self.lessons: list[tuple[Receipt, Any]] = []
         self.lesson_rows = 0
@@ -69,10 +74,10 @@ class Loop:
         self.progress: Progress | None = None
         self.published_samples = 0
         self.student: Any = None
-        self.examiner: Any = None
-        self.exam: tuple[Any, float] | None = None
+        self.exams = Exams(crew, self.board, watch)
         self.checkpointed = time.monotonic()
         self.saved = 0.0
+        self.closing = False
 
     # -- the whole run ------------------------------------------------------------------------------------------
 
@@ -87,7 +92,8 @@ class Loop:
         interrupted = not self.over()
         self.drain()
         if not interrupted:
-            self.final_exams()
+            self.exams.final(self.state.version, self.stop, lambda: self.watch.show(self.progress, self.board))
+            self.save()
         return self.watch.summary(self.progress, self.board, interrupted)
 
     def begin(self) -> None:
@@ -102,11 +108,9 @@ class Loop:
             self.crew.publish_kept()
         if self.stop.is_set():
             return
-        for number in range(self.crew.sizing.players):
-            self.hire(f"p{number:04d}")
+        self.hire()
         if not self.config.run.deterministic:
-            for slot in self.players:
-                self.launch(slot)
+            self.launch_idle()
         self.watch.activity("waiting for the first game")
         if self.config.run.deterministic:
             self.hire_others()
@@ -116,8 +120,7 @@ class Loop:
         """Starts learner and examiner: they take long to load, and would take the players' cores before a game."""
         self.student = self.crew.student()
         self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
-        if self.config.evaluation.opponents or self.config.evaluation.exact_positions:
-            self.examiner = self.crew.examiner()
+        self.exams.open()
 
     def over(self) -> bool:
         return self.watch.share_done() >= 1.0
@@ -125,8 +128,10 @@ class Loop:
     def step(self) -> None:
         """One look at everything that may have finished."""
         waiting = [*self.playing]
-        waiting += [ref for ref in (self.studying, self.committing and self.committing[0]) if ref is not None]
-        waiting += [self.exam[0]] if self.exam else []
+        others = (self.studying, self.committing and self.committing[0], self.exams.ref)
+        waiting += [ref for ref in others if ref is not None]
+        if not waiting:
+            time.sleep(0.1)
         ready, _ = ray.wait(waiting, timeout=0.1) if waiting else ([], [])  # nobody idles until the others are done
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0) if ready else ([], [])
         for ref in ready:
@@ -136,16 +141,22 @@ class Loop:
             self.committed()
         if self.studying in ready:
             self.studied()
-        if self.exam and self.exam[0] in ready:
-            self.examined()
+        if self.exams.ref in ready and self.exams.done():
+            self.save()
         self.commit()
         self.study()
+        if self.crew.sizing.joined or len(self.roster.players) < self.crew.sizing.players:
+            self.hire(at_once=False)
         self.launch_idle()
-        self.begin_exam()
+        self.exams.begin(self.state.version, self.crew.kept_versions())
+        lag = time.monotonic() - self.oldest if self.oldest else 0.0
+        blocks = len(self.written) + len(self.committing[1] if self.committing else ())
+        self.watch.waiting(len(self.roster.players), blocks, lag, self.owed())
 
     def turn(self) -> None:
         """The deterministic loop: all play, all is archived, all that is owed is learned; each in a fixed order."""
-        for slot in self.players:
+        self.hire()
+        for slot in self.roster.players:
             self.launch(slot)
         for ref in list(self.playing):
             self.played(ref)
@@ -155,21 +166,24 @@ class Loop:
             if self.studying is None:
                 break
             self.studied()
-        self.begin_exam()
-        if self.exam and ray.wait([self.exam[0]], timeout=0)[0]:
-            self.examined()
+        self.exams.begin(self.state.version, self.crew.kept_versions())
+        if self.exams.ref and ray.wait([self.exams.ref], timeout=0)[0] and self.exams.done():
+            self.save()
 
     # -- playing ------------------------------------------------------------------------------------------------
 
-    def hire(self, slot: str) -> None:
-        self.players[slot] = self.crew.player(slot)
-        self.in_flight[slot] = (0, 0)
+    def hire(self, at_once: bool = True) -> None:
+        """Players for free slots; see `Roster.fill`."""
+        hired = self.roster.fill(at_once)
+        self.in_flight |= dict.fromkeys(hired, (0, 0))
+        if hired and self.watch.began and not at_once:
+            self.watch.message(f"{len(hired)} more to play: {len(self.roster.players)} players now")
 
     def launch(self, slot: str) -> None:
         decisions = self.config.selfplay.refresh_moves * self.config.selfplay.games
         seconds = None if self.config.run.deterministic else _PLAY_S
         enough = None if seconds is None or self.watch.began else 1  # a person waits for the first game
-        report, episodes = self.players[slot].play.remote(decisions, seconds, enough)
+        report, episodes = self.roster.players[slot].play.remote(decisions, seconds, enough)
         self.playing[report] = (slot, episodes)
 
     def launch_idle(self) -> None:
@@ -179,9 +193,9 @@ class Loop:
         limit = max(float(c.publish_every_samples), 4.0 * c.batch)
         if self.progress is None or self.progress.positions < c.window_initial:
             limit += c.samples_per_position * c.window_initial
-        if self.owed() > limit or len(self.written) > 4 * len(self.players):
+        if self.owed() > limit or len(self.written) > 4 * len(self.roster.players):
             return
-        for slot in self.players:
+        for slot in self.roster.players:
             if slot not in busy:
                 self.launch(slot)
 
@@ -192,35 +206,44 @@ class Loop:
         except RayActorError as error:
             self.bury(slot, error)
             return
-        del self.deaths[slot]
+        self.roster.works(slot)
         self.in_flight[slot] = report.in_flight
         self.last_report = report
         self.watch.playing(report)
         self.watch.played(report)
         if report.block is not None:
             self.written.append((report, episodes))
+            self.oldest = self.oldest or time.monotonic()
+        if report.leaving and not self.closing:
+            self.leave(slot)
         if self.student is None and not self.stop.is_set():
             self.hire_others()
 
+    def leave(self, slot: str) -> None:
+        """A player's node has been given notice, and what it played is sealed: another takes its place elsewhere."""
+        self.settle_archive()
+        ray.kill(self.roster.leave(slot))
+        self.watch.message(f"player {slot} leaves a node that has been given notice; its games are archived")
+        self.hire()
+
     def bury(self, slot: str, error: RayActorError) -> None:
         """A player died: its games are lost and counted, and another takes its place under a new epoch."""
-        games, plies = self.in_flight[slot]
+        note(self.folder.run_id, "died", who=f"player {slot}", why=str(error))
+        games = self.count_lost(slot)
+        if self.roster.lost(slot, error):
+            self.watch.message(f"player {slot} died with {games} games in flight; another goes on")
+        else:
+            self.watch.message(f"player {slot} died again and again and is left out; the others go on")
+        self.settle_archive()  # what it wrote belongs to its epoch: commit before the next epoch is registered
+        if not self.closing:
+            self.hire()
+
+    def count_lost(self, slot: str) -> int:
+        """Games of a player that is gone are lost; how many."""
+        games, plies = self.in_flight.pop(slot)
         self.state.lost_games += games
         self.state.lost_plies += plies
-        self.died(f"player {slot}", slot, error)
-        self.watch.message(f"player {slot} died with {games} games in flight; another goes on")
-        self.settle_archive()  # what it wrote belongs to its epoch: commit before the next epoch is registered
-        self.hire(slot)
-
-    def died(self, who: str, key: str, error: RayActorError) -> None:
-        """Counts a death; one too many in a row ends the run."""
-        print(f"{who} died: {error}", flush=True)  # to the log
-        cause = told(error)
-        if isinstance(cause, UserError):  # it could not begin, and another could not either
-            raise cause from None
-        self.deaths[key] += 1
-        if self.deaths[key] >= _MOST_DEATHS:
-            raise UserError(f"{who} died {_MOST_DEATHS} times in a row; the newest file in logs/ holds its last words")
+        return games
 
     # -- archiving ----------------------------------------------------------------------------------------------
 
@@ -234,8 +257,11 @@ class Loop:
     def committed(self) -> None:
         assert self.committing is not None
         (receipts_ref, taken), self.committing = self.committing, None
+        self.oldest = time.monotonic() if self.written else None
         for receipt, (report, episodes) in zip(ray.get(receipts_ref), taken, strict=True):
             self.watch.archived(report)
+            assert report.block is not None
+            note_block(report.block, receipt)
             self.archived = max(self.archived, receipt.table_version)
             self.lessons.append((receipt, [episodes]))
             self.lesson_rows += report.archived_decisions
@@ -288,16 +314,26 @@ class Loop:
         try:
             before, self.progress = self.progress, ray.get(ref)
         except RayActorError as error:
-            self.died("the learner", "learner", error)
+            self.learner_died(error)
             self.watch.message("the learner died; another goes on from the last checkpoint")
             self.lessons, self.lesson_rows = [], 0  # the new one finds them in the archive
             self.student = self.crew.student()
             self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
             return
         if before is not None and self.progress.samples > before.samples:
-            del self.deaths["learner"]
+            self.learner_deaths = 0
         if before is None or before.samples > self.progress.samples:
             self.published_samples = self.progress.samples
+
+    def learner_died(self, error: RayActorError) -> None:
+        """Counts a death; one too many in a row ends the run."""
+        note(self.folder.run_id, "died", who="the learner", why=str(error))
+        cause = told(error)
+        if isinstance(cause, UserError):  # it could not begin, and another could not either
+            raise cause from None
+        self.learner_deaths += 1
+        if self.learner_deaths >= _MOST_DEATHS:
+            raise UserError(f"the learner died {_MOST_DEATHS} times in a row; the newest file in logs/ says why")
 
     def learning_rate(self) -> float:
         """Constant, then falling linearly to `lr_final` at the end; constant where only the clock says when that is."""
@@ -348,64 +384,17 @@ class Loop:
     def checkpoint_uri(self) -> str | None:
         return self.folder.checkpoint_uri(self.state.checkpoint) if self.state.checkpoint else None
 
-    # -- measuring ----------------------------------------------------------------------------------------------
-
-    def begin_exam(self) -> None:
-        if self.exam is None and self.examiner is not None and self.watch.began:
-            exam = self.board.next(self.state.version, self.crew.kept_versions())
-            if exam is not None:
-                self.board.begun()
-                self.exam = (self.examiner.examine.remote(exam), time.monotonic())
-
-    def examined(self) -> None:
-        assert self.exam is not None
-        (ref, began), self.exam = self.exam, None
-        try:
-            marks: Marks = ray.get(ref)
-        except RayActorError as error:
-            self.died("the examiner", "examiner", error)
-            self.watch.message("the examiner died; another goes on")
-            self.examiner = self.crew.examiner()
-            self.board.failed()
-            return
-        except UserError:  # the version's weights were deleted meanwhile
-            self.board.failed()
-            return
-        del self.deaths["examiner"]
-        self.board.record(marks, self.watch.elapsed(), time.monotonic() - began)
-        self.watch.examined(marks, self.board)
-        self.save()
-
-    def final_exams(self) -> None:
-        """Measures the last net at full length, for as long as a person will wait."""
-        if self.examiner is None:
-            return
-        until = time.monotonic() + _FINAL_EXAMS_S
-        self.watch.activity("measuring the last net")
-        exams = self.board.final(self.state.version)
-        while (self.exam or exams) and time.monotonic() < until and not self.stop.is_set():
-            if self.exam is None:
-                self.exam = (self.examiner.examine.remote(exams.pop(0)), time.monotonic())
-            if ray.wait([self.exam[0]], timeout=0.2)[0]:
-                self.examined()
-            self.watch.show(self.progress, self.board)
-        self.save()
-
     # -- the end ------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Seals what is being played, archives and learns of it, publishes the last net, saves everything."""
         self.watch.draining()
-        for ref in list(self.playing):
-            self.watch.show(self.progress, self.board)
-            self.played(ref)
-        ends = {}
-        for slot, player in self.players.items():
+        self.closing = True
+        self.bring_in()
+        for slot, player in self.roster.players.items():
             report, episodes = player.finish.remote()
-            ends[report] = (slot, episodes)
-        self.playing = ends
-        for ref in list(ends):
-            self.played(ref)
+            self.playing[report] = (slot, episodes)
+        self.bring_in()
         self.settle_archive()
         if self.progress is None and self.stop.is_set():  # the learner is still loading: the archive has everything
             self.save()
@@ -418,3 +407,21 @@ class Loop:
         if self.progress.samples > self.published_samples:
             self.publish()
         self.checkpoint()
+
+    def bring_in(self) -> None:
+        """Takes what the players are bringing; on a cluster only for a time, and of whoever has begun at all."""
+        until = time.monotonic() + _LEAVE_S
+        for ref, (slot, _) in list(self.playing.items()):
+            late = self.crew.sizing.joined and not self.ready_by(ref, until if slot in self.roster.worked else 0.0)
+            if late:
+                del self.playing[ref]
+                ray.kill(self.roster.players.pop(slot))
+                games = self.count_lost(slot)
+                self.watch.message(f"player {slot} did not answer; its {games} games in flight are lost")
+            else:
+                self.watch.show(self.progress, self.board)
+                self.played(ref)
+
+    def ready_by(self, ref: Any, until: float) -> bool:
+        """Whether an answer has come by then."""
+        return bool(ray.wait([ref], timeout=max(0.0, until - time.monotonic()))[0])

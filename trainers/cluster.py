@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from selfplay.errors import UserError
-from trainers import ray_guard
+from trainers import placement, ray_guard
 from trainers.config import RunConfig
 
 _OBJECT_STORE_BYTES = 512 * 2**20
@@ -93,9 +93,7 @@ def _guard() -> subprocess.Popen[bytes]:
 
 def size(config: RunConfig, joined: bool) -> Sizing:
     """How many players: as configured, or one a core. Raises `UserError` where a GPU was demanded and there is none."""
-    resources = ray.cluster_resources()
-    cores = max(1, int(resources.get("CPU", 1)))
-    gpus = int(resources.get("GPU", 0))
+    cores, gpus = max(1, placement.cores()), placement.gpus()
     for name, device in (("selfplay.device", config.selfplay.device), ("learner.device", config.learner.device)):
         if device == "cuda" and not gpus:
             raise UserError(f"{name} = cuda, but Ray sees no GPU here; say {name}=auto or run where there is one")

@@ -175,6 +175,8 @@ class EvaluationConfig(Settings):
 class RunSettings(Settings):
     minutes: Annotated[float, Field(gt=0)] = 10.0
     """Length of the run, counted from the first game."""
+    corpus: str | None = None
+    """Where episodes go, a path or s3://…; many runs may share one. Not set: the folder `corpus` of the run's own."""
     seed: NonNegative = 0
     """Root of every random generator of the run."""
     positions: Positive | None = None
@@ -203,4 +205,4 @@ class RunConfig(Experiment):
 
 def incompatible(old: RunConfig, new: RunConfig) -> str | None:
     """Why a run begun as `old` cannot go on as `new`, in words, or None. Game and net shape must stay as they are."""
-    return first_change(old, new, ("name", "env.id", "net"))
+    return first_change(old, new, ("name", "env.id", "net", "run.corpus"))

@@ -18,9 +18,11 @@ from selfplay.generation import PlaySettings
 from selfplay.nets.config import NetConfig
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
+from trainers import placement
 from trainers.cluster import Sizing
 from trainers.config import RunConfig
 from trainers.office import Office
+from trainers.placement import Place
 from trainers.run_folder import RunFolder, State
 
 
@@ -28,7 +30,7 @@ class Crew(Office):
     """Makes the actors of one run of self-play."""
 
     def __init__(
-        self, config: RunConfig, spec: GameSpec, folder: RunFolder[State], epoch: int, sizing: Sizing
+        self, config: RunConfig, spec: GameSpec, folder: RunFolder[State], epoch: int, sizing: Sizing, place: Place
     ) -> None:
         self.config, self.sizing = config, sizing
         self.game = load(spec)
@@ -39,7 +41,7 @@ class Crew(Office):
         self.net = net_config(config, self.game)
         self.search = search_config(config)
         net = self.net.to_json()
-        super().__init__(config, spec, folder, epoch, ruleset_digest(spec), net, "self_play", self.game.string)
+        super().__init__(config, spec, folder, epoch, place, ruleset_digest(spec), net, "self_play", self.game.string)
 
     def about_agent(self) -> str:
         """What `Agent.load` needs besides weights."""
@@ -86,13 +88,17 @@ class Crew(Office):
             first_block=registration.next_number,
             seed=(self.config.run.seed, int(slot[1:]), registration.epoch),
             dtype=c.dtype,
-            device=c.device,
+            device="cpu" if self.place.gpus and c.device == "auto" else c.device,
             threads=1,
         )
-        gpus = 0.0 if c.device == "cpu" else self._gpu_share() / self.sizing.players
-        return self._own(
-            ray.remote(Player).options(num_cpus=1, num_gpus=gpus, max_restarts=0).remote(job, self.weights)
-        )
+        gpus = 0.0 if job.device == "cpu" else self._gpu_share() / self.sizing.players
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
+        return self._own(ray.remote(Player).options(**options).remote(job, self.weights))
+
+    def players_wanted(self) -> int:
+        """How many there should be now: on a cluster of changing size as many as it has cores, unless set."""
+        changing = self.sizing.joined and self.config.selfplay.actors == "auto" and not self.config.run.deterministic
+        return max(1, placement.cores()) if changing else self.sizing.players
 
     def student(self) -> Any:
         """The learner's actor."""
@@ -102,7 +108,8 @@ class Crew(Office):
         from trainers.window import WindowSettings
 
         c = self.config.learner
-        gpus = 0.0 if c.device == "cpu" or c.learners > 1 else min(1.0, self._gpu_share())
+        cores = placement.cores_of_largest() if self.sizing.joined else self.sizing.cores
+        gpus = 0.0 if c.device == "cpu" or c.learners > 1 else self.place.gpus or min(1.0, self._gpu_share())
         job = StudentJob(
             env=self.env,
             net=self.net.to_json(),
@@ -116,7 +123,7 @@ class Crew(Office):
                 device=pick_device(c.device) if not self.sizing.joined else c.device,
                 bf16=None if c.bf16 == "auto" else c.bf16,
                 ema=c.ema,
-                threads=max(1, self.sizing.cores // 4),
+                threads=None if placement.steady_alone() else max(1, cores // 4),
                 seed=self.config.run.seed,
                 window=WindowSettings(c.window_initial, c.window_alpha, c.window_beta, c.window_max),
             ),
@@ -134,11 +141,12 @@ class Crew(Office):
             corpus=self.folder.corpus,
             run_id=self.folder.run_id,
         )
-        return self._own(ray.remote(Student).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote(job))
+        options = {"num_cpus": 0, "num_gpus": gpus, "max_restarts": 0, **self.place.options()}
+        return self._own(ray.remote(Student).options(**options).remote(job))
 
     def examiner(self) -> Any:
         """The actor that measures strength."""
-        actor = ray.remote(Examiner).options(num_cpus=0, max_restarts=0)
+        actor = ray.remote(Examiner).options(num_cpus=0, max_restarts=0, **self.place.options())
         return self._own(actor.remote(self.env, self.folder.uri, self.config.run.seed))
 
     def _gpu_share(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -13,12 +14,26 @@ from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
 from selfplay.store import Fenced, acquire
 from trainers import cluster
+from trainers.beacon import Beacon
 from trainers.config import RunConfig
 from trainers.experiment import AnyConfig, AnySummary, first_status
+from trainers.placement import Place, reserve
 from trainers.reasoning_config import ReasoningConfig
-from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
+from trainers.reasoning_status import ReasoningSummary
 from trainers.run_folder import ReasoningState, RunFolder, State
-from trainers.status import Status, Summary
+from trainers.status import Summary
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the loop of a run begins with, once Ray is there. joined: whether Ray is somebody else's."""
+
+    out: str
+    epoch: int
+    joined: bool
+    place: Place
+    on_status: Callable[[Any], None]
+    stop: threading.Event
 
 
 def run(
@@ -34,70 +49,67 @@ def run(
     out: URI of the run's folder; one that exists is continued. on_status: is given an `AnyStatus` of the run's kind.
     Raises `UserError` for what only a person can mend.
     """
-    play = isinstance(config, RunConfig)
+    play, joined = isinstance(config, RunConfig), bool(address)
     state: Any = State if play else ReasoningState
     uri = RunFolder(out, config, state).uri  # refuses a folder of another run before anything is written
-    with acquire(uri, f"selfplay run {config.name}") as lease, _loading(play):
-        with cluster.ray_session(address):
-            # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
-            on_status(first_status(config, spec.id, out, "loading torch"))
-            try:
-                if isinstance(config, RunConfig):
-                    assert isinstance(spec, GameSpec)
-                    return _play(config, spec, out, lease.epoch, bool(address), on_status, stop)
-                assert isinstance(spec, TaskSpec)
-                return _reason(config, spec, out, lease.epoch, bool(address), on_status, stop)
-            except RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, Fenced):
-                    raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
-                raise (cause if isinstance(cause, UserError) else error) from None
-            except RayActorError as error:
-                raise cluster.told(error) from None
+    with (
+        acquire(uri, f"selfplay run {config.name}") as lease,
+        _loading(play),
+        cluster.ray_session(address),
+        Beacon(uri, on_status, metrics=joined) as tell,
+        _in_words(uri),
+    ):
+        # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
+        tell(first_status(config, spec.id, out, "loading torch"))
+        place = reserve(config.learner.device, lambda word: tell(first_status(config, spec.id, out, word)))
+        start = _Start(out, lease.epoch, joined, place, tell, stop)
+        if isinstance(config, RunConfig):
+            assert isinstance(spec, GameSpec)
+            return _play(config, spec, start)
+        assert isinstance(spec, TaskSpec)
+        return _reason(config, spec, start)
 
 
-def _play(
-    config: RunConfig,
-    spec: GameSpec,
-    out: str,
-    epoch: int,
-    joined: bool,
-    on_status: Callable[[Status], None],
-    stop: threading.Event,
-) -> Summary:
+@contextlib.contextmanager
+def _in_words(uri: str) -> Iterator[None]:
+    """What an actor told by failing, as the `UserError` that it was."""
+    try:
+        yield
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, Fenced):
+            raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
+        raise (cause if isinstance(cause, UserError) else error) from None
+    except RayActorError as error:
+        raise cluster.told(error) from None
+
+
+def _play(config: RunConfig, spec: GameSpec, start: _Start) -> Summary:
     from trainers.alphazero import Loop
     from trainers.crew import Crew
     from trainers.watch import Watch
 
-    folder = RunFolder(out, config, State)  # as whoever held it before has left it
-    crew = Crew(config, spec, folder, epoch, cluster.size(config, joined))
-    watch = Watch(config, spec, folder, crew.sizing.sentence(config), on_status)
+    folder = RunFolder(start.out, config, State)  # as whoever held it before has left it
+    crew = Crew(config, spec, folder, start.epoch, cluster.size(config, start.joined), start.place)
+    watch = Watch(config, spec, folder, crew.sizing.sentence(config), start.on_status)
     try:
-        return Loop(config, folder, crew, watch, stop).run()
+        return Loop(config, folder, crew, watch, start.stop).run()
     finally:
         watch.close()
         crew.dismiss()
 
 
-def _reason(
-    config: ReasoningConfig,
-    spec: TaskSpec,
-    out: str,
-    epoch: int,
-    joined: bool,
-    on_status: Callable[[ReasoningStatus], None],
-    stop: threading.Event,
-) -> ReasoningSummary:
+def _reason(config: ReasoningConfig, spec: TaskSpec, start: _Start) -> ReasoningSummary:
     from trainers.reasoning import Course
     from trainers.reasoning_crew import ReasoningCrew, size
     from trainers.reasoning_watch import ReasoningWatch
 
-    folder = RunFolder(out, config, ReasoningState)
-    crew = ReasoningCrew(config, spec, folder, epoch, size(config, joined))
+    folder = RunFolder(start.out, config, ReasoningState)
+    crew = ReasoningCrew(config, spec, folder, start.epoch, size(config, start.joined), start.place)
     sentence = crew.sizing.sentence(config, crew.parameters)
-    watch = ReasoningWatch(config, spec, folder, sentence, crew.parameters, on_status)
+    watch = ReasoningWatch(config, spec, folder, sentence, crew.parameters, start.on_status)
     try:
-        return Course(config, folder, crew, watch, stop).run()
+        return Course(config, folder, crew, watch, start.stop).run()
     finally:
         watch.close()
         crew.dismiss()

@@ -19,6 +19,8 @@ from selfplay.episode import Provenance
 from selfplay.nets import weights
 from selfplay.store import Registration
 from trainers.experiment import AnyConfig
+from trainers.journal import note
+from trainers.placement import Place
 from trainers.run_folder import RunFolder
 
 
@@ -38,7 +40,8 @@ class Made(Protocol):
 class Office:
     """Keeps the books of one run. Its actors belong to the driver: none outlives it.
 
-    net: JSON of the shape of what is trained. origin: of the run's episodes.
+    place: where the actors that must not vanish go. net: JSON of the shape of what is trained. origin: of the run's
+    episodes.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class Office:
         spec: EnvSpec,
         folder: RunFolder[Any],
         epoch: int,
+        place: Place,
         ruleset: str,
         net: str,
         origin: str,
         game_string: str | None = None,
     ) -> None:
         self.folder, self.epoch, self.spec, self.policy_id = folder, epoch, spec, folder.run_id
+        self.place = place
         self.provenance = Provenance(
             run_id=folder.run_id,
             env_id=spec.id,
@@ -77,7 +82,7 @@ class Office:
         """Starts the archivist; describes the run, its environment and its agent. Returns the corpus's version."""
         folder, spec, source = self.folder, self.spec, registry.source_of(self.spec)
         folder.begin(about_agent)
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, **self.place.options()}
         self.archivist = ray.remote(Archivist).options(**options).remote(folder.corpus, folder.run_id, self.epoch)
         now = datetime.now(UTC)
         p = self.provenance
@@ -131,6 +136,7 @@ class Office:
         """Hands out a version; tensors: the ObjectRef of its weights."""
         self._kept.append(version)
         self._hand_out(Published(version, digest, [tensors]))
+        note(self.folder.run_id, "published", version=version, digest=digest)
 
     def _hand_out(self, newest: Published) -> None:
         """Waits until the server has it: whoever asks from now on gets this version or a newer one."""

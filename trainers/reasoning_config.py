@@ -210,6 +210,8 @@ class EvaluationSettings(Settings):
 class ReasoningRunSettings(Settings):
     minutes: Rate = 5.0
     """Length of the run, warm start and all."""
+    corpus: str | None = None
+    """Where episodes go, a path or s3://…; many runs may share one. Not set: the folder `corpus` of the run's own."""
     rounds: Positive | None = None
     """End after this many rounds, if that is sooner."""
     target: Unit | None = None
@@ -261,4 +263,4 @@ class ReasoningConfig(Experiment):
 def incompatible(old: ReasoningConfig, new: ReasoningConfig) -> str | None:
     """Why a run begun as `old` cannot go on as `new`, in words, or None. Task and policy must stay as they are."""
     endpoint = ("endpoint.model", "endpoint.teaches", "endpoint.seats")
-    return first_change(old, new, ("name", "task.id", "policy", "warm", *endpoint))
+    return first_change(old, new, ("name", "task.id", "policy", "warm", "run.corpus", *endpoint))

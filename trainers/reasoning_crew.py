@@ -20,8 +20,10 @@ from selfplay.nets.language.policy import PolicySpec, fresh, load
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters
 from selfplay.rollout.endpoint import Endpoint
 from selfplay.task import Task, ruleset_digest
+from trainers import placement
 from trainers.fit import Footprint, parameters_of, refuse_too_large
 from trainers.office import Office
+from trainers.placement import Place
 from trainers.reasoning_config import ReasoningConfig
 from trainers.run_folder import ReasoningState, RunFolder
 from trainers.tutor import Tutor, TutorJob
@@ -52,8 +54,7 @@ class ReasoningSizing:
 
 def size(config: ReasoningConfig, joined: bool) -> ReasoningSizing:
     """How many reasoners: as configured, or one a core (a GPU). Raises `UserError` for a GPU that is not there."""
-    resources = ray.cluster_resources()
-    cores, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+    cores, gpus = max(1, placement.cores()), placement.gpus()
     devices = {"generation.device": config.generation.device, "learner.device": config.learner.device}
     for name, device in devices.items():
         if device == "cuda" and not gpus:
@@ -126,6 +127,7 @@ class ReasoningCrew(Office):
         folder: RunFolder[ReasoningState],
         epoch: int,
         sizing: ReasoningSizing,
+        place: Place,
     ) -> None:
         self.config, self.sizing = config, sizing
         self.task = Task(spec)
@@ -144,7 +146,7 @@ class ReasoningCrew(Office):
         if set(config.endpoint.seats) >= set(range(spec.seats)) or max(config.endpoint.seats, default=0) >= spec.seats:
             raise UserError(f"endpoint.seats names seats of {spec.id}, which has {spec.seats}, and leaves one to learn")
         net = json.dumps(json.loads(self.policy.to_json()) | {"tokenizer": "see the run's agent.json"})
-        super().__init__(config, spec, folder, epoch, ruleset_digest(spec), net, "cot_rl")
+        super().__init__(config, spec, folder, epoch, place, ruleset_digest(spec), net, "cot_rl")
 
     def _refuse_too_large(self) -> None:
         c = self.config
@@ -152,6 +154,11 @@ class ReasoningCrew(Office):
         footprint = Footprint(self.parameters, trained, c.policy.dtype)
         if not self.sizing.joined:
             refuse_too_large(footprint, pick_device(c.learner.device))
+
+    def reasoners_wanted(self) -> int:
+        """How many there should be now: on a cluster of changing size as many as it has room for, unless set."""
+        changing = self.sizing.joined and self.config.generation.actors == "auto"
+        return size(self.config, joined=True).reasoners if changing else self.sizing.reasoners
 
     def about_agent(self) -> str:
         """What is needed besides weights to use the run's policy."""
@@ -185,14 +192,18 @@ class ReasoningCrew(Office):
         )
         gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False)
         cpus = min(0.5, 0.5 * self.sizing.cores / self.sizing.reasoners)
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
         return self._own(ray.remote(Reasoner).options(**options).remote(job, self.weights))
 
     def tutor(self) -> Any:
         """The learner's actor."""
         c, cores = self.config, self.sizing.cores
         asked = c.learner.threads
+        if self.sizing.joined:
+            cores = placement.cores_of_largest()
         alone = cores if c.learner.max_staleness == 0 else max(1, cores // 2)
+        if placement.steady_alone():
+            alone = 0  # all that its node has
         threads = asked if isinstance(asked, int) else alone
         job = TutorJob(
             policy=self.policy.to_json(),
@@ -204,11 +215,18 @@ class ReasoningCrew(Office):
             run_id=self.folder.run_id,
         )
         gpus = 0.0 if c.learner.device == "cpu" else self._gpus(learner=True)
-        return self._own(ray.remote(Tutor).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote(job))
+        options = {"num_cpus": 0, "num_gpus": gpus, "max_restarts": 0, **self.place.options()}
+        return self._own(ray.remote(Tutor).options(**options).remote(job))
 
     def _gpus(self, learner: bool) -> float:
-        """Of one actor. One GPU is shared by all; of several the learner has one of its own, the rest is shared out."""
+        """Of one actor. One GPU is shared by all; of several the learner has one of its own, the rest is shared out.
+
+        Where the learner has a place of its own, each reasoner asks for a whole GPU: an autoscaler brings it.
+        """
         gpus, reasoners = self.sizing.gpus, self.sizing.reasoners
+        if self.place.group is not None:
+            alone = self.config.generation.device == "cuda" or gpus > self.place.gpus
+            return self.place.gpus if learner else float(alone)
         if gpus <= 1:
             return gpus / 2 if learner else gpus / 2 / reasoners
         return 1.0 if learner else 1.0 / math.ceil(reasoners / (gpus - 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import ray
@@ -16,7 +17,9 @@ from ray.exceptions import RayActorError
 
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
+from selfplay.store import Receipt
 from trainers.cluster import told
+from trainers.journal import note, note_block
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_watch import ReasoningWatch
 
@@ -27,61 +30,122 @@ class TutorDied(Exception):
     """The learner is gone: another goes on from the last checkpoint."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
-    """What a reasoner was asked. actor: as it was then; another may have taken its place."""
+    """What a reasoner was asked. actor: as it was then; another may have taken its place. sent: a running number.
+
+    found: its report, once it has come; receipt: of its block, once that is archived.
+    """
 
     slot: str
     actor: Any
     asks: Sequence[Ask]
     method: str
     more: tuple[Any, ...]
+    sent: int = 0
     report: Any = None
     episodes: Any = None
+    found: ReasonerReport | None = None
+    receipt: Receipt | None = None
 
-    def send(self) -> Call:
+    def send(self, number: int) -> Call:
+        self.sent = number
         self.report, self.episodes = getattr(self.actor, self.method).remote(self.asks, *self.more)
         return self
 
 
 class Staff:
-    """The actors at work. archived: version of the episodes table that holds every receipt so far."""
+    """The actors at work. archived: version of the episodes table that holds every receipt so far.
+
+    Work goes to reasoners that have loaded. On a cluster the others come later, as there is room for them.
+    """
 
     def __init__(self, crew: ReasoningCrew, watch: ReasoningWatch) -> None:
         self.tutor: Any = None
         self.archived = -1
         self._crew, self._watch = crew, watch
         self._reasoners: dict[str, Any] = {}
+        self._coming: dict[Any, tuple[str, Any]] = {}  # answered when it has loaded -> (slot, actor)
         self._under_way: list[Call] = []
-        self._deaths: Counter[str] = Counter()
+        self._deaths: Counter[str] = Counter()  # in a row
+        self._left_out: set[str] = set()
+        self._sent = count()
 
     def begin(self) -> None:
         """Starts the reasoners."""
         for number in range(self._crew.sizing.reasoners):
-            slot = f"r{number:04d}"
-            self._reasoners[slot] = self._crew.reasoner(slot)
+            self._call_in(f"r{number:04d}")
+
+    def _call_in(self, slot: str) -> None:
+        actor = self._crew.reasoner(slot)
+        if self._crew.sizing.joined:
+            self._coming[actor.pid.remote()] = (slot, actor)
+        else:
+            self._reasoners[slot] = actor  # all share the work, loaded or not: what each does is repeatable
+
+    def _welcome(self) -> None:
+        """On a cluster: calls in who is missing, takes in who has loaded; waits where nobody has yet."""
+        if not self._crew.sizing.joined:
+            return
+        known = {*self._reasoners, *self._left_out, *(slot for slot, _ in self._coming.values())}
+        for number in range(self._crew.reasoners_wanted()):
+            if len(known) < self._crew.reasoners_wanted() and (slot := f"r{number:04d}") not in known:
+                self._call_in(slot)
+                known.add(slot)
+        while self._coming:
+            ready, _ = ray.wait(list(self._coming), num_returns=len(self._coming), timeout=0.25 * (not self._reasoners))
+            for ref in ready:
+                slot, actor = self._coming.pop(ref)
+                try:
+                    ray.get(ref)
+                    self._reasoners[slot] = actor
+                except RayActorError as error:
+                    self._call_another(slot, error)
+            if self._reasoners:
+                return
+            self._watch.show()
 
     def spread(self, asks: Sequence[Ask], method: str, *more: Any) -> list[Call]:
         """Calls all reasoners, each with its share of the asks."""
+        self._welcome()
         shares = {slot: asks[i :: len(self._reasoners)] for i, slot in enumerate(self._reasoners)}
         calls = [Call(slot, self._reasoners[slot], share, method, more) for slot, share in shares.items() if share]
-        self._under_way += [call.send() for call in calls]
+        self._under_way += [call.send(next(self._sent)) for call in calls]
         return calls
 
     def archive(self, calls: Sequence[Call], reports: list[ReasonerReport] | None = None) -> list[Any]:
         """Waits for calls, commits what they wrote; what a lesson is made of: (receipt, episodes) pairs."""
-        taken = []
         for call in calls:
-            report = self._awaited(call)
+            self._await(call)
+        self._commit(calls)
+        given = []
+        for call in calls:
+            assert call.found is not None
             if reports is not None:
-                reports.append(report)
-            if report.block is not None:
-                taken.append((report.block, call.episodes))
-            self._watch.sampled(report)
-        receipts = ray.get(self._crew.archivist.commit.remote([block for block, _ in taken])) if taken else []
-        self._under_way = [call for call in self._under_way if not any(call is done for done in calls)]
-        self.archived = max([self.archived, *(receipt.table_version for receipt in receipts)])
-        return [(receipt, [episodes]) for receipt, (_, episodes) in zip(receipts, taken, strict=True)]
+                reports.append(call.found)
+            if call.receipt is not None:
+                given.append((call.receipt, [call.episodes]))
+            self._watch.sampled(call.found)
+        self._under_way = [call for call in self._under_way if call not in calls]
+        return given
+
+    def _commit(self, calls: Sequence[Call]) -> None:
+        """Archives the blocks of calls that have answered, and of those that their writers answered before."""
+        last: dict[Any, int] = {}
+        for call in calls:
+            last[call.actor] = max(call.sent, last.get(call.actor, -1))
+        before = [c for c in self._under_way if c not in calls and c.sent < last.get(c.actor, -1)]
+        for call in before:
+            self._await(call)
+        blocks = []
+        for call in sorted([*calls, *before], key=lambda call: call.sent):
+            if call.found is not None and call.found.block is not None and call.receipt is None:
+                blocks.append((call, call.found.block))
+        receipts = ray.get(self._crew.archivist.commit.remote([block for _, block in blocks])) if blocks else []
+        for (call, block), receipt in zip(blocks, receipts, strict=True):
+            note_block(block, receipt)
+            call.receipt = receipt
+            self.archived = max(self.archived, receipt.table_version)
 
     def learned(self, ref: Any) -> Any:
         """The learner's answer. Raises `TutorDied` where it is gone."""
@@ -97,27 +161,45 @@ class Staff:
         """It has finished what it was asked: earlier deaths no longer count."""
         del self._deaths["learner"]
 
-    def _awaited(self, call: Call) -> ReasonerReport:
-        """The result of a call; asked again of another reasoner where this one has died."""
-        while True:
+    def _await(self, call: Call) -> None:
+        """Waits for the report of a call; asked again of another reasoner where this one has died.
+
+        What the dead one had answered is archived first: once another has its slot, it could not be.
+        """
+        while call.found is None:
             try:
                 while not ray.wait([call.report], timeout=0.25)[0]:
                     self._watch.show()
-                found: ReasonerReport = ray.get(call.report)
+                call.found = ray.get(call.report)
                 del self._deaths[call.slot]
-                return found
             except RayActorError as error:
-                self._died(f"reasoner {call.slot}", call.slot, error)
-                self._watch.message(f"reasoner {call.slot} died; another asks again for what it had not finished")
-                dead, another = call.actor, self._crew.reasoner(call.slot)
-                self._reasoners[call.slot] = another
-                for one in self._under_way:
-                    if one.actor is dead:
-                        one.actor = another
-                        one.send()
+                self._commit([one for one in self._under_way if one.found is not None])
+                self._replace(call.slot, call.actor, error)
+
+    def _replace(self, slot: str, dead: Any, error: RayActorError) -> None:
+        """Another asks for what a dead reasoner had not finished: its successor, or on a cluster who is there."""
+        del self._reasoners[slot]
+        self._call_another(slot, error)
+        self._welcome()
+        heir = slot if slot in self._reasoners else next(iter(self._reasoners))
+        for call in self._under_way:
+            if call.actor is dead and call.found is None:
+                call.slot, call.actor = heir, self._reasoners[heir]
+                call.send(next(self._sent))
+
+    def _call_another(self, slot: str, error: RayActorError) -> None:
+        """A successor for a dead reasoner; none for one that always dies, where others work."""
+        if self._deaths[slot] + 1 < _MOST_DEATHS or not self._reasoners:
+            self._died(f"reasoner {slot}", slot, error)
+            self._watch.message(f"reasoner {slot} died; another asks again for what it had not finished")
+            self._call_in(slot)
+            return
+        note(self._crew.folder.run_id, "left out", who=f"reasoner {slot}", why=str(error))
+        self._left_out.add(slot)
+        self._watch.message(f"reasoner {slot} died again and again and is left out; the others go on")
 
     def _died(self, who: str, key: str, error: RayActorError) -> None:
-        print(f"{who} died: {error}", flush=True)  # to the log
+        note(self._crew.folder.run_id, "died", who=who, why=str(error))
         cause = told(error)
         if isinstance(cause, UserError):  # it could not begin, and another could not either
             raise cause from None

@@ -3,7 +3,8 @@
     config.json    the resolved configuration            agent.json    what `Agent.load` needs besides weights
     run.json       the run's identity                    state.json    the newest checkpoint and everything counted
     lease/         who holds the run                     weights/      one safetensors file a kept version
-    checkpoints/   net, optimiser and counters           corpus/       the archive, unless it lies elsewhere
+    checkpoints/   net, optimiser and counters           corpus/       the archive, or corpus.uri: where it lies
+    status.json    how it is doing, every few seconds
 
 Every place is a URI. `state.json` is written last, in one piece: what it names is complete.
 """
@@ -22,7 +23,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from selfplay import run_files, storage
 from selfplay.errors import UserError
-from selfplay.store.table import episodes_uri, open_table
+from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
 from trainers.experiment import CONFIG_NAME, AnyConfig, from_json, incompatible
 
 #: Rises when older code would misread `state.json` or `run.json`.
@@ -140,12 +141,15 @@ class RunFolder(Generic[AnyState]):
     @property
     def corpus(self) -> str:
         """Where the run's episodes go."""
-        return storage.join(self.uri, "corpus")
+        elsewhere = self.config.run.corpus
+        return storage.normalise(elsewhere) if elsewhere else storage.join(self.uri, "corpus")
 
     def begin(self, about_agent: str) -> None:
         """Writes down what the run is; `about_agent`: JSON of what is needed besides weights to use its policy."""
         storage.write(storage.join(self.uri, _RUN), json.dumps({"schema": SCHEMA, "run_id": self.run_id}).encode())
         storage.write(storage.join(self.uri, run_files.AGENT_FILE), about_agent.encode())
+        if self.config.run.corpus:
+            storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode())
         storage.write(storage.join(self.uri, CONFIG_NAME), self.config.to_json().encode())
 
     def checkpoint_uri(self, name: str) -> str:

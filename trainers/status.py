@@ -101,6 +101,9 @@ class Status:
     window_rows, window_capacity: positions in the replay window.
     policy_loss, value_loss: newest, None before training; loss_history: (policy, value), oldest first.
     strength: newest match of each opponent; first_strength: each opponent's first, for comparison.
+    players: self-play processes now. staleness: versions between what plays and the newest, None before a game.
+    queued_blocks: written and not yet committed; archive_lag_s: age of the oldest of them. owed_samples: training
+    samples that archived positions still owe.
     sizing: what the run chose for this machine, one line.
     messages: newest last; only what a person must know.
     """
@@ -130,6 +133,11 @@ class Status:
     ratings: tuple[RatingPoint, ...] = ()
     last_game: LastGame | None = None
     lost: LostGames = field(default_factory=LostGames)
+    players: int = 0
+    staleness: float | None = None
+    queued_blocks: int = 0
+    archive_lag_s: float = 0.0
+    owed_samples: float = 0.0
     sizing: str = ""
     messages: tuple[str, ...] = ()
 

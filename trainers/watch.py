@@ -127,7 +127,13 @@ class Watch:
             candidates = tuple(Candidate(*row) for row in s.candidates)
             self._set(last_game=LastGame(s.board, s.caption, s.result, s.plies, candidates, s.episode_id))
         state = self._folder.state
-        self._set(lost=LostGames(state.lost_games, state.lost_plies))
+        self._set(
+            lost=LostGames(state.lost_games, state.lost_plies), staleness=float(state.version - report.version)
+        )
+
+    def waiting(self, players: int, blocks: int, oldest_s: float, owed: float) -> None:
+        """What plays, and what waits for archive and learner."""
+        self._set(players=players, queued_blocks=blocks, archive_lag_s=oldest_s, owed_samples=owed)
 
     def archived(self, report: Report) -> None:
         status = self.status

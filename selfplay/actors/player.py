@@ -17,6 +17,7 @@ import pyarrow as pa
 import ray
 
 from selfplay import registry
+from selfplay.actors import notice
 from selfplay.actors.weights import Published
 from selfplay.episode import EPISODES, Episode, Provenance, to_batch
 from selfplay.game import Game, load
@@ -70,6 +71,7 @@ class Report:
     block: where the episodes were written, None if none ended. decisions: searched moves made.
     in_flight: (games, moves) that are lost if the actor dies now. seconds: of the call; net_s: in the net.
     resignable: (games played on past a resignation, those of them that the seat then did not lose).
+    leaving: its node has been given notice; the games under way are sealed as aborted, in the block.
     """
 
     slot: str
@@ -88,6 +90,7 @@ class Report:
     hits: int
     resignable: tuple[int, int]
     showcase: Showcase | None
+    leaving: bool = False
 
 
 class Player:
@@ -132,9 +135,11 @@ class Player:
             nonlocal made
             made = count
             late = seconds is not None and time.perf_counter() - began >= seconds
-            return late or count >= decisions or (episodes is not None and ended >= episodes)
+            return late or count >= decisions or (episodes is not None and ended >= episodes) or notice.leaving()
 
-        return self._hand_over(self._generator.play(until), began, made)
+        sealed = self._generator.play(until)
+        leaving = notice.leaving()
+        return self._hand_over([*sealed, *(self._generator.abort() if leaving else ())], began, made, leaving)
 
     @ray.method(num_returns=2)
     def finish(self) -> tuple[Report, pa.RecordBatch]:
@@ -150,7 +155,9 @@ class Player:
             self._version = newer.version
             self._generator.set_policy(Policy(self._job.policy_id, newer.version, newer.digest))
 
-    def _hand_over(self, episodes: list[Episode], began: float, made: int) -> tuple[Report, pa.RecordBatch]:
+    def _hand_over(
+        self, episodes: list[Episode], began: float, made: int, leaving: bool = False
+    ) -> tuple[Report, pa.RecordBatch]:
         batch = to_batch(episodes) if episodes else pa.RecordBatch.from_pylist([], EPISODES)
         block = None
         if episodes:
@@ -174,6 +181,7 @@ class Player:
             hits=stats.hits,
             resignable=resignable(episodes),
             showcase=_newest_finished(self._game, episodes),
+            leaving=leaving,
         )
         return report, batch
 

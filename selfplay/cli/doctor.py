@@ -9,40 +9,43 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfplay.cli.findings import Finding, Level
+
 BASE = ("numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich")
 FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
 MARKS = {"ok": "[green3]✓[/]", "note": "[yellow3]·[/]", "bad": "[red3]✗[/]"}
 
 
-Level = Literal["ok", "note", "bad"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """level: "ok"; "note" (works, but a person may want to know); "bad" (something will not work)."""
-
-    subject: str
-    level: Level
-    text: str
-
-
 def doctor(
     out: Annotated[str, typer.Option(help="The folder runs would be written to.")] = "runs",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Every node of a Ray cluster instead, from within; --out must be shared.")
+    ] = False,
+    address: Annotated[str | None, typer.Option(help="The cluster's. [env var: RAY_ADDRESS]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check the installation and the machine. Exit code 1 where something will not work."""
-    findings = [finding for check in checks(out) for finding in check()]
+    """Check the installation and the machine, or a cluster. Exit code 1 where something will not work.
+
+    Examples:  selfplay doctor  ·  selfplay doctor --cluster --address auto --out s3://bucket
+    """
+    if cluster:
+        from selfplay.cli import doctor_cluster
+
+        shared = out if "://" in out else None
+        findings = list(doctor_cluster.nodes(doctor_cluster.address_of(address), shared))
+    else:
+        findings = [finding for check in checks(out) for finding in check()]
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -96,6 +96,18 @@ def _doctor() -> Any:
     return doctor
 
 
+def _top() -> Any:
+    from selfplay.cli.top import top
+
+    return top
+
+
+def _tune() -> Any:
+    from selfplay.cli.tune import tune
+
+    return tune
+
+
 VERBS = {
     "run": Verb("Play, archive and learn: a recipe or any game that can be searched.", _run),
     "play": Verb("Play against what was trained.", _play),
@@ -103,6 +115,8 @@ VERBS = {
     "envs": Verb("List the environments that are installed.", _envs),
     "check-env": Verb("Check a new environment: an id or a Python file.", _check_env),
     "corpus": Verb("Show, count, query, verify and follow archived episodes.", _corpus),
+    "top": Verb("Watch runs, wherever they run.", _top),
+    "tune": Verb("Try settings of a recipe against each other, with Ray Tune.", _tune),
     "bench": Verb("Measure the speed of this machine.", _bench),
     "doctor": Verb("Check the installation and the machine.", _doctor),
 }

@@ -22,7 +22,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from selfplay import storage
 from selfplay.episode import Episode, from_batch
 from selfplay.errors import UserError
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table
+from selfplay.store.table import ELSEWHERE, EPISODES_TABLE, SIDE_TABLES, first_line, open_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,13 +37,13 @@ _BATCH_ROWS = 1024
 
 
 def open(uri: str, version: int | datetime | None = None) -> Corpus:
-    """The corpus at `uri` (or in its folder `corpus`), as of a version of its episodes table; None: as it is now.
+    """The corpus at `uri`, in its folder `corpus`, or where the run there says; None: as it is now.
 
     version: its number, or a time with its zone: the newest version that was there then.
     Raises `UserError` where there is none, where the version is not there, and for a newer schema.
     """
     root = storage.normalise(uri)
-    for place in (root, storage.join(root, "corpus")):
+    for place in _places(root):
         table = storage.join(place, EPISODES_TABLE)
         try:
             corpus = Corpus(place, open_table(table, version))
@@ -57,6 +57,14 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
             if not isinstance(error, TableNotFoundError):
                 raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
+
+
+def _places(root: str) -> Iterator[str]:
+    """Where the corpus of `root` may lie; a run that shares one says where in a file."""
+    yield root
+    yield storage.join(root, "corpus")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        yield storage.read(storage.join(root, ELSEWHERE)).decode().strip()
 
 
 def _refuse_vacuumed(corpus: Corpus, table: str) -> None:

@@ -22,6 +22,8 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY, SCHEMA_VERSION
 from selfplay.errors import UserError
 
+#: In a run's folder: where its corpus lies, if it shares one.
+ELSEWHERE = "corpus.uri"
 EPISODES_TABLE = "episodes"
 #: How often delta-rs itself retries a commit that lost a race against an unrelated one (its default lost 20 of 240).
 MAX_COMMIT_RETRIES = 200

@@ -244,9 +244,10 @@ def sound() -> Callable[[str | Path], pa.Table]:
         for name in ("episode_id", "seed"):  # what was played twice would have a seed twice
             doubled = [value for value, times in Counter(rows[name].to_pylist()).items() if times > 1]
             assert not doubled, (name, doubled)
-        numbers: dict[tuple[str, int], list[int]] = {}
-        for slot, epoch, number in zip(*(rows[name].to_pylist() for name in ("slot", "epoch", "number")), strict=True):
-            numbers.setdefault((slot, epoch), []).append(number)
+        numbers: dict[tuple[str, str, int], list[int]] = {}
+        columns = (rows[name].to_pylist() for name in ("run_id", "slot", "epoch", "number"))
+        for run, slot, epoch, number in zip(*columns, strict=True):
+            numbers.setdefault((run, slot, epoch), []).append(number)
         for writer, found in numbers.items():
             assert sorted(found) == list(range(len(found))), f"gaps in what {writer} has sealed"
         wrong = [check for check in verify_corpus(corpus) if check.state != "true"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from selfplay import store
 from selfplay.agent import Agent
@@ -57,3 +58,24 @@ def test_a_whole_run(start: Start, sound: Sound, tmp_path: Path, quick: list[str
         state.apply_action(action)
     policy, value = agent.evaluate(agent.game.new_initial_state())
     assert abs(policy.sum() - 1) < 1e-4 and -1 <= value <= 1
+
+
+@pytest.mark.slow
+def test_many_runs_share_a_corpus(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
+    corpus = tmp_path / "corpus"
+    shared = [f"--set=run.corpus={corpus}", "--set=run.positions=2000", "--json"]
+    drivers = [
+        start("tic_tac_toe", "--out", tmp_path / name, *quick, *shared, f"--set=seed={seed}")
+        for seed, name in enumerate(("one", "two"))
+    ]
+    assert [driver.wait() for driver in drivers] == [0, 0], [driver.told for driver in drivers]
+    rows = sound(corpus)
+    runs = set(rows["run_id"].to_pylist())
+    assert len(runs) == 2 and sum(driver.summary()["status"]["episodes"] for driver in drivers) == rows.num_rows
+    assert sound(tmp_path / "one").num_rows == rows.num_rows  # the run's folder leads to it
+    assert not (tmp_path / "one" / "corpus").exists()
+    elsewhere = start("tic_tac_toe", "--out", tmp_path / "one", *quick, "--set=run.corpus=other", "--json")
+    assert elsewhere.wait() == 2 and "run.corpus" in elsewhere.told
+    again = start("--out", tmp_path / "one", "--set=run.positions=3000", "--json")
+    assert again.wait() == 0, again.told
+    assert sound(corpus).num_rows > rows.num_rows

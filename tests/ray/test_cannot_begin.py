@@ -36,7 +36,8 @@ def test_its_sentence_is_told_and_no_other_is_tried(session: None) -> None:
         hired.append(slot)
         return ray.remote(Reasoner).remote()
 
-    crew = SimpleNamespace(sizing=SimpleNamespace(reasoners=1), reasoner=reasoner)
+    sizing = SimpleNamespace(reasoners=1, joined=False)
+    crew = SimpleNamespace(folder=SimpleNamespace(run_id="run"), sizing=sizing, reasoner=reasoner)
     staff = Staff(crew, SimpleNamespace(show=lambda: None, message=lambda text: None))  # type: ignore[arg-type]
     staff.begin()
     with pytest.raises(UserError, match="needs the package vllm"):

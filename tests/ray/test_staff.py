@@ -1,0 +1,137 @@
+"""Reasoners that die: others do their work, each block once; who always dies is left out, and the run goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from selfplay.errors import UserError
+from trainers.reasoning_staff import Staff
+
+
+@dataclass
+class Block:
+    run_id: str
+    slot: str
+    epoch: int
+    number: int
+    rows: int
+    first: int
+    last: int
+
+
+class Reasoner:
+    """Answers by saying who was asked what; dies of its bad ask, or whenever it is asked."""
+
+    def __init__(self, slot: str, epoch: int, poisoned: bool) -> None:
+        self.who, self.poisoned, self.number = (slot, epoch), poisoned, 0
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    @ray.method(num_returns=2)
+    def work(self, asks: Any, bad: str) -> tuple[Any, Any]:
+        if self.poisoned or (bad in asks and self.who[1] == 1):
+            os._exit(1)
+        self.number += 1
+        block = Block("run", *self.who, self.number - 1, len(asks), 0, len(asks) - 1)
+        return SimpleNamespace(block=block, asks=asks), asks
+
+
+class Archivist:
+    """Refuses what an older epoch of a slot has written, and a block before the one that it follows."""
+
+    def __init__(self) -> None:
+        self.epochs: dict[str, int] = {}
+        self.last: dict[tuple[str, int], int] = {}
+
+    def register(self, slot: str) -> int:
+        self.epochs[slot] = self.epochs.get(slot, 0) + 1
+        return self.epochs[slot]
+
+    def commit(self, blocks: list[Block]) -> list[Any]:
+        for block in blocks:
+            assert block.epoch == self.epochs[block.slot], "fenced"
+            assert block.number == self.last.get((block.slot, block.epoch), -1) + 1, "out of order"
+            self.last[block.slot, block.epoch] = block.number
+        return [SimpleNamespace(table_version=1, status="committed") for _ in blocks]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class Crew:
+    def __init__(self, joined: bool, poisoned: set[str]) -> None:
+        self.sizing = SimpleNamespace(reasoners=3, joined=joined)
+        self.folder = SimpleNamespace(run_id="run")
+        self.archivist = ray.remote(Archivist).remote()
+        self.poisoned, self.hired = poisoned, list[str]()
+
+    def reasoners_wanted(self) -> int:
+        return 3
+
+    def reasoner(self, slot: str) -> Any:
+        self.hired.append(slot)
+        epoch = ray.get(self.archivist.register.remote(slot))
+        return ray.remote(Reasoner).options(num_cpus=0.5).remote(slot, epoch, slot in self.poisoned)
+
+
+def staff_of(crew: Crew) -> tuple[Staff, list[str]]:
+    words: list[str] = []
+    watch = SimpleNamespace(show=lambda: None, message=words.append, sampled=lambda report: None)
+    staff = Staff(crew, watch)  # type: ignore[arg-type]
+    staff.begin()
+    return staff, words
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_the_dead_had_not_finished_is_asked_again_once(session: None, joined: bool) -> None:
+    staff, words = staff_of(Crew(joined, set()))
+    asks = [f"a{i}" for i in range(9)]
+    calls = staff.spread(asks, "work", "a4")
+    given = staff.archive(calls)
+    assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
+    assert any("died; another" in word for word in words)
+    given = staff.archive(staff.spread(asks, "work", "none"))
+    assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_rounds_ahead_land_in_order(session: None, joined: bool) -> None:
+    """An heir is asked for the first round again when it has already answered for the second."""
+    staff, _ = staff_of(Crew(joined, set()))
+    rounds = [[f"{number}{i}" for i in range(9)] for number in "abc"]
+    flights = [staff.spread(asks, "work", "a4") for asks in rounds]
+    for asks, calls in zip(rounds, flights, strict=True):
+        given = staff.archive(calls)
+        assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_who_always_dies_is_left_out(session: None, joined: bool) -> None:
+    crew = Crew(joined, {"r0001"})
+    staff, words = staff_of(crew)
+    asks = [f"a{i}" for i in range(9)]
+    end = time.monotonic() + 120
+    while "reasoner r0001 died again and again and is left out; the others go on" not in words:
+        assert time.monotonic() < end, words
+        given = staff.archive(staff.spread(asks, "work", "none"))
+        assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
+    assert crew.hired.count("r0001") == 3 and crew.hired.count("r0000") == crew.hired.count("r0002") == 1
+
+
+def test_where_all_die_the_run_ends_in_a_sentence(session: None) -> None:
+    staff, _ = staff_of(Crew(False, {"r0000", "r0001", "r0002"}))
+    with pytest.raises(UserError, match="died 3 times in a row"):
+        staff.archive(staff.spread(["a"] * 9, "work", "none"))

@@ -1,0 +1,89 @@
+"""What a run tells of itself into its folder, and how `selfplay top` shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from selfplay.cli.main import call
+from selfplay.cli.top import look
+from trainers import beacon
+from trainers.beacon import METRICS, Beacon
+from trainers.reasoning_status import ReasoningStatus, Score
+from trainers.status import LostGames, Status, StrengthRow
+
+
+def played(place: Path) -> Status:
+    return Status(
+        "connect_four", "connect_four-v0", str(place), f"{place}/corpus", "playing", elapsed_s=90, total_s=600,
+        episodes=1234, positions=5678, positions_per_s=1500.4, version=7, players=2, staleness=1.0, queued_blocks=3,
+        archive_lag_s=2.5, lost=LostGames(5, 60), messages=("player p0001 died",),
+        strength=(StrengthRow("random", 7, 9, 0, 1, 0.9, 0.8, 1.0), StrengthRow("mcts100", 7, 6, 0, 4, 0.6, 0.4, 0.8),
+                  StrengthRow("version 3", 7, 6, 0, 4, 0.7, 0.4, 0.8)),
+    )  # fmt: skip
+
+
+def told(place: Path, status: Status | ReasoningStatus) -> None:
+    seen = []
+    with Beacon(str(place), seen.append, metrics=False) as tell:
+        tell(status)
+    assert seen == [status]
+
+
+def test_a_run_is_shown_as_it_told_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(tmp_path / "a", played(tmp_path / "a"))
+    score = Score(9, None, 0.62, 0.6, 0.64, 512, 80.0, 100.0)
+    thought = ReasoningStatus("countdown", "countdown-v0", "b", "b/corpus", phase="finished", scores=(score,))
+    told(tmp_path / "b", replace(thought, tokens_per_s=22_000.0, elapsed_s=60, total_s=60))
+    (tmp_path / "no_run").mkdir()
+    assert call(["top", str(tmp_path), "--json"]) == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert one["alive"] and one["kind"] == "self-play" and one["status"]["episodes"] == 1234
+    assert not two["alive"] and two["kind"] == "reasoning"
+    assert call(["top", str(tmp_path / "a"), str(tmp_path / "b"), "--once"]) == 0
+    shown = capsys.readouterr().out
+    words = ["playing 1.5 of 10 min", "1,234 episodes", "1,500 pos/s", "version 7 (plays 1 behind)", "60% of mcts100"]
+    words += ["3 blocks wait for the archive (2 s)", "5 lost", "p0001 died", "finished", "held-out 62%"]
+    for word in words:
+        assert word in re.sub(r"\s+", " ", shown), word
+
+
+def test_a_driver_that_is_gone_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(tmp_path, played(tmp_path))
+    file = tmp_path / "status.json"
+    long_ago = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"written_at": long_ago}))
+    (found,) = look([str(tmp_path)])
+    assert not found["alive"] and 99 < found["age_s"] < 130
+    assert call(["top", str(tmp_path), "--once"]) == 0
+    assert "silent" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"status": {}}'])
+def test_what_no_run_wrote_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "status.json").write_text(text)
+    assert call(["top", str(tmp_path)]) == 2
+    assert "is not what a run writes" in capsys.readouterr().err
+
+
+def test_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["top", str(tmp_path)]) == 2
+    assert "no run in" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(beacon, "EVERY_S", 0.01)
+    (tmp_path / "file").write_text("")
+    told(tmp_path / "file" / "run", played(tmp_path))
+
+
+def test_every_metric_is_a_number_of_some_status(tmp_path: Path) -> None:
+    statuses = (replace(played(tmp_path), policy_loss=1.0, value_loss=1.0),
+                ReasoningStatus("r", "e", "o", "c", reward=0.5, length=3.0, unverifiable=0.0))  # fmt: skip
+    for name in set(METRICS) - {"lost_games"}:
+        assert any(isinstance(getattr(status, name, None), int | float) for status in statuses), name

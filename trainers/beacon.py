@@ -1,0 +1,100 @@
+"""Tells of a run to whoever is not at its terminal: `status.json` in the run's folder, and Prometheus by way of Ray.
+
+A thread of its own writes the newest status every few seconds: neither a slow bucket nor a missing metrics agent delays
+the run. `selfplay top` reads the file; the metrics are those of `METRICS`, with the labels `run` and `recipe`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from selfplay import run_files, storage
+from trainers.experiment import AnyStatus
+from trainers.status import Status
+
+EVERY_S = 5.0
+SCHEMA = 1
+#: Field of a status -> what it means. Counts grow over the whole run, so that Prometheus can take rates of them.
+METRICS = {
+    "episodes": "Episodes archived.",
+    "positions": "Positions archived (games).",
+    "tokens": "Tokens sampled (reasoning).",
+    "positions_per_s": "Positions searched a second, over the last seconds.",
+    "tokens_per_s": "Tokens sampled a second while generating.",
+    "version": "Newest version of the policy.",
+    "staleness": "Versions by which the policy that plays is behind the newest.",
+    "players": "Self-play processes at work.",
+    "queued_blocks": "Blocks of episodes that are written and not yet committed.",
+    "archive_lag_s": "Age in seconds of the oldest block that is not yet committed.",
+    "owed_samples": "Training samples that archived positions still owe.",
+    "learner_steps": "Steps of the learner.",
+    "rounds": "Rounds learned from (reasoning).",
+    "reward": "Mean reward of the newest round.",
+    "length": "Mean tokens of an answer in the newest round.",
+    "unverifiable": "Share of answers of the newest round that no verifier could judge.",
+    "lost_games": "Games lost in flight.",
+    "policy_loss": "Newest policy loss, nats.",
+    "value_loss": "Newest value loss, nats.",
+}
+
+
+class Beacon:
+    """Called with every status, as `on_status` is, which it calls.
+
+    uri: the run's folder. metrics: whether to hand them to Ray, which exports them where its agents run.
+    """
+
+    def __init__(self, uri: str, on_status: Callable[[Any], None], metrics: bool) -> None:
+        self._uri, self._on_status = uri, on_status
+        self._newest: AnyStatus | None = None
+        self._gauges: dict[str, Any] | None = {} if metrics else None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="beacon", daemon=True)
+
+    def __call__(self, status: AnyStatus) -> None:
+        self._newest = status
+        self._on_status(status)
+
+    def __enter__(self) -> Beacon:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(2 * EVERY_S)
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ended.wait(EVERY_S)
+            if self._newest is not None and self._newest.corpus:  # the run has its folder
+                with contextlib.suppress(Exception):  # nobody's run ends because it could not be watched
+                    self._tell(self._newest)
+
+    def _tell(self, status: AnyStatus) -> None:
+        kind = "reasoning" if hasattr(status, "rounds") else "self-play"
+        about = {"schema": SCHEMA, "kind": kind, "written_at": datetime.now(UTC).isoformat(), "pid": os.getpid()}
+        told = {**about, "host": socket.gethostname(), "every_s": EVERY_S, "status": asdict(status)}
+        storage.write(storage.join(self._uri, run_files.STATUS_FILE), json.dumps(told).encode())
+        if self._gauges is not None:
+            self._export(status, self._gauges)
+
+    def _export(self, status: AnyStatus, gauges: dict[str, Any]) -> None:
+        from ray.util.metrics import Gauge
+
+        labels = {"run": self._uri, "recipe": status.recipe}
+        for name, meaning in METRICS.items():
+            value = status.lost.count if name == "lost_games" and isinstance(status, Status) else None
+            value = getattr(status, name, value)
+            if value is not None:
+                if name not in gauges:
+                    gauges[name] = Gauge(f"selfplay_{name}", meaning, tuple(labels))
+                gauges[name].set(float(value), labels)

@@ -1,0 +1,84 @@
+"""Who plays: hired as cores appear, replaced where they die, left out where they always die.
+
+A slot is one player's place, p0000, p0001, …; who takes it over writes under a new epoch. On a cluster with
+`selfplay.actors = auto` there are as many slots as cores, and nodes that join or leave change that; with a fixed number
+there are that many, and those without a core wait for one (an autoscaler sees them wait, and brings it).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ray.exceptions import RayActorError
+
+from selfplay.errors import UserError
+from trainers.cluster import told
+
+#: A player that dies this often in a row, without one good call between, is left out.
+MOST_DEATHS = 4
+_LOOK_S = 2.0
+
+
+class Roster:
+    """Players by slot.
+
+    hire: makes a player for a slot. wanted: how many there should be now.
+    """
+
+    def __init__(self, hire: Callable[[str], Any], wanted: Callable[[], int]) -> None:
+        self.players: dict[str, Any] = {}
+        self.worked: set[str] = set()  # have finished a call
+        self._hire, self._wanted = hire, wanted
+        self._deaths: Counter[str] = Counter()  # in a row
+        self._rest: dict[str, float] = {}  # until when nobody takes a slot over
+        self._left_out: set[str] = set()
+        self._looked = 0.0
+
+    def fill(self, at_once: bool = False) -> list[str]:
+        """Hires for free slots, as many as are wanted; the slots. Looks every few seconds, or `at_once`."""
+        now = time.monotonic()
+        if not at_once and now - self._looked < _LOOK_S:
+            return []
+        self._looked, hired = now, []
+        wanted = self._wanted()
+        for number in range(wanted):
+            slot = f"p{number:04d}"
+            if len(self.players) >= wanted:
+                break
+            if slot not in self.players and slot not in self._left_out and now >= self._rest.get(slot, 0.0):
+                self.players[slot] = self._hire(slot)
+                hired.append(slot)
+        return hired
+
+    def works(self, slot: str) -> None:
+        """It has finished a call: earlier deaths no longer count."""
+        self.worked.add(slot)
+        del self._deaths[slot]
+
+    def leave(self, slot: str) -> Any:
+        """A player whose node is going; the slot is free, and an actor elsewhere may take it."""
+        return self.players.pop(slot)
+
+    def lost(self, slot: str, error: RayActorError) -> bool:
+        """A player died; whether another will take its slot, after a rest that grows with every death in a row.
+
+        Raises `UserError` where it could not begin, or where nobody is left to play.
+        """
+        cause = told(error)
+        if isinstance(cause, UserError):  # another could not begin either
+            raise cause from None
+        del self.players[slot]
+        self._deaths[slot] += 1
+        self._rest[slot] = time.monotonic() + (self._deaths[slot] - 1) ** 2
+        if self._deaths[slot] < MOST_DEATHS:
+            return True
+        self._left_out.add(slot)
+        if not self.players and not self._deaths.keys() - self._left_out:
+            raise UserError(
+                f"player {slot} died {MOST_DEATHS} times in a row, and no other is left; the newest file in logs/ "
+                "holds its last words"
+            )
+        return False
