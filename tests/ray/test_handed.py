@@ -23,6 +23,9 @@ from selfplay.store.commit import Committer
 from selfplay.store.write import write_block
 from trainers.handed import episodes_of
 
+#: Starts Ray and kills actors: half a minute.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:

@@ -15,6 +15,9 @@ import ray
 from selfplay.errors import UserError
 from trainers.reasoning_staff import Staff
 
+#: Starts Ray and kills actors: half a minute.
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Block:
