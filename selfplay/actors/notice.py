@@ -21,14 +21,16 @@ _ASK_S = 3.0
 _AWS, _GCP = "http://169.254.169.254/latest", "http://metadata.google.internal/computeMetadata/v1"
 
 
-def place() -> Path:
-    """The file that says: this node is leaving."""
-    return Path(os.environ.get("SELFPLAY_NOTICE", "/tmp/selfplay-notice"))
+def place() -> Path | None:
+    """The file that says: this node is leaving. Only where SELFPLAY_NOTICE names it: no stray file ends a run at home."""
+    named = os.environ.get("SELFPLAY_NOTICE")
+    return Path(named) if named else None
 
 
 def leaving() -> bool:
     """Whether this node has been given notice."""
-    return place().exists()
+    file = place()
+    return file is not None and file.exists()
 
 
 def given(cloud: str) -> bool:
@@ -58,11 +60,13 @@ def _ask(request: urllib.request.Request) -> str:
 
 
 def main() -> None:
-    cloud = sys.argv[1]
-    place().unlink(missing_ok=True)  # of a node that was before
+    cloud, file = sys.argv[1], place()
+    if file is None:
+        sys.exit("SELFPLAY_NOTICE must name the file by which players are told")
+    file.unlink(missing_ok=True)  # of a node that was before
     while not given(cloud):
         time.sleep(_ASK_S)
-    place().touch()
+    file.touch()
     import ray
 
     ray.init(address="auto", log_to_driver=False)

@@ -67,5 +67,8 @@ def test_no_metadata_service_is_no_notice(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_node_leaves_when_the_file_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SELFPLAY_NOTICE", str(tmp_path / "notice"))
     assert not notice.leaving()
+    monkeypatch.delenv("SELFPLAY_NOTICE")
+    assert not notice.leaving()  # nobody gives notice at home
+    monkeypatch.setenv("SELFPLAY_NOTICE", str(tmp_path / "notice"))
     (tmp_path / "notice").touch()
     assert notice.leaving()
