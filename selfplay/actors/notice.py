@@ -22,7 +22,7 @@ _AWS, _GCP = "http://169.254.169.254/latest", "http://metadata.google.internal/c
 
 
 def place() -> Path | None:
-    """The file that says: this node is leaving. Only where SELFPLAY_NOTICE names it: no stray file ends a run at home."""
+    """The file that says: this node is leaving; none where SELFPLAY_NOTICE names none, as at home."""
     named = os.environ.get("SELFPLAY_NOTICE")
     return Path(named) if named else None
 
