@@ -125,6 +125,15 @@ def exists(uri: str) -> bool:
     return True
 
 
+def refuse_unseen(uri: str) -> None:
+    """Raises `UserError` where a local folder that a run's driver has made is not there: this is another machine."""
+    if not is_remote(uri) and not exists(uri):
+        raise UserError(
+            f"{normalise(uri)} is a folder that {os.uname().nodename} does not see; where a run spans machines, "
+            "give s3://bucket/prefix, or a folder that they share"
+        )
+
+
 def entries(uri: str) -> Iterator[Entry]:
     """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out."""
     if is_remote(uri):

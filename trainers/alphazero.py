@@ -20,7 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from selfplay.actors.player import Report
 from selfplay.errors import UserError
@@ -30,6 +30,7 @@ from trainers.config import RunConfig
 from trainers.crew import Crew
 from trainers.exams import Exams
 from trainers.journal import note, note_block
+from trainers.placement import Patience
 from trainers.roster import Roster
 from trainers.run_folder import RunFolder, State
 from trainers.scoreboard import Scoreboard
@@ -45,6 +46,8 @@ _PLAY_S = 4.0
 _MOST_DEATHS = 3
 #: On a cluster nobody waits longer than this for what a player still has: its node may be gone.
 _LEAVE_S = 30.0
+#: On a cluster it is looked this often who waits for a core.
+_LOOK_S = 5.0
 #: What is counted is written down this often, where games were archived meanwhile.
 _SAVE_S = 5.0
 
@@ -59,6 +62,9 @@ class Loop:
         self.state = folder.state
         self.board = Scoreboard(config.evaluation, self.state, crew.game.spec.exact is not None, crew.sizing.cores)
         self.roster = Roster(crew.player, crew.players_wanted)
+        self.arrivals: dict[str, Any] = {}  # slot -> answered when its player has begun
+        self.patience = Patience("players", "core", watch.message)
+        self.looked = 0.0
         self.playing: dict[Any, tuple[str, Any]] = {}  # report ref -> (slot, episodes ref)
         self.in_flight: dict[str, tuple[int, int]] = {}
         self.learner_deaths = 0  # in a row
@@ -147,11 +153,12 @@ class Loop:
         self.study()
         if self.crew.sizing.joined or len(self.roster.players) < self.crew.sizing.players:
             self.hire(at_once=False)
+        self.look_for_arrivals()
         self.launch_idle()
         self.exams.begin(self.state.version, self.crew.kept_versions())
         lag = time.monotonic() - self.oldest if self.oldest else 0.0
         blocks = len(self.written) + len(self.committing[1] if self.committing else ())
-        self.watch.waiting(len(self.roster.players), blocks, lag, self.owed())
+        self.watch.waiting(self.roster.players.keys(), blocks, lag, self.owed())
 
     def turn(self) -> None:
         """The deterministic loop: all play, all is archived, all that is owed is learned; each in a fixed order."""
@@ -176,8 +183,22 @@ class Loop:
         """Players for free slots; see `Roster.fill`."""
         hired = self.roster.fill(at_once)
         self.in_flight |= dict.fromkeys(hired, (0, 0))
+        self.arrivals |= {slot: self.roster.players[slot].pid.remote() for slot in hired}
         if hired and self.watch.began and not at_once:
             self.watch.message(f"{len(hired)} more to play: {len(self.roster.players)} players now")
+
+    def look_for_arrivals(self) -> None:
+        """On a cluster an actor waits until there is a core: now and then it is said who does."""
+        if self.crew.sizing.joined and time.monotonic() - self.looked > _LOOK_S:
+            self.looked = time.monotonic()
+            waiting = sum(not self.has_begun(slot) for slot in self.roster.players)
+            self.patience.look(waiting, len(self.roster.players) - waiting)
+
+    def has_begun(self, slot: str) -> bool:
+        """Whether a slot's player has found a core and loaded."""
+        if slot in self.arrivals and ray.wait([self.arrivals[slot]], timeout=0)[0]:
+            del self.arrivals[slot]
+        return slot not in self.arrivals
 
     def launch(self, slot: str) -> None:
         decisions = self.config.selfplay.refresh_moves * self.config.selfplay.games
@@ -203,7 +224,7 @@ class Loop:
         slot, episodes = self.playing.pop(ref)
         try:
             report: Report = ray.get(ref)
-        except RayActorError as error:
+        except (RayActorError, ObjectLostError) as error:
             self.bury(slot, error)
             return
         self.roster.works(slot)
@@ -226,9 +247,10 @@ class Loop:
         self.watch.message(f"player {slot} leaves a node that has been given notice; its games are archived")
         self.hire()
 
-    def bury(self, slot: str, error: RayActorError) -> None:
+    def bury(self, slot: str, error: RayError) -> None:
         """A player died: its games are lost and counted, and another takes its place under a new epoch."""
         note(self.folder.run_id, "died", who=f"player {slot}", why=str(error))
+        ray.kill(self.roster.players[slot])  # one that is only cut off would go on for nothing
         games = self.count_lost(slot)
         if self.roster.lost(slot, error):
             self.watch.message(f"player {slot} died with {games} games in flight; another goes on")
@@ -328,6 +350,7 @@ class Loop:
     def learner_died(self, error: RayActorError) -> None:
         """Counts a death; one too many in a row ends the run."""
         note(self.folder.run_id, "died", who="the learner", why=str(error))
+        ray.kill(self.student)
         cause = told(error)
         if isinstance(cause, UserError):  # it could not begin, and another could not either
             raise cause from None
@@ -346,14 +369,12 @@ class Loop:
     def publish(self) -> None:
         """Weights n + 1: written, entered in the policies table, then handed out."""
         assert self.progress is not None
-        version = self.state.version + 1
-        issue_ref, tensors = self.student.publish.remote(version)
+        issue_ref, tensors = self.student.publish.remote(self.state.version + 1)
         try:
             issue: Issue = ray.get(issue_ref)
         except RayActorError:
             return
-        digest = issue.digest
-        progress = self.progress
+        version, digest, progress = issue.version, issue.digest, self.progress
         self.crew.enter_policy(version, digest, self.state.digest, progress.step, progress.samples)
         self.crew.enter_use(version, issue, self.state.version, self.state.digest, self.archived)
         self.crew.publish(version, digest, tensors)
@@ -409,10 +430,10 @@ class Loop:
         self.checkpoint()
 
     def bring_in(self) -> None:
-        """Takes what the players are bringing; on a cluster only for a time, and of whoever has begun at all."""
+        """Takes what the players are bringing; on a cluster only for a time, and of whoever has found a core."""
         until = time.monotonic() + _LEAVE_S
         for ref, (slot, _) in list(self.playing.items()):
-            late = self.crew.sizing.joined and not self.ready_by(ref, until if slot in self.roster.worked else 0.0)
+            late = self.crew.sizing.joined and not self.ready_by(ref, until if self.has_begun(slot) else 0.0)
             if late:
                 del self.playing[ref]
                 ray.kill(self.roster.players.pop(slot))

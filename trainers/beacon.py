@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from selfplay import run_files, storage
+from selfplay.store import Lease
 from trainers.experiment import AnyStatus
 from trainers.status import Status
 
@@ -30,7 +31,7 @@ METRICS = {
     "positions_per_s": "Positions searched a second, over the last seconds.",
     "tokens_per_s": "Tokens sampled a second while generating.",
     "version": "Newest version of the policy.",
-    "staleness": "Versions by which the policy that plays is behind the newest.",
+    "staleness": "Versions by which the oldest policy at play is behind the newest.",
     "players": "Self-play processes at work.",
     "queued_blocks": "Blocks of episodes that are written and not yet committed.",
     "archive_lag_s": "Age in seconds of the oldest block that is not yet committed.",
@@ -49,11 +50,12 @@ METRICS = {
 class Beacon:
     """Called with every status, as `on_status` is, which it calls.
 
-    uri: the run's folder. metrics: whether to hand them to Ray, which exports them where its agents run.
+    uri: the run's folder. lease: of who tells; once another driver has the run, that one does. metrics: whether to hand
+    them to Ray, which exports them where its agents run.
     """
 
-    def __init__(self, uri: str, on_status: Callable[[Any], None], metrics: bool) -> None:
-        self._uri, self._on_status = uri, on_status
+    def __init__(self, uri: str, on_status: Callable[[Any], None], lease: Lease, metrics: bool) -> None:
+        self._uri, self._on_status, self._lease = uri, on_status, lease
         self._newest: AnyStatus | None = None
         self._gauges: dict[str, Any] | None = {} if metrics else None
         self._ended = threading.Event()
@@ -75,7 +77,7 @@ class Beacon:
         ended = False
         while not ended:
             ended = self._ended.wait(EVERY_S)
-            if self._newest is not None and self._newest.corpus:  # the run has its folder
+            if self._newest is not None and self._newest.corpus and not self._lease.taken.is_set():
                 with contextlib.suppress(Exception):  # nobody's run ends because it could not be watched
                     self._tell(self._newest)
 

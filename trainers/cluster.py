@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from selfplay.errors import UserError
 from trainers import placement, ray_guard
@@ -102,8 +102,10 @@ def size(config: RunConfig, joined: bool) -> Sizing:
     return Sizing(1 if config.run.deterministic and wanted == "auto" else players, cores, gpus, joined)
 
 
-def told(error: RayActorError) -> Exception:
-    """What an actor that could not begin had to say, where it is for people."""
+def told(error: RayError) -> Exception:
+    """What an actor that could not begin had to say, where it is for people; else the error itself."""
+    if not isinstance(error, RayActorError):
+        return error
     cause = error.__cause__
     while cause is not None:
         inner = getattr(cause, "cause", None)

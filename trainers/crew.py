@@ -88,7 +88,7 @@ class Crew(Office):
             first_block=registration.next_number,
             seed=(self.config.run.seed, int(slot[1:]), registration.epoch),
             dtype=c.dtype,
-            device="cpu" if self.place.gpus and c.device == "auto" else c.device,
+            device="cpu" if self.place.group is not None and c.device == "auto" else c.device,
             threads=1,
         )
         gpus = 0.0 if job.device == "cpu" else self._gpu_share() / self.sizing.players

@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
-from selfplay.store import Fenced, acquire
+from selfplay.store import Fenced, Lease, acquire
 from trainers import cluster
 from trainers.beacon import Beacon
 from trainers.config import RunConfig
@@ -29,7 +29,7 @@ class _Start:
     """What the loop of a run begins with, once Ray is there. joined: whether Ray is somebody else's."""
 
     out: str
-    epoch: int
+    lease: Lease
     joined: bool
     place: Place
     on_status: Callable[[Any], None]
@@ -52,17 +52,23 @@ def run(
     play, joined = isinstance(config, RunConfig), bool(address)
     state: Any = State if play else ReasoningState
     uri = RunFolder(out, config, state).uri  # refuses a folder of another run before anything is written
+
+    def wait(word: str) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        on_status(first_status(config, spec.id, out, word))
+
     with (
-        acquire(uri, f"selfplay run {config.name}") as lease,
+        acquire(uri, f"selfplay run {config.name}", wait) as lease,
         _loading(play),
         cluster.ray_session(address),
-        Beacon(uri, on_status, metrics=joined) as tell,
+        Beacon(uri, on_status, lease, metrics=joined) as tell,
         _in_words(uri),
     ):
         # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
         tell(first_status(config, spec.id, out, "loading torch"))
         place = reserve(config.learner.device, lambda word: tell(first_status(config, spec.id, out, word)))
-        start = _Start(out, lease.epoch, joined, place, tell, stop)
+        start = _Start(out, lease, joined, place, tell, stop)
         if isinstance(config, RunConfig):
             assert isinstance(spec, GameSpec)
             return _play(config, spec, start)
@@ -75,8 +81,8 @@ def _in_words(uri: str) -> Iterator[None]:
     """What an actor told by failing, as the `UserError` that it was."""
     try:
         yield
-    except RayTaskError as error:
-        cause = error.cause
+    except (RayTaskError, Fenced) as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, Fenced):
             raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
         raise (cause if isinstance(cause, UserError) else error) from None
@@ -89,8 +95,8 @@ def _play(config: RunConfig, spec: GameSpec, start: _Start) -> Summary:
     from trainers.crew import Crew
     from trainers.watch import Watch
 
-    folder = RunFolder(start.out, config, State)  # as whoever held it before has left it
-    crew = Crew(config, spec, folder, start.epoch, cluster.size(config, start.joined), start.place)
+    folder = RunFolder(start.out, config, State, start.lease)  # as whoever held it before has left it
+    crew = Crew(config, spec, folder, start.lease.epoch, cluster.size(config, start.joined), start.place)
     watch = Watch(config, spec, folder, crew.sizing.sentence(config), start.on_status)
     try:
         return Loop(config, folder, crew, watch, start.stop).run()
@@ -104,8 +110,8 @@ def _reason(config: ReasoningConfig, spec: TaskSpec, start: _Start) -> Reasoning
     from trainers.reasoning_crew import ReasoningCrew, size
     from trainers.reasoning_watch import ReasoningWatch
 
-    folder = RunFolder(start.out, config, ReasoningState)
-    crew = ReasoningCrew(config, spec, folder, start.epoch, size(config, start.joined), start.place)
+    folder = RunFolder(start.out, config, ReasoningState, start.lease)
+    crew = ReasoningCrew(config, spec, folder, start.lease.epoch, size(config, start.joined), start.place)
     sentence = crew.sizing.sentence(config, crew.parameters)
     watch = ReasoningWatch(config, spec, folder, sentence, crew.parameters, start.on_status)
     try:

@@ -83,7 +83,8 @@ class Office:
         folder, spec, source = self.folder, self.spec, registry.source_of(self.spec)
         folder.begin(about_agent)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, **self.place.options()}
-        self.archivist = ray.remote(Archivist).options(**options).remote(folder.corpus, folder.run_id, self.epoch)
+        told = (folder.uri, folder.corpus, folder.run_id, self.epoch)
+        self.archivist = ray.remote(Archivist).options(**options).remote(*told)
         now = datetime.now(UTC)
         p = self.provenance
         environment = {
@@ -130,18 +131,18 @@ class Office:
     def _serve(self, version: int, digest: str, tensors: Any) -> None:
         self.folder.state.version, self.folder.state.digest = version, digest
         self._kept = sorted({*self._kept, version})
-        self._hand_out(Published(version, digest, [ray.put(tensors)]))
+        self._hand_out(version, digest, ray.put(tensors))
 
     def publish(self, version: int, digest: str, tensors: Any) -> None:
         """Hands out a version; tensors: the ObjectRef of its weights."""
         self._kept.append(version)
-        self._hand_out(Published(version, digest, [tensors]))
+        self._hand_out(version, digest, tensors)
         note(self.folder.run_id, "published", version=version, digest=digest)
 
-    def _hand_out(self, newest: Published) -> None:
+    def _hand_out(self, version: int, digest: str, tensors: Any) -> None:
         """Waits until the server has it: whoever asks from now on gets this version or a newer one."""
-        self._newest = newest
-        ray.get(self.weights.publish.remote(newest))
+        self._newest = Published(version, digest, [tensors], run_files.weights_uri(self.folder.uri, version))
+        ray.get(self.weights.publish.remote(self._newest))
 
     def enter_policy(self, version: int, digest: str, parent: str, step: int = 0, samples: int = 0) -> None:
         """A version's row in the policies table; there before anybody plays with it."""

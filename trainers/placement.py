@@ -8,6 +8,7 @@ nothing should run. Where there is neither, as on one machine, actors go whereve
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ APART = "apart"
 #: Of the resource "steady" (1 a node): what a run takes, and what each of its actors takes of that.
 _OF_RUN, _OF_ACTOR = 0.01, 0.001
 _NODE_S, _GPU_S = 900.0, 30.0
+#: Actors that wait longer than this for room are told of.
+TELL_S = 60.0
 #: Options of an actor that may be anywhere; without them it would share the bundle of a driver that Ray Tune placed.
 ANYWHERE: dict[str, Any] = {"scheduling_strategy": "DEFAULT"}
 
@@ -65,6 +68,35 @@ def reserve(learner: str, tell: Callable[[str], None]) -> Place:
     if group.wait(_GPU_S):
         return Place(group, 1.0)
     raise UserError("the steady node's GPU is taken, by another run's learner perhaps; say learner.device=cpu or wait")
+
+
+class Patience:
+    """Tells of actors that wait for room, and ends a run for which there is none at all.
+
+    who: "players". needs: of each, "core". tell: is given a sentence.
+    """
+
+    def __init__(self, who: str, needs: str, tell: Callable[[str], None]) -> None:
+        self._who, self._needs, self._tell = who, needs, tell
+        self._since: float | None = None
+        self._told = 0
+
+    def look(self, waiting: int, at_work: int) -> None:
+        """waiting: actors without room; at_work: those with. Raises `UserError` where long nobody has had any."""
+        if not waiting:
+            self._since, self._told = None, 0
+            return
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since < TELL_S:
+            return
+        there = f"{cores()} cores and {gpus()} GPUs on {len(_alive())} nodes"
+        said = f"{self._who} wait for a {self._needs}; the cluster has {there}"
+        if waiting != self._told:
+            self._told = waiting
+            self._tell(f"{waiting} of {waiting + at_work} {said}: add some, or `ray status` says what is on its way")
+        if not at_work and now - self._since > _NODE_S:
+            raise UserError(f"for {_NODE_S / 60:.0f} minutes all {waiting} {said}: add some, or ask for fewer")
 
 
 def steady_alone() -> bool:

@@ -315,6 +315,7 @@ class Course:
         version = max([self.version, *run_files.versions(self.folder.uri)]) + 1
         made_ref, tensors = self.staff.tutor.publish.remote(version)
         made = self.staff.learned(made_ref)
+        version = made.version
         self.crew.enter_policy(version, made.digest, digest, lesson.step, lesson.samples)
         self.crew.enter_use(version, made, before, digest, self.staff.archived)
         self.crew.publish(version, made.digest, tensors)

@@ -155,6 +155,11 @@ class ReasoningCrew(Office):
         if not self.sizing.joined:
             refuse_too_large(footprint, pick_device(c.learner.device))
 
+    @property
+    def needs(self) -> str:
+        """What a reasoner waits for."""
+        return "core" if self.config.generation.device == "cpu" or not self._gpus(learner=False) else "GPU"
+
     def reasoners_wanted(self) -> int:
         """How many there should be now: on a cluster of changing size as many as it has room for, unless set."""
         changing = self.sizing.joined and self.config.generation.actors == "auto"

@@ -1,7 +1,8 @@
 """Who works in a reasoning run: reasoners and a learner. Work is shared out, awaited, archived; the dead are replaced.
 
-A call to a reasoner is under way until its episodes are archived. Where the reasoner dies before that, another, under a
-new epoch, is asked the same again, in the order in which it was asked: that is the order of a writer's blocks.
+A call to a reasoner is under way until its episodes are archived. Where the reasoner dies before that, or leaves a node
+that has been given notice, another, under a new epoch, is asked the same again, in the order in which it was asked:
+that is the order of a writer's blocks.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 
+from selfplay.actors.notice import Leaving
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
 from selfplay.store import Receipt
 from trainers.cluster import told
 from trainers.journal import note, note_block
+from trainers.placement import Patience
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_watch import ReasoningWatch
 
@@ -69,6 +72,7 @@ class Staff:
         self._under_way: list[Call] = []
         self._deaths: Counter[str] = Counter()  # in a row
         self._left_out: set[str] = set()
+        self._patience = Patience("reasoners", crew.needs, watch.message)
         self._sent = count()
 
     def begin(self) -> None:
@@ -101,6 +105,7 @@ class Staff:
                     self._reasoners[slot] = actor
                 except RayActorError as error:
                     self._call_another(slot, error)
+            self._patience.look(len(self._coming), len(self._reasoners))
             if self._reasoners:
                 return
             self._watch.show()
@@ -172,22 +177,36 @@ class Staff:
                     self._watch.show()
                 call.found = ray.get(call.report)
                 del self._deaths[call.slot]
-            except RayActorError as error:
-                self._commit([one for one in self._under_way if one.found is not None])
+                if call.found.leaving:
+                    self._replace(call.slot, call.actor, None)
+            except (RayActorError, ObjectLostError) as error:
                 self._replace(call.slot, call.actor, error)
+            except Leaving:
+                self._replace(call.slot, call.actor, None)
 
-    def _replace(self, slot: str, dead: Any, error: RayActorError) -> None:
-        """Another asks for what a dead reasoner had not finished: its successor, or on a cluster who is there."""
+    def _replace(self, slot: str, gone: Any, error: RayError | None) -> None:
+        """Another asks for what a reasoner had not finished: its successor, or on a cluster who is there.
+
+        error: what it died of; None: it leaves in order.
+        """
+        self._commit([one for one in self._under_way if one.found is not None])
+        if self._reasoners.get(slot) is not gone:  # found out, and replaced, while its earlier calls were awaited
+            return
         del self._reasoners[slot]
-        self._call_another(slot, error)
+        ray.kill(gone)  # one that is only cut off would go on for nothing
+        if error is None:
+            self._watch.message(f"reasoner {slot} leaves a node that has been given notice; another goes on elsewhere")
+            self._call_in(slot)
+        else:
+            self._call_another(slot, error)
         self._welcome()
         heir = slot if slot in self._reasoners else next(iter(self._reasoners))
         for call in self._under_way:
-            if call.actor is dead and call.found is None:
+            if call.actor is gone and call.found is None:
                 call.slot, call.actor = heir, self._reasoners[heir]
                 call.send(next(self._sent))
 
-    def _call_another(self, slot: str, error: RayActorError) -> None:
+    def _call_another(self, slot: str, error: RayError) -> None:
         """A successor for a dead reasoner; none for one that always dies, where others work."""
         if self._deaths[slot] + 1 < _MOST_DEATHS or not self._reasoners:
             self._died(f"reasoner {slot}", slot, error)
@@ -198,7 +217,7 @@ class Staff:
         self._left_out.add(slot)
         self._watch.message(f"reasoner {slot} died again and again and is left out; the others go on")
 
-    def _died(self, who: str, key: str, error: RayActorError) -> None:
+    def _died(self, who: str, key: str, error: RayError) -> None:
         note(self._crew.folder.run_id, "died", who=who, why=str(error))
         cause = told(error)
         if isinstance(cause, UserError):  # it could not begin, and another could not either

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 from selfplay.errors import UserError
 from trainers.cluster import told
@@ -30,7 +30,6 @@ class Roster:
 
     def __init__(self, hire: Callable[[str], Any], wanted: Callable[[], int]) -> None:
         self.players: dict[str, Any] = {}
-        self.worked: set[str] = set()  # have finished a call
         self._hire, self._wanted = hire, wanted
         self._deaths: Counter[str] = Counter()  # in a row
         self._rest: dict[str, float] = {}  # until when nobody takes a slot over
@@ -55,14 +54,13 @@ class Roster:
 
     def works(self, slot: str) -> None:
         """It has finished a call: earlier deaths no longer count."""
-        self.worked.add(slot)
         del self._deaths[slot]
 
     def leave(self, slot: str) -> Any:
         """A player whose node is going; the slot is free, and an actor elsewhere may take it."""
         return self.players.pop(slot)
 
-    def lost(self, slot: str, error: RayActorError) -> bool:
+    def lost(self, slot: str, error: RayError) -> bool:
         """A player died; whether another will take its slot, after a rest that grows with every death in a row.
 
         Raises `UserError` where it could not begin, or where nobody is left to play.

@@ -23,6 +23,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from selfplay import run_files, storage
 from selfplay.errors import UserError
+from selfplay.store import Fenced, Lease
 from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
 from trainers.experiment import CONFIG_NAME, AnyConfig, from_json, incompatible
 
@@ -102,9 +103,9 @@ class RunFolder(Generic[AnyState]):
 
     state: AnyState
 
-    def __init__(self, uri: str, config: AnyConfig, state: type[AnyState]) -> None:
-        """Raises `UserError` for a folder of another experiment or of a newer schema."""
-        self.uri = storage.normalise(uri)
+    def __init__(self, uri: str, config: AnyConfig, state: type[AnyState], lease: Lease | None = None) -> None:
+        """Raises `UserError` for a folder of another experiment or of a newer schema. lease: of who writes to it."""
+        self.uri, self._lease = storage.normalise(uri), lease
         self.config = config
         self.new = True
         self.run_id = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
@@ -156,7 +157,12 @@ class RunFolder(Generic[AnyState]):
         return storage.join(self.uri, "checkpoints", name)
 
     def save(self) -> None:
-        """Writes `state.json`; the checkpoint that it names must be complete."""
+        """Writes `state.json`; the checkpoint that it names must be complete.
+
+        Raises `Fenced` where another driver has the run now: what it has saved is not written over.
+        """
+        if self._lease is not None and self._lease.lost():
+            raise Fenced(f"{self.uri} was taken over by another driver")
         storage.write(storage.join(self.uri, _STATE), json.dumps(asdict(self.state)).encode())
 
     def forget_old(self) -> None:

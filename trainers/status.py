@@ -101,7 +101,8 @@ class Status:
     window_rows, window_capacity: positions in the replay window.
     policy_loss, value_loss: newest, None before training; loss_history: (policy, value), oldest first.
     strength: newest match of each opponent; first_strength: each opponent's first, for comparison.
-    players: self-play processes now. staleness: versions between what plays and the newest, None before a game.
+    players: self-play processes now. staleness: versions between the oldest that plays and the newest, None before a
+    game.
     queued_blocks: written and not yet committed; archive_lag_s: age of the oldest of them. owed_samples: training
     samples that archived positions still owe.
     sizing: what the run chose for this machine, one line.

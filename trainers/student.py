@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import registry, run_files, storage
+from selfplay import registry, storage
 from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.game import load
 from selfplay.nets import weights
@@ -59,8 +59,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Issue:
-    """A published version: the digest of its weights, and what made it of the version before (`trainers.uses`)."""
+    """A published version: number, digest of its weights, what made it of the version before (`trainers.uses`)."""
 
+    version: int
     digest: str
     events: list[dict[str, Any]]
     sampler: str
@@ -146,12 +147,12 @@ class Student:
 
     @ray.method(num_returns=2)
     def publish(self, version: int) -> tuple[Issue, dict[str, np.ndarray[Any, Any]]]:
-        """Writes the weights under a version; returns what made them, and them."""
+        """Writes the weights under a version, or the next free one; returns what made them, and them."""
         tensors = self._learner.weights()
-        meta = {"version": version, "step": self._learner.step, "samples": self._learner.samples}
-        weights.save(run_files.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
+        meta = {"step": self._learner.step, "samples": self._learner.samples}
+        version = weights.save_version(self._job.run_uri, version, tensors, meta)
         events, self._events = self._events, []
-        return Issue(weights.digest(tensors), events, sampler_of(self._job.learner)), tensors
+        return Issue(version, weights.digest(tensors), events, sampler_of(self._job.learner)), tensors
 
     def checkpoint(self, name: str) -> None:
         """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import run_files, storage
+from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.nets import weights
 from selfplay.nets.language.policy import PolicySpec, save
@@ -46,8 +46,9 @@ class TutorJob:
 
 @dataclass(frozen=True)
 class Made:
-    """A published version: the digest of its weights, and what made it of the version before."""
+    """A published version: its number, the digest of its weights, and what made it of the version before."""
 
+    version: int
     digest: str
     events: list[dict[str, Any]] = field(default_factory=list)
     sampler: str = ""
@@ -260,14 +261,14 @@ class Tutor:
 
     @ray.method(num_returns=2)
     def publish(self, version: int) -> tuple[Made, dict[str, Array]]:
-        """Writes the weights under a version; returns what made them, and them."""
+        """Writes the weights under a version, or the next free one; returns what made them, and them."""
         tensors = self._learner.weights()
-        meta = {"version": version, "step": self._learner.step, "samples": self._learner.samples}
-        weights.save(run_files.weights_uri(self._job.run_uri, version), tensors, {"kind": "weights", **meta})
+        meta = {"step": self._learner.step, "samples": self._learner.samples}
+        version = weights.save_version(self._job.run_uri, version, tensors, meta)
         events, self._events = self._events, []
         c = self._config
         how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch, "corpus": c.warm.corpus}
-        return Made(weights.digest(tensors), events, json.dumps(how)), tensors
+        return Made(version, weights.digest(tensors), events, json.dumps(how)), tensors
 
     def checkpoint(self, name: str) -> None:
         """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ class Watch:
         self._ended: float | None = None
         self._rates: deque[tuple[float, int]] = deque()
         self._decisions = 0
+        self._versions: dict[str, int] = {}  # that players play with
         self._shown = 0.0
         self._played_on = self._wrongly = 0
         self._losses: list[tuple[float, float]] = []
@@ -126,14 +127,21 @@ class Watch:
             s = report.showcase
             candidates = tuple(Candidate(*row) for row in s.candidates)
             self._set(last_game=LastGame(s.board, s.caption, s.result, s.plies, candidates, s.episode_id))
+        self._versions[report.slot] = report.version
         state = self._folder.state
-        self._set(
-            lost=LostGames(state.lost_games, state.lost_plies), staleness=float(state.version - report.version)
-        )
+        self._set(lost=LostGames(state.lost_games, state.lost_plies))
 
-    def waiting(self, players: int, blocks: int, oldest_s: float, owed: float) -> None:
-        """What plays, and what waits for archive and learner."""
-        self._set(players=players, queued_blocks=blocks, archive_lag_s=oldest_s, owed_samples=owed)
+    def waiting(self, players: Collection[str], blocks: int, oldest_s: float, owed: float) -> None:
+        """Who plays, and what waits for archive and learner."""
+        self._versions = {slot: version for slot, version in self._versions.items() if slot in players}
+        behind = [float(self._folder.state.version - version) for version in self._versions.values()]
+        self._set(
+            players=len(players),
+            staleness=max(behind, default=None),
+            queued_blocks=blocks,
+            archive_lag_s=oldest_s,
+            owed_samples=owed,
+        )
 
     def archived(self, report: Report) -> None:
         status = self.status

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfplay import storage
 from selfplay.store.commit import Committer, Receipt, Registration
 from selfplay.store.table import append
 from selfplay.store.write import Block
@@ -18,7 +19,8 @@ from selfplay.store.write import Block
 class Archivist:
     """Commits the blocks of one run and adds rows to the side tables."""
 
-    def __init__(self, corpus: str, run_id: str, epoch: int) -> None:
+    def __init__(self, run_uri: str, corpus: str, run_id: str, epoch: int) -> None:
+        storage.refuse_unseen(run_uri)
         self._committer = Committer(corpus, run_id, epoch)
 
     def pid(self) -> int:

@@ -1,8 +1,9 @@
 """A spot node's last minutes: the cloud gives notice, players seal what they have, Ray sends nothing new there.
 
 `python -m selfplay.actors.notice aws` (or gcp) waits on a node for the cloud's word, leaves a file, and tells Ray to
-drain the node; cluster.yaml starts it beside Ray. Whoever plays on the node looks for the file between moves. Without
-it a vanishing node is a crash like any other: games in flight are lost and counted.
+drain the node; cluster.yaml starts it beside Ray. Who plays on the node looks for the file between moves, and seals the
+games under way; who reasons finishes its call, and begins no other. Without notice a vanishing node is a crash like any
+other: games in flight are lost and counted, problems are worked on again elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _ASK_S = 3.0
 _AWS, _GCP = "http://169.254.169.254/latest", "http://metadata.google.internal/computeMetadata/v1"
 
 
+class Leaving(Exception):
+    """An actor does not begin what it is asked: its node has been given notice."""
+
+
 def place() -> Path | None:
     """The file that says: this node is leaving; none where SELFPLAY_NOTICE names none, as at home."""
     named = os.environ.get("SELFPLAY_NOTICE")
@@ -31,6 +36,12 @@ def leaving() -> bool:
     """Whether this node has been given notice."""
     file = place()
     return file is not None and file.exists()
+
+
+def refuse_if_leaving() -> None:
+    """Raises `Leaving` where this node has been given notice."""
+    if leaving():
+        raise Leaving
 
 
 def given(cloud: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from selfplay import registry
+from selfplay import registry, storage
 from selfplay.actors import notice
 from selfplay.actors.weights import Published
 from selfplay.episode import EPISODES, Episode, Provenance, to_batch
@@ -25,6 +25,7 @@ from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Dtype, Evaluator
 from selfplay.search import SearchConfig
+from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, write_block
 
 
@@ -97,6 +98,7 @@ class Player:
     """Plays with the newest weights. `weights` is the handle of a `WeightServer`, or None for untrained play."""
 
     def __init__(self, job: PlayerJob, weights: Any) -> None:
+        storage.refuse_unseen(episodes_uri(job.corpus))
         self._job = job
         self._weights = weights
         self._version = -1
@@ -151,7 +153,7 @@ class Player:
             return
         newer: Published | None = ray.get(self._weights.newer_than.remote(self._version))
         if newer is not None:
-            self._evaluate.load(ray.get(newer.ref[0]))
+            self._evaluate.load(newer.fetch())
             self._version = newer.version
             self._generator.set_policy(Policy(self._job.policy_id, newer.version, newer.digest))
 

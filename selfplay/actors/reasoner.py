@@ -17,7 +17,8 @@ import pyarrow as pa
 import ray
 import torch
 
-from selfplay import registry
+from selfplay import registry, storage
+from selfplay.actors import notice
 from selfplay.actors.weights import Published
 from selfplay.contract import TaskSpec
 from selfplay.episode import EPISODES, Episode, Provenance, to_batch
@@ -30,6 +31,7 @@ from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.endpoint import Endpoint, EndpointEngine
 from selfplay.rollout.engine import Engine
 from selfplay.rollout.sampling import Sampling
+from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, write_block
 from selfplay.task import Task
 
@@ -100,7 +102,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class ReasonerReport:
-    """What a call did. block: where its episodes were written; None without any. seconds: of generation."""
+    """What a call did. block: where its episodes were written; None without any. seconds: of generation.
+
+    leaving: its node has been given notice; it begins no other call.
+    """
 
     slot: str
     block: Block | None
@@ -109,12 +114,17 @@ class ReasonerReport:
     tokens: int
     seconds: float
     shown: tuple[Shown, ...]
+    leaving: bool = False
 
 
 class Reasoner:
-    """Reasons with the newest weights. `weights` is the handle of a `WeightServer`, or None for those of the spec."""
+    """Reasons with the newest weights. `weights` is the handle of a `WeightServer`, or None for those of the spec.
+
+    What it is asked raises `notice.Leaving` where its node has been given notice.
+    """
 
     def __init__(self, job: ReasonerJob, weights: Any) -> None:
+        storage.refuse_unseen(episodes_uri(job.corpus))
         torch.set_num_threads(job.threads)
         self._job, self._weights, self._block = job, weights, job.first_block
         spec = registry.unpack_any(job.env)
@@ -137,6 +147,7 @@ class Reasoner:
     @ray.method(num_returns=2)
     def work(self, asks: Sequence[Ask]) -> tuple[ReasonerReport, pa.RecordBatch]:
         """A solver's episodes: worked solutions, or answers alone; judged and archived like any other."""
+        notice.refuse_if_leaving()
         began, episodes = time.perf_counter(), []
         spec = self._task.spec
         for ask in asks:
@@ -150,6 +161,7 @@ class Reasoner:
     @ray.method(num_returns=2)
     def taught(self, asks: Sequence[Ask], sampling: Sampling) -> tuple[ReasonerReport, pa.RecordBatch]:
         """Dialogues of the endpoint alone, in all seats: a teacher's episodes; right or wrong, all are archived."""
+        notice.refuse_if_leaving()
         began = time.perf_counter()
         works = [Assignment(self._task.pose(ask.seed, ask.difficulty), ask.group, 0) for ask in asks]
         speakers = dict.fromkeys(range(self._task.spec.seats), self._endpoint(learns=True))
@@ -163,6 +175,7 @@ class Reasoner:
 
         newest: as known to whoever asks; a weight server that has died in between knows of none.
         """
+        notice.refuse_if_leaving()
         self._refresh(newest)
         began = time.perf_counter()
         works = []
@@ -190,7 +203,7 @@ class Reasoner:
         if self._weights is not None:
             newer = ray.get(self._weights.newer_than.remote(self._engine.version)) or newer
         if newer is not None and newer.version > self._engine.version:
-            self._engine.load(ray.get(newer.ref[0]), newer.version)
+            self._engine.load(newer.fetch(), newer.version)
             self._digest = newer.digest
 
     def _hand_over(self, episodes: list[Episode], began: float) -> tuple[ReasonerReport, pa.RecordBatch]:
@@ -202,7 +215,7 @@ class Reasoner:
         outcomes = tuple(_outcome(episode) for episode in episodes)
         tokens = sum(outcome.tokens for outcome in outcomes)
         report = ReasonerReport(
-            self._job.slot, block, self._engine.version, outcomes, tokens, seconds, _shown(episodes)
+            self._job.slot, block, self._engine.version, outcomes, tokens, seconds, _shown(episodes), notice.leaving()
         )
         return report, batch
 

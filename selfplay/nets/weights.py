@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from selfplay import storage
+from selfplay import run_files, storage
 from selfplay.errors import UserError
 
 #: Rises when readers must know something new to use what `save` writes.
@@ -68,6 +68,18 @@ def from_bytes(data: bytes, source: str) -> tuple[Tensors, dict[str, Any]]:
 def save(uri: str, tensors: Tensors, meta: dict[str, Any]) -> None:
     """Writes one object, atomically, over whatever was there."""
     storage.write(uri, to_bytes(tensors, meta))
+
+
+def save_version(run_uri: str, version: int, tensors: Tensors, meta: dict[str, Any]) -> int:
+    """Writes a version of a run's weights, under the first free number from `version` on; the number.
+
+    Nothing is written over: a driver that was replaced, and does not know it yet, spoils no version of its successor.
+    """
+    while True:
+        data = to_bytes(tensors, {"kind": "weights", "version": version, **meta})
+        if storage.create(run_files.weights_uri(run_uri, version), data):
+            return version
+        version += 1
 
 
 def load(uri: str) -> tuple[Tensors, dict[str, Any]]:

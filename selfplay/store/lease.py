@@ -2,8 +2,9 @@
 
 Numbered objects `lease/000007.json` are made by put-if-absent, so every epoch belongs to one driver for ever. A
 thread renews a heartbeat object beside it. Who comes later may take the run when the heartbeat is old, when it was
-released, or when the holder was a process of this machine that has ended. A driver that was only thought dead is
-harmless: its epoch is lower, and the committer refuses it.
+released, or when the holder was a process of this machine that has ended; who waits is told at the holder's next
+heartbeat that it lives, or takes the run when none has come. A driver that was only thought dead is harmless: its epoch
+is lower, the committer refuses it, and its own heartbeat tells it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import os
 import socket
 import threading
 import time
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +25,34 @@ from selfplay.errors import UserError
 
 HEARTBEAT_S = 5.0
 EXPIRES_S = 30.0
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds or held a run. born: when the process began, as the kernel counts, so that a reused pid is told."""
+    """Who holds or held a run.
+
+    born: when the process began, as the kernel counts, so that a reused pid is told. space: the namespace in which the
+    pid counts: containers may share a host's name. token: of this holding alone.
+    """
 
     epoch: int
     owner: str
     host: str
     pid: int
     born: str
+    space: str = ""
+    token: str = ""
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine can tell if the process lives."""
+        return (self.host, self.space) == (socket.gethostname(), _space())
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was a process of this machine, and has ended."""
+        return self.here and _born(self.pid) != self.born
 
 
 class Lease:
@@ -41,6 +61,7 @@ class Lease:
     def __init__(self, run_uri: str, holder: Holder) -> None:
         self.run_uri = run_uri
         self.holder = holder
+        self.taken = threading.Event()  # a later driver has the run: whoever hears of it should stop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self._thread.start()
@@ -51,7 +72,9 @@ class Lease:
 
     def lost(self) -> bool:
         """Whether a later driver has taken the run (asks the storage)."""
-        return _newest(self.run_uri) > self.epoch
+        if not self.taken.is_set() and _newest(self.run_uri) > self.epoch:
+            self.taken.set()
+        return self.taken.is_set()
 
     def release(self) -> None:
         """Gives the run back; the next driver need not wait. Doing it twice does nothing."""
@@ -71,20 +94,27 @@ class Lease:
         while not self._stop.wait(HEARTBEAT_S):
             try:
                 storage.write(_object(self.run_uri, self.epoch, "heartbeat"), b"{}")
+                self.lost()
             except (UserError, OSError):
                 continue  # the storage may come back; if it does not, the lease runs out by itself
 
 
-def acquire(run_uri: str, owner: str) -> Lease:
-    """Takes the run. owner: who asks, for messages, such as the command. Raises `UserError` if it is held."""
+def acquire(run_uri: str, owner: str, wait: Callable[[str], None] | None = None) -> Lease:
+    """Takes the run. Raises `UserError` if it is held.
+
+    owner: who asks, for messages, such as the command. wait: where the holder may be dead, waits for a sign of life,
+    and calls this every second with a sentence for people; None: does not wait.
+    """
     run_uri = storage.normalise(run_uri)
     while True:
         newest = _newest(run_uri)
         if newest:
-            _refuse_if_held(run_uri, newest)
-        holder = Holder(newest + 1, owner, socket.gethostname(), os.getpid(), _born(os.getpid()))
+            _refuse_if_held(run_uri, newest, wait)
+        pid = os.getpid()
+        holder = Holder(newest + 1, owner, socket.gethostname(), pid, _born(pid), _space(), uuid.uuid4().hex)
         storage.write(_object(run_uri, holder.epoch, "heartbeat"), b"{}")
-        if storage.create(_object(run_uri, holder.epoch), json.dumps(holder.__dict__).encode()):
+        mine = storage.create(_object(run_uri, holder.epoch), json.dumps(asdict(holder)).encode())
+        if mine or _read(run_uri, holder.epoch) == holder:  # the word that it was written may have been lost
             return Lease(run_uri, holder)
 
 
@@ -94,19 +124,18 @@ def holder_of(run_uri: str) -> Holder | None:
     return _read(storage.normalise(run_uri), newest) if newest else None
 
 
-def _refuse_if_held(run_uri: str, epoch: int) -> None:
-    holder = _read(run_uri, epoch)
-    if storage.exists(_object(run_uri, epoch, "released")):
-        return
-    if holder.host == socket.gethostname() and _born(holder.pid) != holder.born:
-        return
-    age = _age(run_uri, epoch)
-    if age > EXPIRES_S:
-        return
-    raise UserError(
-        f"{run_uri} is held by {holder.owner} (process {holder.pid} on {holder.host}, heard of {age:.0f} s ago); "
-        f"stop it, or wait until {EXPIRES_S:.0f} s have passed since it was last heard of"
-    )
+def _refuse_if_held(run_uri: str, epoch: int, wait: Callable[[str], None] | None = None) -> None:
+    holder, heard = _read(run_uri, epoch), _age(run_uri, epoch)
+    age, who = heard, f"{holder.owner} (process {holder.pid} on {holder.host}"
+    while not (storage.exists(_object(run_uri, epoch, "released")) or holder.gone or age > EXPIRES_S):
+        if wait is None or age < heard or holder.here:
+            raise UserError(
+                f"{run_uri} is held by {who}, heard of {age:.0f} s ago); "
+                f"stop it, or wait until {EXPIRES_S:.0f} s have passed since it was last heard of"
+            )
+        wait(f"waiting for a sign of life of {who}), which held the run {age:.0f} s ago")
+        time.sleep(LOOK_S)
+        heard, age = age, _age(run_uri, epoch)
 
 
 def _age(run_uri: str, epoch: int) -> float:
@@ -131,6 +160,14 @@ def _newest(run_uri: str) -> int:
 def _read(run_uri: str, epoch: int) -> Holder:
     values: dict[str, Any] = json.loads(storage.read(_object(run_uri, epoch)))
     return Holder(**values)
+
+
+def _space() -> str:
+    """The namespace in which this process's pid counts; "" for systems without."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _born(pid: int) -> str:

@@ -45,7 +45,7 @@ class Reasoner:
             os._exit(1)
         self.number += 1
         block = Block("run", *self.who, self.number - 1, len(asks), 0, len(asks) - 1)
-        return SimpleNamespace(block=block, asks=asks), asks
+        return SimpleNamespace(block=block, asks=asks, leaving=False), asks
 
 
 class Archivist:
@@ -75,6 +75,8 @@ def session() -> Iterator[None]:
 
 
 class Crew:
+    needs = "core"
+
     def __init__(self, joined: bool, poisoned: set[str]) -> None:
         self.sizing = SimpleNamespace(reasoners=3, joined=joined)
         self.folder = SimpleNamespace(run_id="run")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from selfplay import run_files
 from selfplay.errors import UserError
 from selfplay.nets import Evaluator, NetConfig, build, compiled, from_arrays, to_arrays, value_of, weights
 from selfplay.nets.inference import pick_device, pick_dtype
@@ -37,6 +39,16 @@ def trained(config: NetConfig, seed: int = 0) -> dict[str, np.ndarray]:
         elif name.startswith(("policy", "value.")):
             tensor *= 50
     return tensors
+
+
+def test_a_version_is_written_once(tmp_path: Path) -> None:
+    """A driver that was replaced writes a version that its successor has written already: it gets the next number."""
+    first, second = trained(CONFIGS["mlp"], 0), trained(CONFIGS["mlp"], 1)
+    assert weights.save_version(str(tmp_path), 4, first, {"step": 1}) == 4
+    assert weights.save_version(str(tmp_path), 4, second, {"step": 2}) == 5
+    tensors, meta = weights.load(run_files.weights_uri(str(tmp_path), 4))
+    assert weights.digest(tensors) == weights.digest(first) == meta["digest"] and meta["step"] == 1
+    assert weights.load(run_files.weights_uri(str(tmp_path), 5))[1]["version"] == 5
 
 
 def observations(config: NetConfig, count: int, seed: int = 0) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from selfplay.cli.main import call
 from selfplay.cli.top import look
+from selfplay.store import acquire
 from trainers import beacon
 from trainers.beacon import METRICS, Beacon
 from trainers.reasoning_status import ReasoningStatus, Score
@@ -30,8 +32,9 @@ def played(place: Path) -> Status:
 
 def told(place: Path, status: Status | ReasoningStatus) -> None:
     seen = []
-    with Beacon(str(place), seen.append, metrics=False) as tell:
-        tell(status)
+    with tempfile.TemporaryDirectory() as run, acquire(run, "test") as lease:
+        with Beacon(str(place), seen.append, lease, metrics=False) as tell:
+            tell(status)
     assert seen == [status]
 
 
@@ -51,6 +54,13 @@ def test_a_run_is_shown_as_it_told_last(tmp_path: Path, capsys: pytest.CaptureFi
     words += ["3 blocks wait for the archive (2 s)", "5 lost", "p0001 died", "finished", "held-out 62%"]
     for word in words:
         assert word in re.sub(r"\s+", " ", shown), word
+
+
+def test_who_has_lost_the_run_tells_nothing_of_it(tmp_path: Path) -> None:
+    with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), print, lease, metrics=False) as tell:
+        lease.taken.set()
+        tell(played(tmp_path))
+    assert not (tmp_path / "status.json").exists()
 
 
 def test_a_driver_that_is_gone_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,58 @@
+"""Who waits for room is told of, and a run for which there is none ends in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfplay import storage
+from selfplay.errors import UserError
+from trainers import placement
+from trainers.placement import Patience
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(placement, "time", clock)
+    monkeypatch.setattr(placement, "_alive", lambda: [{"CPU": 4.0}, {"CPU": 0.0, "GPU": 1.0}])
+    return clock
+
+
+def test_who_waits_for_a_core_is_told_of_once(clock: Clock) -> None:
+    words: list[str] = []
+    patience = Patience("players", "core", words.append)
+    patience.look(124, 4)
+    assert words == []  # nodes may be on their way
+    clock.now += 61
+    patience.look(124, 4)
+    patience.look(124, 4)
+    assert len(words) == 1
+    assert words[0].startswith("124 of 128 players wait for a core; the cluster has 4 cores and 1 GPUs on 2 nodes")
+    clock.now += 10_000
+    patience.look(120, 8)  # some play: the run goes on
+    assert len(words) == 2
+    patience.look(0, 128)
+    patience.look(1, 127)
+    assert len(words) == 2  # patience begins anew
+
+
+def test_a_run_without_any_room_ends(clock: Clock) -> None:
+    patience = Patience("reasoners", "GPU", lambda word: None)
+    patience.look(2, 0)
+    clock.now += 901
+    with pytest.raises(UserError, match="for 15 minutes all 2 reasoners wait for a GPU; the cluster has 4 cores"):
+        patience.look(2, 0)
+
+
+def test_a_folder_that_this_machine_does_not_see_is_refused(tmp_path: object) -> None:
+    storage.refuse_unseen(str(tmp_path))
+    storage.refuse_unseen("s3://bucket/anything")  # every machine sees it
+    with pytest.raises(UserError, match="nowhere is a folder that .* does not see; .* give s3:"):
+        storage.refuse_unseen(f"{tmp_path}/nowhere")
