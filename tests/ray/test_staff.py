@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import ray
 
+from selfplay.actors.notice import Leaving
 from selfplay.errors import UserError
 from trainers.reasoning_staff import Staff
 
@@ -31,10 +32,13 @@ class Block:
 
 
 class Reasoner:
-    """Answers by saying who was asked what; dies of its bad ask, or whenever it is asked."""
+    """Answers by saying who was asked what; dies of its bad ask, or whenever it is asked.
+
+    Of the bad ask "leave x" it hears, while at work on x, that its node will go.
+    """
 
     def __init__(self, slot: str, epoch: int, poisoned: bool) -> None:
-        self.who, self.poisoned, self.number = (slot, epoch), poisoned, 0
+        self.who, self.poisoned, self.number, self.leaving = (slot, epoch), poisoned, 0, False
 
     def pid(self) -> int:
         return os.getpid()
@@ -43,9 +47,12 @@ class Reasoner:
     def work(self, asks: Any, bad: str) -> tuple[Any, Any]:
         if self.poisoned or (bad in asks and self.who[1] == 1):
             os._exit(1)
+        if self.leaving:
+            raise Leaving
+        self.leaving = self.who[1] == 1 and bad.removeprefix("leave ") in asks
         self.number += 1
         block = Block("run", *self.who, self.number - 1, len(asks), 0, len(asks) - 1)
-        return SimpleNamespace(block=block, asks=asks, leaving=False), asks
+        return SimpleNamespace(block=block, asks=asks, leaving=self.leaving), asks
 
 
 class Archivist:
@@ -121,6 +128,20 @@ def test_rounds_ahead_land_in_order(session: None, joined: bool) -> None:
     for asks, calls in zip(rounds, flights, strict=True):
         given = staff.archive(calls)
         assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
+
+
+def test_who_leaves_is_asked_no_more_and_missed_by_nobody(session: None) -> None:
+    """What it had finished counts; what it was asked beyond that is another's, in order."""
+    crew = Crew(True, set())
+    staff, words = staff_of(crew)
+    rounds = [[f"{number}{i}" for i in range(9)] for number in "abc"]
+    flights = [staff.spread(asks, "work", "leave a0") for asks in rounds]
+    for asks, calls in zip(rounds, flights, strict=True):
+        given = staff.archive(calls)
+        assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
+    assert sum("leaves a node that has been given notice" in word for word in words) == 1
+    assert not any("died" in word for word in words)
+    assert len(crew.hired) == 4
 
 
 @pytest.mark.parametrize("joined", [False, True])
