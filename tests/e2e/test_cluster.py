@@ -17,7 +17,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 import envs
-from selfplay import store
+from selfplay import run_files, store
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
@@ -91,6 +91,31 @@ def test_what_stays_stays_and_players_follow_the_cores(
         assert driver.summary()["status"]["episodes"] == rows.num_rows
         assert driver.summary()["status"]["version"] >= 1
         assert "aborted" in rows["status"].to_pylist()  # what was under way on the node that left
+    finally:
+        nodes.shutdown()
+
+
+@pytest.mark.slow
+def test_the_node_that_stays_vanishes_too(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
+    """Archive, weights and learner are lost at once, with weights that nobody has pulled; another node takes them."""
+    head = {"num_cpus": 0, "resources": {"apart": 1}, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        steady = nodes.add_node(num_cpus=0, resources={"steady": 1})
+        nodes.add_node(num_cpus=1)
+        out = tmp_path / "run"
+        driver = start("tic_tac_toe", "--out", out, *quick, "--set=run.positions=400000", "--json",
+                       "--address", nodes.address)  # fmt: skip
+        driver.until(lambda: len(run_files.versions(str(out))) > 2, "versions")
+        driver.until(lambda: on(steady) >= {"Archivist", "Student", "WeightServer"}, "what stays")
+        nodes.remove_node(steady, allow_graceful=False)
+        nodes.add_node(num_cpus=0, resources={"steady": 1})
+        before, version = driver.until_archived(out), max(run_files.versions(str(out)))
+        driver.until_archived(out, before + 500)
+        driver.until(lambda: max(run_files.versions(str(out))) > version + 1, "versions of another learner")
+        driver.interrupt()
+        assert driver.wait() == 0, driver.told
+        assert driver.summary()["status"]["episodes"] == sound(out).num_rows
     finally:
         nodes.shutdown()
 
