@@ -17,7 +17,8 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -27,6 +28,8 @@ from typing import Any, NoReturn
 from selfplay.errors import UserError
 
 _TEMPORARY = ".partial-"
+#: Requests to a bucket under way at once, where there are many to make.
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,21 @@ def size(uri: str) -> int:
             store, key = _store(uri)
             return int(_obstore().head(store, key)["size"])
         return Path(normalise(uri)).stat().st_size
+
+
+def sizes(uris: Sequence[str]) -> list[int | None]:
+    """Bytes of each object, None for one that is missing; objects of a bucket are asked for side by side."""
+
+    def look(uri: str) -> int | None:
+        try:
+            return size(uri)
+        except FileNotFoundError:
+            return None
+
+    if len(uris) < 2 or not is_remote(uris[0]):
+        return [look(uri) for uri in uris]
+    with ThreadPoolExecutor(min(len(uris), _AT_ONCE)) as pool:
+        return list(pool.map(look, uris))
 
 
 def exists(uri: str) -> bool:
