@@ -30,8 +30,7 @@ from trainers.config import RunConfig
 from trainers.crew import Crew
 from trainers.exams import Exams
 from trainers.journal import note, note_block
-from trainers.placement import Patience
-from trainers.roster import Roster
+from trainers.roster import Arrivals, Roster
 from trainers.run_folder import RunFolder, State
 from trainers.scoreboard import Scoreboard
 from trainers.status import Summary
@@ -42,12 +41,13 @@ if TYPE_CHECKING:
 
 #: Longest call of a player; it looks for new weights between calls.
 _PLAY_S = 4.0
+#: Most blocks a second of the whole run: with very many players each writes larger ones. Every block is a file, and
+#: what holds a file for every few games would soon be read by nobody.
+_BLOCKS_PER_S = 20.0
 #: A learner that dies this often in a row, without one good call between, ends the run.
 _MOST_DEATHS = 3
 #: On a cluster nobody waits longer than this for what a player still has: its node may be gone.
 _LEAVE_S = 30.0
-#: On a cluster it is looked this often who waits for a core.
-_LOOK_S = 5.0
 #: What is counted is written down this often, where games were archived meanwhile.
 _SAVE_S = 5.0
 
@@ -62,10 +62,9 @@ class Loop:
         self.state = folder.state
         self.board = Scoreboard(config.evaluation, self.state, crew.game.spec.exact is not None, crew.sizing.cores)
         self.roster = Roster(crew.player, crew.players_wanted)
-        self.arrivals: dict[str, Any] = {}  # slot -> answered when its player has begun
-        self.patience = Patience("players", "core", watch.message)
-        self.looked = 0.0
+        self.arrivals = Arrivals(watch.message)
         self.playing: dict[Any, tuple[str, Any]] = {}  # report ref -> (slot, episodes ref)
+        self.asked_to_write: dict[str, float] = {}  # slot -> when
         self.in_flight: dict[str, tuple[int, int]] = {}
         self.learner_deaths = 0  # in a row
         self.committing: tuple[Any, list[Any]] | None = None  # (receipts ref, episodes refs)
@@ -153,7 +152,8 @@ class Loop:
         self.study()
         if self.crew.sizing.joined or len(self.roster.players) < self.crew.sizing.players:
             self.hire(at_once=False)
-        self.look_for_arrivals()
+        if self.crew.sizing.joined:
+            self.arrivals.look(self.roster.players)
         self.launch_idle()
         self.exams.begin(self.state.version, self.crew.kept_versions())
         lag = time.monotonic() - self.oldest if self.oldest else 0.0
@@ -183,28 +183,20 @@ class Loop:
         """Players for free slots; see `Roster.fill`."""
         hired = self.roster.fill(at_once)
         self.in_flight |= dict.fromkeys(hired, (0, 0))
-        self.arrivals |= {slot: self.roster.players[slot].pid.remote() for slot in hired}
+        for slot in hired:
+            self.arrivals.expect(slot, self.roster.players[slot])
         if hired and self.watch.began and not at_once:
             self.watch.message(f"{len(hired)} more to play: {len(self.roster.players)} players now")
-
-    def look_for_arrivals(self) -> None:
-        """On a cluster an actor waits until there is a core: now and then it is said who does."""
-        if self.crew.sizing.joined and time.monotonic() - self.looked > _LOOK_S:
-            self.looked = time.monotonic()
-            waiting = sum(not self.has_begun(slot) for slot in self.roster.players)
-            self.patience.look(waiting, len(self.roster.players) - waiting)
-
-    def has_begun(self, slot: str) -> bool:
-        """Whether a slot's player has found a core and loaded."""
-        if slot in self.arrivals and ray.wait([self.arrivals[slot]], timeout=0)[0]:
-            del self.arrivals[slot]
-        return slot not in self.arrivals
 
     def launch(self, slot: str) -> None:
         decisions = self.config.selfplay.refresh_moves * self.config.selfplay.games
         seconds = None if self.config.run.deterministic else _PLAY_S
         enough = None if seconds is None or self.watch.began else 1  # a person waits for the first game
-        report, episodes = self.roster.players[slot].play.remote(decisions, seconds, enough)
+        now, wait = time.monotonic(), len(self.roster.players) / _BLOCKS_PER_S
+        write = seconds is None or enough is not None or now - self.asked_to_write.get(slot, 0.0) >= wait
+        if write:
+            self.asked_to_write[slot] = now
+        report, episodes = self.roster.players[slot].play.remote(decisions, seconds, enough, write)
         self.playing[report] = (slot, episodes)
 
     def launch_idle(self) -> None:
@@ -433,7 +425,7 @@ class Loop:
         """Takes what the players are bringing; on a cluster only for a time, and of whoever has found a core."""
         until = time.monotonic() + _LEAVE_S
         for ref, (slot, _) in list(self.playing.items()):
-            late = self.crew.sizing.joined and not self.ready_by(ref, until if self.has_begun(slot) else 0.0)
+            late = self.crew.sizing.joined and not self.ready_by(ref, until if self.arrivals.have(slot) else 0.0)
             if late:
                 del self.playing[ref]
                 ray.kill(self.roster.players.pop(slot))

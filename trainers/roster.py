@@ -9,17 +9,45 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+import ray
 from ray.exceptions import RayError
 
 from selfplay.errors import UserError
 from trainers.cluster import told
+from trainers.placement import Patience
 
 #: A player that dies this often in a row, without one good call between, is left out.
 MOST_DEATHS = 4
-_LOOK_S = 2.0
+_LOOK_S, _COUNT_S = 2.0, 5.0
+
+
+class Arrivals:
+    """Who has been hired, and has found a core and loaded. tell: is told of those that wait long."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._coming: dict[str, Any] = {}  # slot -> answered when its player has begun
+        self._patience = Patience("players", "core", tell)
+        self._looked = 0.0
+
+    def expect(self, slot: str, player: Any) -> None:
+        """A player was hired for a slot."""
+        self._coming[slot] = player.pid.remote()
+
+    def have(self, slot: str) -> bool:
+        """Whether the slot's player has begun, or died."""
+        if slot in self._coming and ray.wait([self._coming[slot]], timeout=0)[0]:
+            del self._coming[slot]
+        return slot not in self._coming
+
+    def look(self, slots: Collection[str]) -> None:
+        """Counts, every few seconds, who waits. Raises `UserError` where for long there was room for nobody."""
+        if time.monotonic() - self._looked > _COUNT_S:
+            self._looked = time.monotonic()
+            waiting = sum(not self.have(slot) for slot in slots)
+            self._patience.look(waiting, len(slots) - waiting)
 
 
 class Roster:

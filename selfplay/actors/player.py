@@ -69,7 +69,7 @@ class Showcase:
 class Report:
     """What a call did.
 
-    block: where the episodes were written, None if none ended. decisions: searched moves made.
+    block: where the episodes were written, None if none were. decisions: searched moves made.
     in_flight: (games, moves) that are lost if the actor dies now. seconds: of the call; net_s: in the net.
     resignable: (games played on past a resignation, those of them that the seat then did not lose).
     leaving: its node has been given notice; the games under way are sealed as aborted, in the block.
@@ -103,6 +103,7 @@ class Player:
         self._weights = weights
         self._version = -1
         self._block = job.first_block
+        self._sealed: list[Episode] = []  # and not yet written
         self._game: Game = load(registry.unpack(job.env))
         self._evaluate = Evaluator(
             NetConfig.from_json(job.net), dtype=job.dtype, device=job.device, threads=job.threads
@@ -124,10 +125,13 @@ class Player:
         return os.getpid()
 
     @ray.method(num_returns=2)
-    def play(self, decisions: int, seconds: float | None, episodes: int | None = None) -> tuple[Report, pa.RecordBatch]:
-        """Plays until `decisions` moves were searched, `seconds` passed or `episodes` ended; writes what ended.
+    def play(
+        self, decisions: int, seconds: float | None, episodes: int | None = None, write: bool = True
+    ) -> tuple[Report, pa.RecordBatch]:
+        """Plays until `decisions` moves were searched, `seconds` passed or `episodes` ended.
 
-        seconds: None for no limit, so that what is played depends on nothing but seeds and weights.
+        seconds: None for no limit, so that what is played depends on nothing but seeds and weights. write: writes what
+        has ended since the last block; else it is kept, and counts as in flight.
         """
         began = time.perf_counter()
         self._pull()
@@ -139,14 +143,17 @@ class Player:
             late = seconds is not None and time.perf_counter() - began >= seconds
             return late or count >= decisions or (episodes is not None and ended >= episodes) or notice.leaving()
 
-        sealed = self._generator.play(until)
+        self._sealed += self._generator.play(until)
         leaving = notice.leaving()
-        return self._hand_over([*sealed, *(self._generator.abort() if leaving else ())], began, made, leaving)
+        if leaving:
+            self._sealed += self._generator.abort()
+        return self._hand_over(began, made, write or leaving, leaving)
 
     @ray.method(num_returns=2)
     def finish(self) -> tuple[Report, pa.RecordBatch]:
         """Seals the games under way as aborted, and writes them."""
-        return self._hand_over(self._generator.abort(), time.perf_counter(), 0)
+        self._sealed += self._generator.abort()
+        return self._hand_over(time.perf_counter(), 0)
 
     def _pull(self) -> None:
         if self._weights is None:
@@ -158,14 +165,17 @@ class Player:
             self._generator.set_policy(Policy(self._job.policy_id, newer.version, newer.digest))
 
     def _hand_over(
-        self, episodes: list[Episode], began: float, made: int, leaving: bool = False
+        self, began: float, made: int, write: bool = True, leaving: bool = False
     ) -> tuple[Report, pa.RecordBatch]:
+        episodes: list[Episode] = []
+        if write:
+            episodes, self._sealed = self._sealed, []
         batch = to_batch(episodes) if episodes else pa.RecordBatch.from_pylist([], EPISODES)
         block = None
         if episodes:
             block = write_block(self._job.corpus, batch, self._job.slot, self._job.epoch, self._block)
             self._block += 1
-        stats = self._generator.search.stats
+        stats, (games, plies) = self._generator.search.stats, self._generator.in_flight
         report = Report(
             slot=self._job.slot,
             block=block,
@@ -173,7 +183,7 @@ class Player:
             decisions=made,
             archived_decisions=sum(step.source == "search" for e in episodes if e.game for step in e.game.steps),
             version=self._version,
-            in_flight=self._generator.in_flight,
+            in_flight=(games + len(self._sealed), plies + sum(len(e.game.steps) for e in self._sealed if e.game)),
             seconds=time.perf_counter() - began,
             net_s=stats.net_s,
             simulations=stats.simulations,
