@@ -1,18 +1,28 @@
 """One committer and many writers: where does the archive of a large cluster end?
 
     python tests/benchmarks/bench_many_writers.py --writers 1000 --rounds 3 [--out s3://bucket/x]
+    python tests/benchmarks/bench_many_writers.py --writers 1000 --rounds 100 --linked
 
 Each writer is what a player is to the archive: a slot with an epoch of its own that writes blocks of games. The games
 are real (tic-tac-toe with a fake net); the writers take turns in this process, so that writing and committing are timed
-apart. A player hands over a block every 4 s: the last figure says how many players one committer keeps up with.
+apart. --linked: each block is another name of one file, so that a log of very many files is reached in minutes.
+
+A run writes at most 20 blocks a second (`trainers.alphazero`): `files_at_20_a_second_h` says after how many hours it
+has as many files as here, if nobody compacts; `commit_ms` how commits slow down on the way (medians of ten stretches).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -23,9 +33,43 @@ from selfplay.generation import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.commit import Committer
-from selfplay.store.write import write_block
+from selfplay.store.write import Block, write_block
 
-_BLOCK_EVERY_S = 4.0
+_BLOCKS_PER_S = 20
+
+
+def played(out: str, epochs: dict[str, int], rounds: int, games: int, timings: list[float]) -> Iterator[list[Block]]:
+    """Blocks of real games, a round of all writers at a time. timings: seconds to write each."""
+    spec = spec_from_string("tic_tac_toe")
+    game = load(spec)
+    provenance = Provenance("run", spec.id, 0, "a" * 64, "b" * 64, "0", "here", "CC0-1.0")
+    net, play = HashNet(game.num_actions, value_range=0.5), PlaySettings(slots=games, simulations=2)
+    writers = {
+        slot: Generator(game, net, SearchConfig(), play, provenance, slot, epoch, 0, np.random.default_rng(seed))
+        for seed, (slot, epoch) in enumerate(epochs.items())
+    }
+    for number in range(rounds):
+        blocks = []
+        for slot, writer in writers.items():
+            batch = to_batch(writer.play(lambda sealed, _: sealed >= games))
+            began = time.perf_counter()
+            blocks.append(write_block(out, batch, slot, epochs[slot], number))
+            timings.append(time.perf_counter() - began)
+        yield blocks
+
+
+def linked(out: str, epochs: dict[str, int], rounds: int, games: int, timings: list[float]) -> Iterator[list[Block]]:
+    """The same with other names of one file, in a local folder."""
+    slot, epoch = next(iter(epochs.items()))
+    ((first, *_),) = played(out, {slot: epoch}, 1, games, timings)
+    folder = Path(out, "episodes")
+    for number in range(rounds):
+        blocks = []
+        for slot, epoch in epochs.items():
+            path = str(Path(first.path).with_name(f"{slot}-{number}.parquet"))
+            os.link(folder / first.path, folder / path)
+            blocks.append(replace(first, slot=slot, epoch=epoch, number=number, path=path))
+        yield blocks
 
 
 def main() -> None:
@@ -34,49 +78,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--games", type=int, default=8, help="of a block")
     parser.add_argument("--batch", type=int, default=250, help="blocks of a commit")
+    parser.add_argument("--linked", action="store_true", help="many files, but of one block; needs a local --out")
     parser.add_argument("--out", default=None)
     args = parser.parse_args()
     out = args.out or tempfile.mkdtemp(prefix="writers-")
-    spec = spec_from_string("tic_tac_toe")
-    game = load(spec)
-    provenance = Provenance("run", spec.id, 0, "a" * 64, "b" * 64, "0", "here", "CC0-1.0")
-    net = HashNet(game.num_actions, value_range=0.5)
-    committer, timings = Committer(out, "run", 1), dict[str, float]()
-    slots = [f"p{number:04d}" for number in range(args.writers)]
+    committer = Committer(out, "run", 1)
     began = time.perf_counter()
-    epochs = {slot: committer.register(slot).epoch for slot in slots}
-    timings["register"] = time.perf_counter() - began
-    play = PlaySettings(slots=args.games, simulations=2)
-    writers = {
-        slot: Generator(game, net, SearchConfig(), play, provenance, slot, epochs[slot], 0, np.random.default_rng(seed))
-        for seed, slot in enumerate(slots)
-    }
-    commits = []
-    for number in range(args.rounds):
-        blocks = []
-        for slot, writer in writers.items():
-            batch = to_batch(writer.play(lambda sealed, _: sealed >= args.games))
-            began = time.perf_counter()
-            blocks.append(write_block(out, batch, slot, epochs[slot], number))
-            timings["write"] = timings.get("write", 0.0) + time.perf_counter() - began
+    epochs = {slot: committer.register(slot).epoch for slot in (f"p{number:04d}" for number in range(args.writers))}
+    registered = time.perf_counter() - began
+    commits, writes = list[float](), list[float]()
+    for number, blocks in enumerate((linked if args.linked else played)(out, epochs, args.rounds, args.games, writes)):
         for first in range(0, len(blocks), args.batch):
             began = time.perf_counter()
             committer.commit(blocks[first : first + args.batch])
             commits.append(time.perf_counter() - began)
+        print(f"round {number + 1} of {args.rounds}: a commit takes {1000 * commits[-1]:.0f} ms", file=sys.stderr)
     began = time.perf_counter()
     episodes = store.open(out).count()
-    timings["open and count"] = time.perf_counter() - began
-    count = args.rounds * args.writers
-    per_s = count / sum(commits)
+    counted = time.perf_counter() - began
+    files = args.rounds * args.writers
+    stretches = [part for part in np.array_split(commits, 10) if len(part)]
     print(json.dumps({
-        "writers": args.writers, "blocks": count, "episodes": episodes,
-        "register_per_s": round(args.writers / timings["register"], 1),
-        "write_ms_a_block": round(1000 * timings["write"] / count, 2),
-        "blocks_of_a_commit": args.batch,
-        "commit_ms": [round(1000 * seconds) for seconds in commits],
-        "blocks_committed_per_s": round(per_s, 1),
-        "open_and_count_s": round(timings["open and count"], 2),
-        "players_one_committer_serves": round(per_s * _BLOCK_EVERY_S),
+        "writers": args.writers, "files": files, "episodes": episodes,
+        "files_at_20_a_second_h": round(files / _BLOCKS_PER_S / 3600, 2),
+        "register_per_s": round(args.writers / registered, 1),
+        "write_ms_a_block": round(1000 * sum(writes) / len(writes), 2),
+        "blocks_of_a_commit": min(args.batch, args.writers),
+        "commit_ms": [round(1000 * median(part)) for part in stretches],
+        "blocks_committed_per_s": round(files / sum(commits), 1),
+        "at_the_end_per_s": round(min(args.batch, args.writers) / median(stretches[-1]), 1),
+        "open_and_count_s": round(counted, 2),
     }))  # fmt: skip
 
 
