@@ -108,9 +108,7 @@ def tune(
             tune_config=ray_tune.TuneConfig(
                 metric="score", mode="max", num_samples=trials, max_concurrent_trials=parallel
             ),
-            run_config=ray_tune.RunConfig(
-                name="tune", storage_path=str(Path(storage.normalise(out)).resolve()), verbose=0
-            ),
+            run_config=ray_tune.RunConfig(name="tune", verbose=0, **_books(out)),
         )
         results = tuner.fit()
         ended = []
@@ -120,6 +118,14 @@ def tune(
             where = found.get("out") or ""
             ended.append(Trial(where, dict((result.config or {}).get("space", {})), found.get("score"), error))
         return sorted(ended, key=lambda trial: -1.0 if trial.score is None else trial.score, reverse=True)
+
+
+def _books(out: str) -> dict[str, Any]:
+    """Where Ray Tune keeps its own books: below `out`, in a bucket by our own door to it."""
+    place = storage.normalise(out)
+    if not storage.is_remote(place):
+        return {"storage_path": place}
+    return {"storage_path": "books", "storage_filesystem": storage.arrow_filesystem(place)}
 
 
 def _domain(value: Any) -> Any:

@@ -191,9 +191,11 @@ def test_the_doctor_needs_a_cluster() -> None:
 
 
 @pytest.mark.slow
-def test_trials_are_runs(tmp_path: Path, quick: list[str], sound: Sound) -> None:
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_trials_are_runs(tmp_path: Path, quick: list[str], sound: Sound, s3_uri: str, place: str) -> None:
     (tmp_path / "space.toml").write_text('"learner.lr" = { min = 1e-4, max = 1e-2, log = true }\n"net.blocks" = [1]\n')
-    words = ["--space", tmp_path / "space.toml", "--out", tmp_path / "tune", "--trials", "2", "--set=net.channels=8"]
+    out = str(tmp_path / "tune") if place == "folder" else f"{s3_uri}/tune"
+    words = ["--space", tmp_path / "space.toml", "--out", out, "--trials", "2", "--set=net.channels=8"]
     done = selfplay("tune", "tic_tac_toe", *words, *quick, "--set=run.positions=2000", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     trials = json.loads(done.stdout.splitlines()[-1])["trials"]
