@@ -203,14 +203,13 @@ def measure(args: argparse.Namespace, out: Path, minutes: float, fire: bool) -> 
                 raise SystemExit(f"no game in {_FIRST_GAME_S:.0f} s:\n{run.last_words()}")
         say(f"the first games are archived; {'under fire' if fire else 'left alone'} for {minutes:g} minutes")
         victims = [*VICTIMS, "steady"] if args.steady else list(VICTIMS)
-        end = time.monotonic() + 60 * minutes
         if fire and args.spaced:
             for kind in victims:
                 under.watch(PATIENCE_S, under.strike(kind))
                 under.watch(5.0)
             say(f"warm-up done: { {kind: round(under.restart_s(kind), 1) for kind in victims} }")
         began, episodes, steps = time.monotonic(), run.tail.episodes, run.tail.steps
-        number = 0
+        end, number = began + 60 * minutes, 0
         while (left := end - time.monotonic()) > 0:
             if not fire or (args.spaced and left < under.restart_s(victims[number % len(victims)])):
                 under.watch(min(left, 60.0))
@@ -252,7 +251,7 @@ def measure(args: argparse.Namespace, out: Path, minutes: float, fire: bool) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="under fire")
+    parser.add_argument("--minutes", type=float, default=30.0, help="under fire, the warm-up of --spaced not included")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between kills")
     parser.add_argument("--spaced", type=float, default=None, help="restart times between kills, instead of --every")
     parser.add_argument("--undisturbed", type=float, default=0.0, help="minutes of a run left alone, the reference")
