@@ -1,0 +1,31 @@
+"""How full the object stores of a Ray are, asked of its raylets; nothing joins the cluster for it."""
+
+from __future__ import annotations
+
+import ray
+from ray._private.internal_api import node_stats
+from ray._private.state import GlobalState
+from ray._raylet import GcsClientOptions
+
+
+class Stores:
+    """Of the Ray whose control store is at `address` (HOST:PORT)."""
+
+    def __init__(self, address: str) -> None:
+        options = GcsClientOptions.create(address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False)
+        self._state = GlobalState()
+        self._state._initialize_global_state(options)
+
+    def used(self) -> dict[str, int]:
+        """Bytes of objects in the store of each node, by node id (hex)."""
+        found = {}
+        for node in self._state.node_table():
+            if node["Alive"]:
+                stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
+                found[node["NodeID"]] = int(stats.store_stats.object_store_bytes_used)
+        return found
+
+
+def version() -> str:
+    """Of Ray: what is asked here is private to it."""
+    return str(ray.__version__)
