@@ -6,9 +6,10 @@
 For --calm seconds from the first game (or round) the run is left alone; then the learner's process is stopped and
 continued so that it works a tenth of the time. Measured every few seconds: the memory of all processes of the run
 (proportional set sizes), by kind; bytes in the object store; staleness, queued blocks and owed samples as the run tells
-them. Games: the limit of owed samples is what `trainers.alphazero` stops launching calls at; what is under way then
-comes on top. Reasoning: the limit is of staleness, `learner.max_staleness`. A replay window may grow, to its bound:
-its rows are told beside the memory.
+them. Games: the limit of owed samples is what `trainers.alphazero` stops launching calls at, higher until the replay
+window is filled and that debt worked off; calls under way then come on top, and they end with games begun before.
+Reasoning: the limit is of staleness, `learner.max_staleness`. A replay window may grow, to its bound: its rows are told
+beside the memory.
 """
 
 from __future__ import annotations
@@ -153,11 +154,11 @@ def slope(samples: list[dict[str, Any]], kind: str) -> float:
     return round(float(np.polyfit(minutes, [one["memory"].get(kind, 0.0) for one in samples], 1)[0]), 2)
 
 
-def rate(samples: list[dict[str, Any]]) -> float | None:
-    """Positions (games) or tokens (reasoning) a second."""
+def rate(samples: list[dict[str, Any]], name: str = "made") -> float | None:
+    """A second, of what is counted; "made": positions (games) or tokens (reasoning)."""
     if len(samples) < 2:
         return None
-    return round((samples[-1]["made"] - samples[0]["made"]) / (samples[-1]["at"] - samples[0]["at"]), 1)
+    return round((samples[-1][name] - samples[0][name]) / (samples[-1]["at"] - samples[0]["at"]), 3)
 
 
 def most(samples: list[dict[str, Any]], name: str) -> float | None:
@@ -167,7 +168,7 @@ def most(samples: list[dict[str, Any]], name: str) -> float | None:
 def report(config: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
     at = {share: samples[round(share / 100 * (len(samples) - 1))] for share in (20, 50, 100)}
     half = samples[len(samples) // 2 :]
-    slowed = [one for one in samples if one["slowed"]]
+    calm, slowed = ([one for one in samples if one["slowed"] == is_slowed] for is_slowed in (False, True))
     told: dict[str, Any] = {
         "samples": len(samples),
         "memory_mib": {f"{share}%": round(one["memory"]["all"]) for share, one in at.items()},
@@ -175,22 +176,27 @@ def report(config: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, A
         "store_mib": {f"{share}%": one["store"] and round(one["store"], 1) for share, one in at.items()},
         "store_mib_most": most(samples, "store"),
         "staleness_most": most(samples, "staleness"),
-        "calm_per_s": rate([one for one in samples if not one["slowed"]]),
+        "calm_second_half_per_s": rate(calm[len(calm) // 2 :]),
         "slowed_per_s": rate(slowed),
         "slowed_second_half_per_s": rate(slowed[len(slowed) // 2 :]),
     }
     learner = config["learner"]
     if "rounds" in samples[-1]:
-        return told | {"max_staleness": learner["max_staleness"], "rounds": samples[-1]["rounds"]}
+        rounds = {"calm": rate(calm, "rounds"), "slowed": rate(slowed, "rounds")}
+        return told | {"max_staleness": learner["max_staleness"], "rounds_per_s": rounds}
     limit = max(learner["publish_every_samples"], 4 * learner["batch"])
     more = learner["samples_per_position"] * learner["window_initial"]
-    filling_up = [one for one in samples if one["version"] < 1]
-    filled = [one for one in samples if one["version"] >= 1]
+    play, cores = config["selfplay"], psutil.cpu_count() or 1
+    players = cores if play["actors"] == "auto" else play["actors"]
+    of_calls = players * play["refresh_moves"] * play["games"] * learner["samples_per_position"]
+    first = next((i for i, one in enumerate(samples) if one["version"] >= 1 and one["owed_samples"] <= limit), None)
+    filling, filled = samples[:first], [] if first is None else samples[first:]
     return told | {
         "owed_samples_most": most(filled, "owed_samples"),
         "owed_samples_limit": limit,
-        "owed_samples_most_while_the_window_fills": most(filling_up, "owed_samples"),
+        "owed_samples_most_while_the_window_fills": most(filling, "owed_samples"),
         "owed_samples_limit_while_the_window_fills": limit + more,
+        "owed_samples_of_a_call_each": of_calls,
         "queued_blocks_most": most(samples, "queued_blocks"),
         "window_rows": {f"{share}%": one["window_rows"] for share, one in at.items()},
     }
