@@ -96,6 +96,7 @@ def tune(
     from trainers import placement
     from trainers.cluster import ray_session
 
+    storage.server_time(out)  # says at once if nothing can be written there
     with ray_session(address):
         from ray import tune as ray_tune
 
