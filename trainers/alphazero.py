@@ -196,7 +196,8 @@ class Loop:
         write = seconds is None or enough is not None or now - self.asked_to_write.get(slot, 0.0) >= wait
         if write:
             self.asked_to_write[slot] = now
-        report, episodes = self.roster.players[slot].play.remote(decisions, seconds, enough, write)
+        newest = self.crew.newest
+        report, episodes = self.roster.players[slot].play.remote(decisions, seconds, enough, write, newest)
         self.playing[report] = (slot, episodes)
 
     def launch_idle(self) -> None:

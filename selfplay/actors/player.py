@@ -126,15 +126,21 @@ class Player:
 
     @ray.method(num_returns=2)
     def play(
-        self, decisions: int, seconds: float | None, episodes: int | None = None, write: bool = True
+        self,
+        decisions: int,
+        seconds: float | None,
+        episodes: int | None = None,
+        write: bool = True,
+        newest: Published | None = None,
     ) -> tuple[Report, pa.RecordBatch]:
         """Plays until `decisions` moves were searched, `seconds` passed or `episodes` ended.
 
         seconds: None for no limit, so that what is played depends on nothing but seeds and weights. write: writes what
-        has ended since the last block; else it is kept, and counts as in flight.
+        has ended since the last block; else it is kept, and counts as in flight. newest: version known to whoever asks;
+        a weight server that has just been restarted knows of none.
         """
         began = time.perf_counter()
-        self._pull()
+        self._pull(newest)
         made = 0
 
         def until(ended: int, count: int) -> bool:
@@ -155,11 +161,10 @@ class Player:
         self._sealed += self._generator.abort()
         return self._hand_over(time.perf_counter(), 0)
 
-    def _pull(self) -> None:
-        if self._weights is None:
-            return
-        newer: Published | None = ray.get(self._weights.newer_than.remote(self._version))
-        if newer is not None:
+    def _pull(self, newer: Published | None) -> None:
+        if self._weights is not None:
+            newer = ray.get(self._weights.newer_than.remote(self._version)) or newer
+        if newer is not None and newer.version > self._version:
             self._evaluate.load(newer.fetch())
             self._version = newer.version
             self._generator.set_policy(Policy(self._job.policy_id, newer.version, newer.digest))

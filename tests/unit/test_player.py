@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfplay import registry, store
 from selfplay.actors.player import Player, PlayerJob
+from selfplay.actors.weights import Published
 from selfplay.episode import Provenance
 from selfplay.game import load
 from selfplay.generation import PlaySettings
+from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.playthrough import ruleset_digest
 from selfplay.store.verify import verify_corpus
 from trainers.crew import net_config, search_config
@@ -52,6 +55,20 @@ def test_what_is_kept_is_in_flight_and_written_with_the_next(player: Player, com
     corpus = store.open(committer.corpus_uri)
     assert sorted(corpus.to_arrow()["number"].to_pylist()) == list(range(report.episodes + last.episodes))
     assert all(check.state == "true" for check in verify_corpus(corpus))
+
+
+def test_a_player_has_the_newest_weights_also_where_the_server_knows_of_none(player: Player) -> None:
+    class AtHand(Published):
+        def fetch(self) -> dict[str, Any]:
+            return to_arrays(build(NetConfig.from_json(player._job.net), 5))
+
+    def played(number: int) -> set[tuple[str, int, str]]:
+        _, batch = player.play(1_000, None, 3, newest=AtHand(number, f"{number:064d}", [], ""))
+        return {(one["policy_id"], one["version"], one["digest"]) for spans in batch["policy_spans"].to_pylist()
+                for one in spans if one["policy_id"] != "random"}  # fmt: skip
+
+    assert played(7) == {("run", 7, f"{7:064d}")}
+    assert ("run", 7, f"{7:064d}") in played(6)  # and not an older one
 
 
 def test_the_end_writes_what_was_kept(player: Player) -> None:
