@@ -1,8 +1,8 @@
 """Several hosts on one: network namespaces with addresses of their own, and in each an ssh server.
 
-Each host has a process namespace, too: `ray stop` there sees only its own, and with the host's first process all end,
-as when a machine loses power. Files are shared, so each has a home and a folder for Ray of its own. Needs root,
-iproute2, openssh-server and rsync.
+Each host has a name and a process namespace, too: `ray stop` there sees only its own, and with the host's first process
+all end, as when a machine loses power. Files are shared, but for a home and /tmp/ray. Needs root, iproute2,
+openssh-server and rsync.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def sh(*words: object, check: bool = True) -> str:
 class Hosts:
     """Hosts at 10.x.y.2 and on; this machine itself is 10.x.y.1, the gateway.
 
-    folder: keys, homes and Ray's folders; its path must be short, for sockets lie there.
+    folder: keys, homes and Ray's folders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +50,7 @@ class Hosts:
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
         self._variables: dict[str, str] = {}
         Path("/run/sshd").mkdir(exist_ok=True)
+        Path("/tmp/ray").mkdir(exist_ok=True)
         sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
         sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host_key")
         sh("ip", "link", "add", self._tag, "type", "bridge")
@@ -79,22 +80,26 @@ class Hosts:
         sh("ip", "-n", space, "link", "set", "lo", "up")
         sh("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
         sh("ip", "-n", space, "link", "set", "eth0", "up")
-        self.home(address).mkdir()
+        (self.home(address) / "ray").mkdir(parents=True)
         (self.home(address) / ".bashrc").touch()
         self.boot(address)
 
     def boot(self, address: str) -> None:
         """Starts the host's ssh server, the first process of its process namespace."""
         told = " ".join(f'"{name}={value}"' for name, value in {**self._variables, "HOST_ADDRESS": address}.items())
-        settings, users = self.folder / f"{address}.conf", self.folder / f"{address}.passwd"
+        settings, users, names = (self.folder / f"{address}.{kind}" for kind in ("conf", "passwd", "hosts"))
         settings.write_text(
             f"ListenAddress {address}\nHostKey {self.folder / 'host_key'}\nAuthorizedKeysFile {self.key}.pub\n"
             f"UsePAM no\nStrictModes no\nPidFile none\nPasswordAuthentication no\nSetEnv {told}\n"
         )
         known = Path("/etc/passwd").read_text()
         users.write_text(re.sub(r"(?m)^root:.*$", f"root:x:0:0:root:{self.home(address)}:/bin/bash", known))
-        apart = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-        server = f"mount --bind {users} /etc/passwd && exec {shutil.which('sshd', path=_PATH)} -D -f {settings}"
+        names.write_text(f"127.0.0.1 localhost\n{address} {self._names(address)[0]}\n")
+        apart = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        own = {users: "/etc/passwd", names: "/etc/hosts", self.home(address) / "ray": "/tmp/ray"}
+        mounts = " && ".join(f"mount --bind {file} {place}" for file, place in own.items())
+        sshd = shutil.which("sshd", path=_PATH)
+        server = f"hostname {self._names(address)[0]} && {mounts} && exec {sshd} -D -f {settings}"
         command = ["ip", "netns", "exec", self._names(address)[0], *apart, "sh", "-c", server]
         quiet = subprocess.DEVNULL
         self._servers[address] = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
@@ -129,6 +134,7 @@ class Hosts:
         for address in list(self._servers):
             self.kill(address)
         for address in self.addresses:
+            sh("ip", "link", "del", self._names(address)[1], check=False)  # its namespace goes later than it is told to
             sh("ip", "netns", "del", self._names(address)[0], check=False)
         sh("ip", "link", "del", self._tag, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,89 +1,24 @@
-"""`ray up` for real, over ssh, onto hosts with addresses of their own; nodes come, are cut off and lose power.
-
-The cluster file is the one that ships for machines of one's own, but for addresses, key, and paths: the hosts share
-this machine's files, so nothing is copied or installed.
-"""
+"""`ray up` for real, over ssh, onto hosts with addresses of their own: nodes, the driver and the head are lost."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import yaml
 
-import selfplay
 from selfplay import store
+from selfplay.store.commit import WRITERS_PER_DRIVER
 from tests.e2e import hosts as made
+from tests.e2e.launched import OURS, Cluster, bucket, until
 
-BIN = Path(sys.executable).parent
-ROOT = Path(selfplay.__file__).resolve().parent.parent
-PATIENCE_S = 300.0
-
-
-def until(reached: Callable[[], Any], what: str, told: Callable[[], str] = lambda: "") -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (found := reached()):
-        assert time.monotonic() < end, f"not seen in {PATIENCE_S:.0f} s: {what}\n{told()}"
-        time.sleep(0.5)
-    return found
-
-
-class Cluster:
-    """A head and workers, brought up by Ray's launcher."""
-
-    def __init__(self, hosts: made.Hosts, workers: int) -> None:
-        self.hosts, self.head = hosts, hosts.addresses[0]
-        self.file = hosts.folder / "machines.yaml"
-        self.write(workers)
-
-    def write(self, workers: int) -> None:
-        """The shipped file with these hosts' addresses, key and folders."""
-        shipped = yaml.safe_load((ROOT / "trainers/clusters/machines.yaml").read_text())
-        shipped["cluster_name"] = self.hosts.folder.name
-        shipped["provider"] |= {"head_ip": self.head, "worker_ips": self.hosts.addresses[1 : 1 + workers]}
-        shipped["auth"] = {"ssh_user": "root", "ssh_private_key": str(self.hosts.key)}
-        shipped |= {"file_mounts": {}, "setup_commands": []}
-        place = f"--node-ip-address=$HOST_ADDRESS --temp-dir={self.hosts.folder}/$HOST_ADDRESS/ray"
-        for key, cores in (("head_start_ray_commands", ""), ("worker_start_ray_commands", " --num-cpus=1")):
-            shipped[key] = [command.replace("~/factory-venv/bin", str(BIN)) for command in shipped[key]]
-            shipped[key][-1] += f" {place} --object-store-memory=200000000{cores}"
-        self.file.write_text(yaml.safe_dump(shipped))
-
-    def ray(self, *words: str) -> str:
-        done = subprocess.run(
-            [str(BIN / "ray"), *words], capture_output=True, text=True, cwd=self.hosts.folder,
-            env={**os.environ, "HOME": str(self.hosts.folder), "RAY_AUTH_MODE": "token"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def up(self, *options: str) -> None:
-        self.ray("up", "-y", "--no-config-cache", *options, str(self.file))
-
-    def on_head(self, command: str) -> str:
-        done = self.hosts.run(self.head, f"PATH={BIN}:$PATH {command}")
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def submit(self, *words: str) -> str:
-        """The id of a job."""
-        told = self.on_head(
-            f"ray job submit --address=http://127.0.0.1:8265 --no-wait -- selfplay run {shlex.join(words)}"
-        )
-        return next(word.strip("'") for word in told.split() if word.startswith("'raysubmit_"))
-
-    def job(self, verb: str, job: str) -> str:
-        return self.on_head(f"ray job {verb} --address=http://127.0.0.1:8265 {job} 2>&1")
+RUN = "s3://bucket/run"
 
 
 @pytest.fixture
@@ -120,14 +55,22 @@ def cluster() -> Iterator[Cluster]:
             server.kill()
 
 
-def bucket(gateway: str) -> bool:
-    """Makes it; whether that worked."""
+def archived(column: str) -> list[Any]:
+    """Of every game in the corpus; none while there is none."""
     try:
-        request = urllib.request.Request(f"http://{gateway}:5555/bucket", method="PUT")
-        urllib.request.urlopen(request, timeout=5).close()
-    except OSError:
-        return False
-    return True
+        return list(store.open(RUN).to_arrow(columns=[column])[column].to_pylist())
+    except Exception:  # the table is being made at this moment
+        return []
+
+
+def drivers() -> set[int]:
+    """The epochs of the drivers whose players have archived games."""
+    return {epoch // WRITERS_PER_DRIVER for epoch in archived("epoch")}
+
+
+def newest() -> int:
+    """The newest version that has played an archived game; -1 where there is none."""
+    return max((span["version"] for spans in archived("policy_spans") for span in spans), default=-1)
 
 
 @pytest.mark.slow
@@ -136,31 +79,69 @@ def test_nodes_come_and_go_and_nothing_is_lost(
 ) -> None:
     cluster.up()
     asked = ["--set=selfplay.actors=3", "--address=auto"]  # one more than there are nodes yet
-    job = cluster.submit("tic_tac_toe", "--out=s3://bucket/run", "--minutes=60", *quick, *asked)
+    job = cluster.submit("run", "tic_tac_toe", f"--out={RUN}", "--minutes=60", *quick, *asked)
 
-    def games(slots: int) -> int:
-        """Archived, where so many players have archived any; else 0."""
-        try:
-            rows = store.open("s3://bucket/run").to_arrow(columns=["slot"])
-        except Exception:  # nothing is archived yet
-            return 0
-        return rows.num_rows * (len(set(rows["slot"].to_pylist())) >= slots)
+    def told() -> str:
+        return cluster.job("logs", job)
 
-    until(lambda: games(2), "games of two players", lambda: cluster.job("logs", job))
+    until(lambda: len(set(archived("slot"))) >= 2, "games of two players", told)
     cluster.write(3)
     cluster.up("--no-restart")
-    until(lambda: games(3), "games of the worker that came later", lambda: cluster.job("logs", job))
+    until(lambda: len(set(archived("slot"))) >= 3, "games of the worker that came later", told)
+    found = cluster.submit("doctor", "--cluster", "--address=auto", "--out=s3://bucket/x", wait=True)
+    assert found.count("answers: ") == 4 and "4 nodes, 3 cores" in found and "✗" not in found, found
     first, second = cluster.hosts.addresses[1:3]
     cluster.hosts.cut(first)
     cluster.hosts.kill(second)
-    before = sound("s3://bucket/run").num_rows
-    until(lambda: games(3) > before + 500, "games of the one that is left", lambda: cluster.job("logs", job))
+    before = len(archived("slot"))
+    until(lambda: len(archived("slot")) > before + 200, "games of the one that is left", told)
+    cluster.hosts.mend(first)  # what lived on there must not harm
     cluster.job("stop", job)
-    assert "saved" in cluster.job("logs", job)
-    rows = sound("s3://bucket/run")
-    assert rows.num_rows > before + 500
-    cluster.hosts.mend(first)
+    assert "saved" in told()
+    rows = sound(RUN)
+    assert rows.num_rows > before + 200
     cluster.hosts.boot(second)
-    cluster.ray("down", "-y", str(cluster.file))
-    for address in cluster.hosts.addresses:
-        assert "raylet" not in cluster.hosts.run(address, "ps -e").stdout
+    cluster.down()
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_without_driver_and_without_head(
+    cluster: Cluster, quick: list[str], sound: Callable[..., pa.Table]
+) -> None:
+    command = ["run", "tic_tac_toe", f"--out={RUN}", "--minutes=60", *quick, "--address=auto"]
+    cluster.up()
+    jobs = [cluster.submit(*command)]
+
+    def told() -> str:
+        return cluster.job("logs", jobs[-1])
+
+    until(lambda: len(set(archived("slot"))) >= 2 and newest() >= 1, "that two play, and a net that has learned", told)
+    old = cluster.processes(*OURS)
+    assert {name.partition(".")[0] for name in old.values()} >= {"ray::Player", "ray::Archivist"}
+    cluster.hosts.run(cluster.head, "pkill -9 -f 'bin/[s]elfplay run'")
+    since = time.monotonic()
+    jobs.append(cluster.submit(*command))
+    until(lambda: 2 in drivers(), "games of the second driver", told)
+    print(f"driver killed: archived again after {time.monotonic() - since:.0f} s")
+    until(lambda: not old.keys() & cluster.processes(*OURS).keys(), "the end of the first driver's actors")
+    print(f"driver killed: its last actor gone after {time.monotonic() - since:.0f} s at most")
+
+    cluster.hosts.kill(cluster.head)
+    since = time.monotonic()
+    cluster.hosts.boot(cluster.head)
+    cluster.up()
+    print(f"head lost: up again after {time.monotonic() - since:.0f} s")
+    jobs.append(cluster.submit(*command))
+    until(lambda: 3 in drivers(), "games of the third driver", told)
+    print(f"head lost: archived again after {time.monotonic() - since:.0f} s")
+    before = newest()
+    until(lambda: newest() > before, "a newer version at play", told)
+    cluster.job("stop", jobs[-1])
+    assert "saved" in told()
+
+    rows = sound(RUN)
+    versions: dict[int, list[int]] = {}
+    for epoch, spans in zip(rows["epoch"].to_pylist(), rows["policy_spans"].to_pylist(), strict=True):
+        versions.setdefault(epoch // WRITERS_PER_DRIVER, []).extend(span["version"] for span in spans)
+    assert sorted(versions) == [1, 2, 3]
+    assert max(versions[1]) <= min(versions[2]) and max(versions[2]) <= min(versions[3])
