@@ -215,14 +215,13 @@ def measure(args: argparse.Namespace, out: Path, minutes: float, fire: bool) -> 
                 under.watch(min(left, 60.0))
                 say(f"{run.tail.episodes:,} games archived")
                 continue
-            pause, struck = time.monotonic(), None
-            for _ in victims:  # whoever is there, in turn
-                kind = victims[number % len(victims)]
-                number += 1
-                struck = under.strike(kind)
-                if struck is not None:
-                    break
-                say(f"no {kind} to be killed at the moment")
+            kind, patience = victims[number % len(victims)], time.monotonic() + args.every
+            number += 1
+            while (struck := under.strike(kind)) is None and time.monotonic() < min(patience, end):
+                under.watch(1.0)  # it is not there: what was killed before has not come that far
+            if struck is None:
+                say(f"no {kind} to be killed")
+            pause = time.monotonic()
             if args.spaced and struck is not None:
                 under.watch(PATIENCE_S, struck)
                 wait = args.spaced * under.restart_s(struck.kind)
