@@ -152,13 +152,12 @@ class Loop:
         self.study()
         if self.crew.sizing.joined or len(self.roster.players) < self.crew.sizing.players:
             self.hire(at_once=False)
-        if self.crew.sizing.joined:
-            self.arrivals.look(self.roster.players)
+        self.arrivals.look(self.roster.players)
         self.launch_idle()
         self.exams.begin(self.state.version, self.crew.kept_versions())
         lag = time.monotonic() - self.oldest if self.oldest else 0.0
         blocks = len(self.written) + len(self.committing[1] if self.committing else ())
-        self.watch.waiting(self.roster.players.keys(), blocks, lag, self.owed())
+        self.watch.waiting(self.arrivals.known(self.roster.players), blocks, lag, self.owed())
 
     def turn(self) -> None:
         """The deterministic loop: all play, all is archived, all that is owed is learned; each in a fixed order."""
@@ -221,6 +220,7 @@ class Loop:
             self.bury(slot, error)
             return
         self.roster.works(slot)
+        self.arrivals.have(slot)
         self.in_flight[slot] = report.in_flight
         self.last_report = report
         self.watch.playing(report)
@@ -423,15 +423,16 @@ class Loop:
         self.checkpoint()
 
     def bring_in(self) -> None:
-        """Takes what the players are bringing; on a cluster only for a time, and of whoever has found a core."""
+        """Takes what the players are bringing, of whoever has found a core; on a cluster only for a time."""
         until = time.monotonic() + _LEAVE_S
         for ref, (slot, _) in list(self.playing.items()):
-            late = self.crew.sizing.joined and not self.ready_by(ref, until if self.arrivals.have(slot) else 0.0)
-            if late:
+            began = self.arrivals.have(slot)
+            if not began or (self.crew.sizing.joined and not self.ready_by(ref, until)):
                 del self.playing[ref]
                 ray.kill(self.roster.players.pop(slot))
                 games = self.count_lost(slot)
-                self.watch.message(f"player {slot} did not answer; its {games} games in flight are lost")
+                if began:
+                    self.watch.message(f"player {slot} did not answer; its {games} games in flight are lost")
             else:
                 self.watch.show(self.progress, self.board)
                 self.played(ref)

@@ -91,7 +91,7 @@ class Patience:
         if now - self._since < TELL_S:
             return
         there = f"{cores()} cores and {gpus()} GPUs on {len(_alive())} nodes"
-        said = f"{self._who} wait for a {self._needs}; the cluster has {there}"
+        said = f"{self._who} wait for a {self._needs}; Ray has {there}"
         if waiting != self._told:
             self._told = waiting
             self._tell(f"{waiting} of {waiting + at_work} {said}: add some, or `ray status` says what is on its way")

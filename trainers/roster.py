@@ -42,6 +42,10 @@ class Arrivals:
             del self._coming[slot]
         return slot not in self._coming
 
+    def known(self, slots: Collection[str]) -> list[str]:
+        """Those whose players are known to have begun, as it was seen last."""
+        return [slot for slot in slots if slot not in self._coming]
+
     def look(self, slots: Collection[str]) -> None:
         """Counts, every few seconds, who waits. Raises `UserError` where for long there was room for nobody."""
         if time.monotonic() - self._looked > _COUNT_S:

@@ -34,7 +34,7 @@ def test_who_waits_for_a_core_is_told_of_once(clock: Clock) -> None:
     patience.look(124, 4)
     patience.look(124, 4)
     assert len(words) == 1
-    assert words[0].startswith("124 of 128 players wait for a core; the cluster has 4 cores and 1 GPUs on 2 nodes")
+    assert words[0].startswith("124 of 128 players wait for a core; Ray has 4 cores and 1 GPUs on 2 nodes")
     clock.now += 10_000
     patience.look(120, 8)  # some play: the run goes on
     assert len(words) == 2
@@ -47,7 +47,7 @@ def test_a_run_without_any_room_ends(clock: Clock) -> None:
     patience = Patience("reasoners", "GPU", lambda word: None)
     patience.look(2, 0)
     clock.now += 901
-    with pytest.raises(UserError, match="for 15 minutes all 2 reasoners wait for a GPU; the cluster has 4 cores"):
+    with pytest.raises(UserError, match="for 15 minutes all 2 reasoners wait for a GPU; Ray has 4 cores"):
         patience.look(2, 0)
 
 
