@@ -2,8 +2,9 @@
 
 What each place guarantees is the same: `write` is atomic (a reader sees the old bytes or the new, never a part), and
 `create` is put-if-absent (of any number of writers exactly one is told that it made the object). Locally that is a
-temporary file with a rename or a hard link; on S3 a conditional put, so no lock service is needed. The endpoint and
-the keys of S3 come from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
+temporary file with a rename or a hard link; on S3 a conditional put, so no lock service is needed. A store that does
+not answer is asked again for a while (`selfplay.object_store`). The endpoint and the keys of S3 come from the usual
+variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
 
 A missing object is `FileNotFoundError`. What only a person can cure (a full disk, no permission, an unknown bucket,
 an endpoint that does not answer) is a `UserError`.
@@ -17,19 +18,20 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from selfplay import object_store
 from selfplay.errors import UserError
 
 _TEMPORARY = ".partial-"
 #: Requests to a bucket under way at once, where there are many to make.
 _AT_ONCE = 32
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def write(uri: str, data: bytes | memoryview, durable: bool = False) -> None:
     """Writes the object, atomically, over whatever was there. durable: survive a power cut, too (fsync)."""
     with _told(uri):
         if is_remote(uri):
-            store, key = _store(uri)
-            _obstore().put(store, key, bytes(data))
+            body = bytes(data)
+            _ask(uri, lambda store, key: _obstore().put(store, key, body))
             return
         _write_local(Path(normalise(uri)), data, durable, replace=True)
 
@@ -82,8 +84,7 @@ def write(uri: str, data: bytes | memoryview, durable: bool = False) -> None:
 def upload(file: Path, uri: str) -> None:
     """Copies a local file to a remote place, in parts where it is large."""
     with _told(uri):
-        store, key = _store(uri)
-        _obstore().put(store, key, file)
+        _ask(uri, lambda store, key: _obstore().put(store, key, file))
 
 
 def create(uri: str, data: bytes | memoryview, durable: bool = False) -> bool:
@@ -91,20 +92,14 @@ def create(uri: str, data: bytes | memoryview, durable: bool = False) -> bool:
     with _told(uri):
         if not is_remote(uri):
             return _write_local(Path(normalise(uri)), data, durable, replace=False)
-        store, key = _store(uri)
-        try:
-            _obstore().put(store, key, bytes(data), mode="create")
-        except (_errors().AlreadyExistsError, _errors().PreconditionError):
-            return False
-        return True
+        return object_store.create(normalise(uri), bytes(data))
 
 
 def read(uri: str) -> bytes:
     """The bytes of the object. Raises `FileNotFoundError`."""
     with _told(uri):
         if is_remote(uri):
-            store, key = _store(uri)
-            return bytes(_obstore().get(store, key).bytes())
+            return _ask(uri, lambda store, key: bytes(_obstore().get(store, key).bytes()))
         return Path(normalise(uri)).read_bytes()
 
 
@@ -112,8 +107,7 @@ def size(uri: str) -> int:
     """Bytes of the object. Raises `FileNotFoundError`."""
     with _told(uri):
         if is_remote(uri):
-            store, key = _store(uri)
-            return int(_obstore().head(store, key)["size"])
+            return _ask(uri, lambda store, key: int(_obstore().head(store, key)["size"]))
         return Path(normalise(uri)).stat().st_size
 
 
@@ -155,12 +149,11 @@ def refuse_unseen(uri: str) -> None:
 def entries(uri: str) -> Iterator[Entry]:
     """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out."""
     if is_remote(uri):
+        bucket = normalise(uri).split("/")[2]
         with _told(uri):
-            store, key = _store(uri)
-            for chunk in _obstore().list(store, prefix=key or None):
-                for meta in chunk:
-                    bucket = normalise(uri).split("/")[2]
-                    yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
+            chunks = _ask(uri, lambda store, key: list(_obstore().list(store, prefix=key or None)))
+        for meta in (meta for chunk in chunks for meta in chunk):
+            yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
         return
     with _told(uri):
         for folder, _, names in os.walk(normalise(uri)):
@@ -184,8 +177,7 @@ def delete(uri: str) -> None:
     """Deletes the object; nothing happens if there is none."""
     with _told(uri), contextlib.suppress(FileNotFoundError):
         if is_remote(uri):
-            store, key = _store(uri)
-            _obstore().delete(store, key)
+            _ask(uri, lambda store, key: _obstore().delete(store, key))
             return
         os.unlink(normalise(uri))
 
@@ -210,18 +202,23 @@ def server_time(uri: str) -> float:
     try:
         if not is_remote(probe):
             return os.stat(normalise(probe)).st_mtime
-        store, key = _store(probe)
-        return float(_obstore().head(store, key)["last_modified"].timestamp())
+        with _told(probe):
+            return _ask(probe, lambda store, key: float(_obstore().head(store, key)["last_modified"].timestamp()))
     finally:
         delete(probe)
 
 
 def deltalake_options(uri: str) -> dict[str, str]:
-    """The storage options with which deltalake opens tables at `uri`; keys and endpoint come from the environment."""
+    """The storage options with which deltalake opens tables at `uri`; keys and endpoint come from the environment.
+
+    Raises `UserError` where nobody answers at the endpoint: deltalake itself would wait much longer.
+    """
     if not is_remote(uri):
         return {}
-    options = {"max_retries": "3", "retry_timeout": "20s"}
-    endpoint = _endpoint()
+    with _told(uri):
+        object_store.knock(normalise(uri))
+    options = object_store.deltalake_retries()
+    endpoint = object_store.endpoint()
     if endpoint:
         options["AWS_ENDPOINT_URL"] = endpoint
         options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
@@ -239,8 +236,8 @@ def arrow_filesystem(uri: str) -> Any:
     place = normalise(uri)
     if not is_remote(place):
         return pafs.SubTreeFileSystem(place, pafs.LocalFileSystem())
-    endpoint = _endpoint()
-    patience = pafs.AwsStandardS3RetryStrategy(max_attempts=8)
+    endpoint = object_store.endpoint()
+    patience = pafs.AwsStandardS3RetryStrategy(max_attempts=12)
     options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 30, "retry_strategy": patience}
     if _is_set("AWS_SKIP_SIGNATURE"):
         options["anonymous"] = True
@@ -300,32 +297,12 @@ def _write_local(path: Path, data: bytes | memoryview, durable: bool, replace: b
             os.unlink(temporary)
 
 
-def _endpoint() -> str | None:
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
-
-
 def _is_set(name: str) -> bool:
     return os.environ.get(name, "").lower() in ("1", "true", "yes")
 
 
-def _store(uri: str) -> tuple[Any, str]:
-    """The obstore store of the URI's bucket, and the key in it."""
-    _, _, bucket, *rest = normalise(uri).split("/")
-    return _bucket(bucket, _endpoint(), os.environ.get("AWS_ACCESS_KEY_ID")), "/".join(rest)
-
-
-@lru_cache(maxsize=32)
-def _bucket(bucket: str, endpoint: str | None, _key: str | None) -> Any:
-    from obstore.store import S3Store
-
-    config: Any = {"endpoint": endpoint} if endpoint else {}
-    return S3Store(
-        bucket,
-        config=config,
-        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
-        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
-    )
+def _ask(uri: str, request: Callable[[Any, str], _Answer]) -> _Answer:
+    return object_store.ask(normalise(uri), request)
 
 
 def _obstore() -> Any:

@@ -22,6 +22,7 @@ from deltalake.transaction import AddAction
 from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.object_store import Patience
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
 from selfplay.store.write import Block
 
@@ -116,6 +117,7 @@ class Committer:
         return self._commit(blocks)
 
     def _commit(self, blocks: Sequence[Block]) -> list[Receipt]:
+        patience = Patience()
         for attempt in range(MAX_COMMIT_RETRIES):
             self._refresh()
             counter = self._table.transaction_version(self.run_id)
@@ -148,7 +150,12 @@ class Committer:
             except (DeltaError, OSError) as error:
                 if "No space left" in str(error):
                     raise UserError(f"the disk of {self.corpus_uri} is full; make room and run again") from error
-                raise
+                if patience.again(error):  # it may have been committed: the next look at the log tells
+                    continue
+                if not storage.is_remote(self.corpus_uri):
+                    raise
+                reason = first_line(error)
+                raise UserError(f"the corpus at {self.corpus_uri} cannot be written: {reason}") from error
             storage.fault("after_commit")
             self._refresh()
             self._counter = counters[self.run_id]
@@ -157,10 +164,14 @@ class Committer:
         raise UserError(f"the corpus at {self.corpus_uri} is written by too many others at once; try again")
 
     def _refresh(self) -> None:
-        try:
-            self._table.update_incremental()
-        except (DeltaError, OSError) as error:
-            raise UserError(f"the corpus at {self.corpus_uri} cannot be read: {first_line(error)}") from error
+        patience = Patience()
+        while True:
+            try:
+                self._table.update_incremental()
+                return
+            except (DeltaError, OSError) as error:
+                if not patience.again(error):
+                    raise UserError(f"the corpus at {self.corpus_uri} cannot be read: {first_line(error)}") from error
 
     def _new(self, blocks: Sequence[Block]) -> list[Block]:
         """Those blocks that are not in the table's snapshot, slot by slot in order; raises for what is refused."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY, SCHEMA_VERSION
 from selfplay.errors import UserError
+from selfplay.object_store import Patience
 
 #: In a run's folder: where its corpus lies, if it shares one.
 ELSEWHERE = "corpus.uri"
@@ -172,13 +174,25 @@ def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTa
 
     Raises `TableNotFoundError`, and `UserError` for a newer schema.
     """
+    patience = Patience()
+    while True:
+        try:
+            table = _open(table_uri, version)
+        except (DeltaError, OSError) as error:
+            if not patience.again(error):
+                raise
+        else:
+            check_schema_version(table)
+            return table
+
+
+def _open(table_uri: str, version: int | datetime | None) -> DeltaTable:
     number = version if isinstance(version, int) else None
     table = DeltaTable(table_uri, version=number, storage_options=storage.deltalake_options(table_uri) or None)
     if isinstance(version, datetime):
         table.load_as_version(version)
         if table.history(1)[0]["timestamp"] > version.timestamp() * 1000:
             raise DeltaError(f"the table is younger than {version.isoformat()}")
-    check_schema_version(table)
     return table
 
 
@@ -237,7 +251,8 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
     """Adds rows to the side table `name`, those whose key is not there yet. Returns how many were added.
 
     Safe to repeat and to do from many processes: each key is one `txn` of the table, and of two processes that add
-    the same key at once one loses the race, looks again and finds it there.
+    the same key at once one loses the race, looks again and finds it there. The number of the `txn` is random: it
+    tells who added the key, where an object store loses its acknowledgement.
     unit: a name for all rows together, for many of them: they are added as one, if nothing of this name was before.
     """
     side = SIDE_TABLES[name]
@@ -251,13 +266,20 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
         else:
             by_app.setdefault("/".join([name, *(str(row.get(column)) for column in side.key)]), [row])
     table = open_or_create(storage.join(storage.normalise(corpus_uri), name), side.schema)
+    patience, mine = Patience(), secrets.randbits(62)
     for attempt in range(MAX_COMMIT_RETRIES):
-        table.update_incremental()
-        new = {app: some for app, some in by_app.items() if table.transaction_version(app) is None}
+        try:
+            table.update_incremental()
+        except (DeltaError, OSError) as error:
+            if patience.again(error):
+                continue
+            raise UserError(f"table {name} of {corpus_uri} cannot be read: {first_line(error)}") from error
+        there = {app: table.transaction_version(app) for app in by_app}
+        new = {app: some for app, some in by_app.items() if there[app] is None}
         if not new:
-            return 0
+            return sum(len(some) for app, some in by_app.items() if there[app] == mine)
         properties = CommitProperties(
-            app_transactions=[Transaction(app, 1, int(time.time() * 1000)) for app in new],
+            app_transactions=[Transaction(app, mine, int(time.time() * 1000)) for app in new],
             max_commit_retries=MAX_COMMIT_RETRIES,
         )
         data = pa.Table.from_pylist([dict(row) for some in new.values() for row in some], schema=side.schema)
@@ -266,6 +288,12 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
             return int(data.num_rows)
         except CommitFailedError:
             pause(attempt)
+        except (DeltaError, OSError) as error:
+            if patience.again(error):  # they may have been added: the next look at the log tells
+                continue
+            if storage.is_remote(corpus_uri):
+                raise UserError(f"table {name} of {corpus_uri} cannot be written: {first_line(error)}") from error
+            raise
     raise UserError(f"table {name} of {corpus_uri} is written by too many others at once; try again")
 
 

@@ -26,6 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.object_store import Patience
 from selfplay.store.commit import is_fenced
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
@@ -134,6 +135,7 @@ def delete_run(uri: str, run_id: str, why: str) -> Deleted:
 def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = None) -> None:
     """Replaces files of a run in one commit. change: of the newest version, the files to go and the actions to come."""
     counter = f"{run_id} upkeep"  # no slot has a space in its name
+    patience = Patience()
     for attempt in range(MAX_COMMIT_RETRIES):
         corpus = open(uri)
         table = open_table(episodes_uri(uri), corpus.version)
@@ -155,6 +157,8 @@ def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = N
         except CommitFailedError:
             pause(attempt)
         except (DeltaError, OSError) as error:
+            if patience.again(error):  # it may be changed: then nothing is left to do
+                continue
             raise UserError(f"the corpus at {uri} could not be changed: {first_line(error)}") from error
     raise UserError(f"the corpus at {uri} is changed by too many others at once; try again")
 
