@@ -10,7 +10,6 @@ import contextlib
 import math
 import netrc
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from selfplay import storage
+from selfplay import scratch, storage
 from trainers.run_folder import RunFolder
 from trainers.settings import Experiment
 
@@ -68,8 +67,8 @@ class ScalarWriter:
 
     @classmethod
     def of_run(cls, folder: RunFolder[Any], config: Experiment, tell: Callable[[str], None]) -> ScalarWriter:
-        """Writes into the run's folder, or a temporary one where that is remote; the run remembers wandb's id."""
-        place = tempfile.mkdtemp(prefix="selfplay-scalars-") if storage.is_remote(folder.uri) else folder.uri
+        """Writes into the run's folder, or one of this machine where that is remote; the run remembers wandb's id."""
+        place = scratch.place("scalars", folder.run_id) if storage.is_remote(folder.uri) else folder.uri
         writer = cls(place, folder.run_id, config.model_dump(mode="json"), tell, folder.state.wandb_id)
         folder.state.wandb_id = writer.wandb_id
         return writer

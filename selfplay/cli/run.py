@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfplay import scratch
 from selfplay.cli.terminal import Logged, Terminal, one_line, taken
 from selfplay.errors import UserError
 
@@ -106,9 +106,9 @@ def run_log(out: str, name: str) -> Iterator[Path]:
     """
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     local = "://" not in out or out.startswith("file://")
-    root = Path(out.removeprefix("file://")) if local else Path(tempfile.gettempdir()) / "selfplay-logs"
-    log = root / "logs" / stamp if local else root / f"{name}-{stamp}"
-    made = [path for path in (log.parent, root) if not path.exists()]
+    root = Path(out.removeprefix("file://"))
+    log = root / "logs" / stamp if local else scratch.place("logs", f"{name}-{stamp}")
+    made = [path for path in (log.parent, log.parent.parent) if not path.exists()]
     try:
         yield log
     except UserError:
