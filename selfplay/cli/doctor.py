@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from selfplay.cli.findings import Finding, Level
+from selfplay.errors import UserError
 
 BASE = ("numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich")
 FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
@@ -33,13 +34,25 @@ def doctor(
         bool, typer.Option("--cluster", help="Every node of a Ray cluster instead, from within; --out must be shared.")
     ] = False,
     address: Annotated[str | None, typer.Option(help="The cluster's. [env var: RAY_ADDRESS]")] = None,
+    launch: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A cluster file instead: will `ray up FILE` work from here?")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check the installation and the machine, or a cluster. Exit code 1 where something will not work.
 
-    Examples:  selfplay doctor  ·  selfplay doctor --cluster --address auto --out s3://bucket
+    Examples:  selfplay doctor  ·  selfplay doctor --launch cluster.yaml
+    ·  selfplay doctor --cluster --address auto --out s3://bucket
     """
-    if cluster:
+    if cluster and launch:
+        raise UserError("--launch looks at a file before the cluster is there, --cluster at the cluster; give one")
+    if launch:
+        from selfplay.cli import doctor_launch
+        from selfplay.cli.run import need_packages
+
+        need_packages("ray", "yaml", "jsonschema")
+        findings = list(doctor_launch.examine(launch))
+    elif cluster:
         from selfplay.cli import doctor_cluster
 
         shared = out if "://" in out else None
