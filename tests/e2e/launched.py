@@ -96,6 +96,11 @@ class Cluster:
         told = self.on_head(f"ray job submit {options} -- selfplay {shlex.join(words)} 2>&1")
         return told if wait else next(word.strip("'") for word in told.split() if word.startswith("'raysubmit_"))
 
+    def here(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Our command on this machine, which is none of the cluster's."""
+        command = [str(BIN / "selfplay"), *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=self.hosts.folder)
+
     def job(self, verb: str, job: str) -> str:
         return self.on_head(f"ray job {verb} --address=http://127.0.0.1:8265 {job} 2>&1")
 

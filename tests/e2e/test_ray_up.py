@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,8 @@ import pytest
 from selfplay import store
 from selfplay.store.commit import WRITERS_PER_DRIVER
 from tests.e2e import hosts as made
-from tests.e2e.launched import OURS, Cluster, bucket, until
+from tests.e2e.launched import BIN, OURS, Cluster, bucket, until
+from tests.unit.test_notice import Metadata
 
 RUN = "s3://bucket/run"
 
@@ -43,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
             "WANDB_MODE": "disabled",
         }
-        hosts.add(4, {**variables, "RAY_AUTH_MODE": "token"})
+        hosts.add(4, {**variables, "RAY_AUTH_MODE": "token", "SELFPLAY_NOTICE": "/tmp/ray/notice"})
         with pytest.MonkeyPatch.context() as here:
             for name, value in variables.items():
                 here.setenv(name, value)
@@ -73,6 +78,21 @@ def newest() -> int:
     return max((span["version"] for spans in archived("policy_spans") for span in spans), default=-1)
 
 
+@contextlib.contextmanager
+def noticed(cluster: Cluster, address: str) -> Iterator[None]:
+    """A host whose cloud, for which a server here stands in, says that it will be taken."""
+    server = ThreadingHTTPServer((cluster.hosts.gateway, 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listens = f"SELFPLAY_METADATA=http://{cluster.hosts.gateway}:{server.server_port} PATH={BIN}:$PATH"
+    with pytest.MonkeyPatch.context() as here, ThreadPoolExecutor(1) as pool:
+        here.setattr(Metadata, "noticed", True)
+        ended = pool.submit(cluster.hosts.run, address, f"{listens} python -m selfplay.actors.notice aws")
+        yield
+        assert ended.result().returncode == 0, ended.result().stderr  # Ray drains the node
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.mark.slow
 def test_nodes_come_and_go_and_nothing_is_lost(
     cluster: Cluster, quick: list[str], sound: Callable[..., pa.Table]
@@ -90,7 +110,12 @@ def test_nodes_come_and_go_and_nothing_is_lost(
     until(lambda: len(set(archived("slot"))) >= 3, "games of the worker that came later", told)
     found = cluster.submit("doctor", "--cluster", "--address=auto", "--out=s3://bucket/x", wait=True)
     assert found.count("answers: ") == 4 and "4 nodes, 3 cores" in found and "✗" not in found, found
+    refused = cluster.here("run", "tic_tac_toe", f"--out={RUN}", "--minutes=60", *quick)
+    assert refused.returncode == 2 and f"{RUN} is held by selfplay run tic_tac_toe" in refused.stderr, refused.stderr
     first, second = cluster.hosts.addresses[1:3]
+    with noticed(cluster, second):
+        until(lambda: "leaves a node that has been given notice" in told(), "that a player leaves in order", told)
+    assert "aborted" in archived("status")  # what it was playing
     cluster.hosts.cut(first)
     cluster.hosts.kill(second)
     before = len(archived("slot"))
