@@ -68,6 +68,8 @@ def ray_session(address: str | None) -> Iterator[None]:
                 )
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
+            if "Failed to connect" in reason and os.environ.get("RAY_AUTH_MODE") != "token":
+                reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, and its ~/.ray/auth_token"
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
         leaving.callback(ray.shutdown)
         yield
