@@ -66,8 +66,8 @@ def ray_session(address: str | None) -> Iterator[None]:
                     object_store_memory=_OBJECT_STORE_BYTES,
                     namespace="selfplay",
                 )
-        except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # Ray says that it did not come up with a plain one
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             if "Failed to connect" in reason and os.environ.get("RAY_AUTH_MODE") != "token":
                 reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, and its ~/.ray/auth_token"
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None

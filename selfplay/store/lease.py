@@ -9,6 +9,7 @@ is lower, the committer refuses it, and its own heartbeat tells it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -77,12 +78,13 @@ class Lease:
         return self.taken.is_set()
 
     def release(self) -> None:
-        """Gives the run back; the next driver need not wait. Doing it twice does nothing."""
+        """Gives the run back; the next driver need not wait, unless the storage is away. Twice does nothing."""
         if self._stop.is_set():
             return
         self._stop.set()
         self._thread.join(timeout=HEARTBEAT_S)
-        storage.write(_object(self.run_uri, self.epoch, "released"), b"{}")
+        with contextlib.suppress(UserError, OSError):  # it would hide what ended the run
+            storage.write(_object(self.run_uri, self.epoch, "released"), b"{}")
 
     def __enter__(self) -> Lease:
         return self
