@@ -69,7 +69,7 @@ def nodes(address: str, out: str | None) -> Iterator[Finding]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         alive = [node for node in ray.nodes() if node["Alive"]]
-        looks = {}
+        looks, asked = {}, time.time()
         for node in alive:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": there, "max_retries": 0}
@@ -79,7 +79,6 @@ def nodes(address: str, out: str | None) -> Iterator[Finding]:
         for node in alive:
             name, has = node["NodeManagerAddress"], node["Resources"]
             resources.update({key: int(has.get(key, 0)) for key in ("CPU", "GPU", placement.STEADY, placement.APART)})
-            asked = time.time()
             try:
                 seen = ray.get(looks[node["NodeID"]], timeout=_ANSWER_S)
             except Exception as error:
