@@ -21,6 +21,8 @@ from selfplay import run_files, store
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
+#: Two trials one after the other, on a busy machine.
+PATIENCE_S = 900.0
 
 
 OURS = tuple(f"ray::{name}" for name in ("Player", "Student", "Examiner", "Archivist", "WeightServer"))
@@ -168,7 +170,7 @@ def test_a_cluster_that_is_not_there(start: Start, quick: list[str]) -> None:
 
 def selfplay(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("selfplay")), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.slow
