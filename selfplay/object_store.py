@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -24,8 +25,10 @@ PATIENCE_S, KNOCK_S = 90.0, 20.0
 _LONGEST_PAUSE_S = 5.0
 #: Metadata of what `create` makes: who made it.
 _WRITER = "selfplay-writer"
-#: In the text of an error of obstore or deltalake, which have one for everything: no answer, half a one, or a 5xx.
+#: In the text of an error of obstore or deltalake, which have one for everything that has no name of its own: no
+#: answer, half a one, a 5xx; but also a request that is wrong, and would be again.
 _NO_ANSWER = "Generic S3 error"
+_REFUSED = re.compile(r"status code: 4(?!08|29)\d\d")
 _Place = tuple[str, str | None, str | None]
 _Answer = TypeVar("_Answer")
 _heard: set[_Place] = set()
@@ -48,7 +51,7 @@ class Patience:
 
         Whatever was asked may then have been done all the same.
         """
-        if _NO_ANSWER not in str(error) or time.monotonic() > self._until:
+        if _NO_ANSWER not in str(error) or _REFUSED.search(str(error)) or time.monotonic() > self._until:
             return False
         pause(self._attempt)
         self._attempt += 1

@@ -15,6 +15,11 @@ def weights_uri(run_uri: str, version: int) -> str:
     return storage.join(run_uri, WEIGHTS_FOLDER, f"{version:06d}.safetensors")
 
 
+def claim_uri(run_uri: str, version: int) -> str:
+    """An object, empty, that says that a version's number is taken."""
+    return storage.join(run_uri, WEIGHTS_FOLDER, f"{version:06d}.claim")
+
+
 def versions(run_uri: str) -> list[int]:
     """The versions whose weights the run keeps, ascending."""
     names = storage.names(storage.join(run_uri, WEIGHTS_FOLDER))

@@ -172,6 +172,7 @@ class Loop:
             if self.studying is None:
                 break
             self.studied()
+        self.watch.waiting(self.roster.players, 0, 0.0, self.owed())
         self.exams.begin(self.state.version, self.crew.kept_versions())
         if self.exams.ref and ray.wait([self.exams.ref], timeout=0)[0] and self.exams.done():
             self.save()

@@ -210,7 +210,8 @@ class Office:
     def forget_old(self) -> None:
         """Deletes what the rule of the run does not keep."""
         self.folder.forget_old()
-        self._kept = run_files.versions(self.folder.uri)
+        there = set(run_files.versions(self.folder.uri))  # also what a learner wrote that died before it could say so
+        self._kept = [version for version in self._kept if version in there]
 
     def dismiss(self) -> None:
         """Ends all actors."""

@@ -78,16 +78,18 @@ class Patience:
 
     def __init__(self, who: str, needs: str, tell: Callable[[str], None]) -> None:
         self._who, self._needs, self._tell = who, needs, tell
-        self._since: float | None = None
+        self._since: float | None = None  # when the oldest of those that wait began
+        self._idle: float | None = None  # since when nobody has room
         self._told = 0
 
     def look(self, waiting: int, at_work: int) -> None:
         """waiting: actors without room; at_work: those with. Raises `UserError` where long nobody has had any."""
         if not waiting:
-            self._since, self._told = None, 0
+            self._since, self._idle, self._told = None, None, 0
             return
         now = time.monotonic()
         self._since = self._since or now
+        self._idle = None if at_work else self._idle or now
         if now - self._since < TELL_S:
             return
         there = f"{cores()} cores and {gpus()} GPUs on {len(_alive())} nodes"
@@ -95,7 +97,7 @@ class Patience:
         if waiting != self._told:
             self._told = waiting
             self._tell(f"{waiting} of {waiting + at_work} {said}: add some, or `ray status` says what is on its way")
-        if not at_work and now - self._since > _NODE_S:
+        if self._idle is not None and now - self._idle > _NODE_S:
             raise UserError(f"for {_NODE_S / 60:.0f} minutes all {waiting} {said}: add some, or ask for fewer")
 
 

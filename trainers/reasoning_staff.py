@@ -7,6 +7,7 @@ that is the order of a writer's blocks.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -187,12 +188,13 @@ class Staff:
     def _replace(self, slot: str, gone: Any, error: RayError | None) -> None:
         """Another asks for what a reasoner had not finished: its successor, or on a cluster who is there.
 
-        error: what it died of; None: it leaves in order.
+        error: what it died of; None: it leaves in order. Does nothing for one that was replaced before.
         """
-        self._commit([one for one in self._under_way if one.found is not None])
-        if self._reasoners.get(slot) is not gone:  # found out, and replaced, while its earlier calls were awaited
+        if self._reasoners.get(slot) is not gone:
             return
         del self._reasoners[slot]
+        self._settle(gone)
+        self._commit([one for one in self._under_way if one.found is not None])
         ray.kill(gone)  # one that is only cut off would go on for nothing
         if error is None:
             self._watch.message(f"reasoner {slot} leaves a node that has been given notice; another goes on elsewhere")
@@ -205,6 +207,18 @@ class Staff:
             if call.actor is gone and call.found is None:
                 call.slot, call.actor = heir, self._reasoners[heir]
                 call.send(next(self._sent))
+
+    def _settle(self, gone: Any) -> None:
+        """Takes what it had answered, in order; what came after a lost answer cannot be archived: it is asked again."""
+        mine = [call for call in self._under_way if call.actor is gone and call.receipt is None]
+        lost = False
+        for call in sorted(mine, key=lambda call: call.sent):
+            if not lost and call.found is None and ray.wait([call.report], timeout=0)[0]:
+                with contextlib.suppress(RayError):
+                    call.found = ray.get(call.report)
+            lost = lost or call.found is None
+            if lost:
+                call.found = None
 
     def _call_another(self, slot: str, error: RayError) -> None:
         """A successor for a dead reasoner; none for one that always dies, where others work."""

@@ -159,7 +159,8 @@ class RunFolder(Generic[AnyState]):
     def save(self) -> None:
         """Writes `state.json`; the checkpoint that it names must be complete.
 
-        Raises `Fenced` where another driver has the run now: what it has saved is not written over.
+        Raises `Fenced` where another driver has the run now: what it has saved is not written over, unless by a write
+        that was on its way, to a bucket that did not answer, while the lease ran out.
         """
         if self._lease is not None and self._lease.lost():
             raise Fenced(f"{self.uri} was taken over by another driver")

@@ -138,8 +138,9 @@ def machines(config: dict[str, Any]) -> Iterator[Finding]:
         return
     addresses = [provider["head_ip"], *(provider.get("worker_ips") or [])]
     python = re.search(r"\bpython3\.\d+", " ".join(map(str, config.get("setup_commands") or ())))
+    auth, needed = config.get("auth") or {}, python[0] if python else ""
     with ThreadPoolExecutor(32) as pool:
-        yield from pool.map(lambda address: machine(address, config["auth"], python[0] if python else ""), addresses)
+        yield from pool.map(lambda address: machine(address, auth, needed), addresses)
 
 
 def machine(address: str, auth: dict[str, Any], python: str) -> Finding:

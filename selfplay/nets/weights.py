@@ -74,12 +74,13 @@ def save_version(run_uri: str, version: int, tensors: Tensors, meta: dict[str, A
     """Writes a version of a run's weights, under the first free number from `version` on; the number.
 
     Nothing is written over: a driver that was replaced, and does not know it yet, spoils no version of its successor.
+    Who makes the claim has the number; the weights may be too large for the one request that put-if-absent is.
     """
-    while True:
-        data = to_bytes(tensors, {"kind": "weights", "version": version, **meta})
-        if storage.create(run_files.weights_uri(run_uri, version), data):
-            return version
+    while not storage.create(run_files.claim_uri(run_uri, version), b""):
         version += 1
+    data = to_bytes(tensors, {"kind": "weights", "version": version, **meta})
+    storage.write(run_files.weights_uri(run_uri, version), data)
+    return version
 
 
 def load(uri: str) -> tuple[Tensors, dict[str, Any]]:

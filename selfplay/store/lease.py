@@ -127,26 +127,31 @@ def holder_of(run_uri: str) -> Holder | None:
 
 
 def _refuse_if_held(run_uri: str, epoch: int, wait: Callable[[str], None] | None = None) -> None:
-    holder, heard = _read(run_uri, epoch), _age(run_uri, epoch)
-    age, who = heard, f"{holder.owner} (process {holder.pid} on {holder.host}"
+    holder, beat = _read(run_uri, epoch), _last_beat(run_uri, epoch)
+    first, age = beat, _age(run_uri, beat)
+    who = f"{holder.owner} (process {holder.pid} on {holder.host}"
     while not (storage.exists(_object(run_uri, epoch, "released")) or holder.gone or age > EXPIRES_S):
-        if wait is None or age < heard or holder.here:
+        if wait is None or beat > first or holder.here:
             raise UserError(
                 f"{run_uri} is held by {who}, heard of {age:.0f} s ago); "
                 f"stop it, or wait until {EXPIRES_S:.0f} s have passed since it was last heard of"
             )
         wait(f"waiting for a sign of life of {who}), which held the run {age:.0f} s ago")
         time.sleep(LOOK_S)
-        heard, age = age, _age(run_uri, epoch)
+        beat = _last_beat(run_uri, epoch)
+        age = _age(run_uri, beat)
 
 
-def _age(run_uri: str, epoch: int) -> float:
-    """Seconds since the last heartbeat, by the clock of the storage."""
+def _last_beat(run_uri: str, epoch: int) -> float:
+    """When the last heartbeat came, by the clock of the storage; minus infinity if none did."""
     name = _object(run_uri, epoch, "heartbeat")
     beats = [entry.modified for entry in storage.entries(storage.join(run_uri, "lease")) if entry.uri == name]
-    if not beats:
-        return float("inf")
-    return max(0.0, storage.server_time(storage.join(run_uri, "lease")) - beats[0])
+    return max(beats, default=float("-inf"))
+
+
+def _age(run_uri: str, beat: float) -> float:
+    """Seconds since then, by the same clock."""
+    return max(0.0, storage.server_time(storage.join(run_uri, "lease")) - beat)
 
 
 def _object(run_uri: str, epoch: int, suffix: str = "") -> str:

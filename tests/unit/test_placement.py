@@ -51,6 +51,18 @@ def test_a_run_without_any_room_ends(clock: Clock) -> None:
         patience.look(2, 0)
 
 
+def test_a_run_that_has_just_lost_all_its_nodes_waits_for_others(clock: Clock) -> None:
+    patience = Patience("players", "core", lambda word: None)
+    patience.look(16, 48)  # more than there is room for, from the first
+    clock.now += 3600
+    patience.look(64, 0)
+    clock.now += 600
+    patience.look(64, 0)
+    clock.now += 400
+    with pytest.raises(UserError, match="all 64 players"):
+        patience.look(64, 0)
+
+
 def test_a_folder_that_this_machine_does_not_see_is_refused(tmp_path: object) -> None:
     storage.refuse_unseen(str(tmp_path))
     storage.refuse_unseen("s3://bucket/anything")  # every machine sees it
