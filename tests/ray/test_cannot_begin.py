@@ -37,7 +37,7 @@ def test_its_sentence_is_told_and_no_other_is_tried(session: None) -> None:
         return ray.remote(Reasoner).remote()
 
     sizing = SimpleNamespace(reasoners=1, joined=False)
-    crew = SimpleNamespace(folder=SimpleNamespace(run_id="run"), sizing=sizing, reasoner=reasoner)
+    crew = SimpleNamespace(folder=SimpleNamespace(run_id="run"), sizing=sizing, needs="core", reasoner=reasoner)
     staff = Staff(crew, SimpleNamespace(show=lambda: None, message=lambda text: None))  # type: ignore[arg-type]
     staff.begin()
     with pytest.raises(UserError, match="needs the package vllm"):
