@@ -13,7 +13,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ from selfplay.errors import UserError
 #: How long a store may be silent that has answered before, and one that never has.
 PATIENCE_S, KNOCK_S = 90.0, 20.0
 _LONGEST_PAUSE_S = 5.0
+#: Objects that a store names at once, at most.
+_PAGE = 1000
 #: Metadata of what `create` makes: who made it.
 _WRITER = "selfplay-writer"
 #: In the text of an error of obstore or deltalake, which have one for everything that has no name of its own: no
@@ -80,6 +82,25 @@ def ask(uri: str, request: Callable[[Any, str], _Answer]) -> _Answer:
         else:
             _heard.add(place)
             return answer
+
+
+def listed(uri: str) -> Iterator[Any]:
+    """What obstore says of each object below `uri`, in the order of their names.
+
+    A page is one request, asked again by itself: of a long list neither all is held, nor all begun anew.
+    """
+
+    def page(store: Any, key: str) -> Sequence[Any]:
+        stream = _obstore().list(store, prefix=key or None, offset=after, chunk_size=_PAGE)
+        return next(iter(stream), ())
+
+    after: str | None = None
+    while True:
+        found = ask(uri, page)
+        yield from found
+        if len(found) < _PAGE:
+            return
+        after = found[-1]["path"]
 
 
 def knock(uri: str) -> None:

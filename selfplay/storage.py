@@ -151,9 +151,8 @@ def entries(uri: str) -> Iterator[Entry]:
     if is_remote(uri):
         bucket = normalise(uri).split("/")[2]
         with _told(uri):
-            chunks = _ask(uri, lambda store, key: list(_obstore().list(store, prefix=key or None)))
-        for meta in (meta for chunk in chunks for meta in chunk):
-            yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
+            for meta in object_store.listed(normalise(uri)):
+                yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
         return
     with _told(uri):
         for folder, _, names in os.walk(normalise(uri)):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyspiel
 import pytest
 
-from selfplay import storage, store
+from selfplay import object_store, storage, store
 from selfplay.episode import Provenance, random_episode, to_batch
 from tests.e2e.faulty_store import KINDS, FaultyStore
 
@@ -54,6 +54,17 @@ def test_every_operation_does_what_it_says(faulty: FaultyStore, s3_uri: str, see
             assert not storage.exists(uri)
         assert storage.names(f"{s3_uri}/some") == sorted(there)
     assert set(faulty.seen) > {"lost", "gateway", "cut", "busy", "dropped"}
+
+
+@pytest.mark.parametrize("objects", [0, 39, 40])
+def test_a_long_list_is_whole(faulty: FaultyStore, s3_uri: str, monkeypatch: pytest.MonkeyPatch, objects: int) -> None:
+    """Page by page, each asked again by itself; nothing is named twice or left out, nor taken from beside."""
+    monkeypatch.setattr(object_store, "_PAGE", 8)
+    uris = [f"{s3_uri}/a/{n % 3}/{n}" for n in range(objects)]
+    for uri in [*uris, f"{s3_uri}/a-b/0", f"{s3_uri}/b/0"]:
+        storage.write(uri, b"1")
+    faulty.fail(0.3, 5)
+    assert sorted(entry.uri for entry in storage.entries(f"{s3_uri}/a")) == sorted(uris)
 
 
 def test_of_many_makers_exactly_one_is_told_so(faulty: FaultyStore, s3_uri: str) -> None:
