@@ -70,7 +70,7 @@ def reserve(learner: str, tell: Callable[[str], None]) -> Place:
     raise UserError("the steady node's GPU is taken, by another run's learner perhaps; say learner.device=cpu or wait")
 
 
-class Patience:
+class Shortage:
     """Tells of actors that wait for room, and ends a run for which there is none at all.
 
     who: "players". needs: of each, "core". tell: is given a sentence.

@@ -23,7 +23,7 @@ from selfplay.errors import UserError
 from selfplay.store import Receipt
 from trainers.cluster import told
 from trainers.journal import note, note_block
-from trainers.placement import Patience
+from trainers.placement import Shortage
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_watch import ReasoningWatch
 
@@ -73,7 +73,7 @@ class Staff:
         self._under_way: list[Call] = []
         self._deaths: Counter[str] = Counter()  # in a row
         self._left_out: set[str] = set()
-        self._patience = Patience("reasoners", crew.needs, watch.message)
+        self._shortage = Shortage("reasoners", crew.needs, watch.message)
         self._sent = count()
 
     def begin(self) -> None:
@@ -106,7 +106,7 @@ class Staff:
                     self._reasoners[slot] = actor
                 except RayActorError as error:
                     self._call_another(slot, error)
-            self._patience.look(len(self._coming), len(self._reasoners))
+            self._shortage.look(len(self._coming), len(self._reasoners))
             if self._reasoners:
                 return
             self._watch.show()

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from selfplay.errors import UserError
 from trainers.cluster import told
-from trainers.placement import Patience
+from trainers.placement import Shortage
 
 #: A player that dies this often in a row, without one good call between, is left out.
 MOST_DEATHS = 4
@@ -29,7 +29,7 @@ class Arrivals:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._coming: dict[str, Any] = {}  # slot -> answered when its player has begun
-        self._patience = Patience("players", "core", tell)
+        self._shortage = Shortage("players", "core", tell)
         self._looked = 0.0
 
     def expect(self, slot: str, player: Any) -> None:
@@ -51,7 +51,7 @@ class Arrivals:
         if time.monotonic() - self._looked > _COUNT_S:
             self._looked = time.monotonic()
             waiting = sum(not self.have(slot) for slot in slots)
-            self._patience.look(waiting, len(slots) - waiting)
+            self._shortage.look(waiting, len(slots) - waiting)
 
 
 class Roster:

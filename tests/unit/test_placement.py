@@ -7,7 +7,7 @@ import pytest
 from selfplay import storage
 from selfplay.errors import UserError
 from trainers import placement
-from trainers.placement import Patience
+from trainers.placement import Shortage
 
 
 class Clock:
@@ -27,40 +27,40 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_who_waits_for_a_core_is_told_of_once(clock: Clock) -> None:
     words: list[str] = []
-    patience = Patience("players", "core", words.append)
-    patience.look(124, 4)
+    shortage = Shortage("players", "core", words.append)
+    shortage.look(124, 4)
     assert words == []  # nodes may be on their way
     clock.now += 61
-    patience.look(124, 4)
-    patience.look(124, 4)
+    shortage.look(124, 4)
+    shortage.look(124, 4)
     assert len(words) == 1
     assert words[0].startswith("124 of 128 players wait for a core; Ray has 4 cores and 1 GPUs on 2 nodes")
     clock.now += 10_000
-    patience.look(120, 8)  # some play: the run goes on
+    shortage.look(120, 8)  # some play: the run goes on
     assert len(words) == 2
-    patience.look(0, 128)
-    patience.look(1, 127)
+    shortage.look(0, 128)
+    shortage.look(1, 127)
     assert len(words) == 2  # patience begins anew
 
 
 def test_a_run_without_any_room_ends(clock: Clock) -> None:
-    patience = Patience("reasoners", "GPU", lambda word: None)
-    patience.look(2, 0)
+    shortage = Shortage("reasoners", "GPU", lambda word: None)
+    shortage.look(2, 0)
     clock.now += 901
     with pytest.raises(UserError, match="for 15 minutes all 2 reasoners wait for a GPU; Ray has 4 cores"):
-        patience.look(2, 0)
+        shortage.look(2, 0)
 
 
 def test_a_run_that_has_just_lost_all_its_nodes_waits_for_others(clock: Clock) -> None:
-    patience = Patience("players", "core", lambda word: None)
-    patience.look(16, 48)  # more than there is room for, from the first
+    shortage = Shortage("players", "core", lambda word: None)
+    shortage.look(16, 48)  # more than there is room for, from the first
     clock.now += 3600
-    patience.look(64, 0)
+    shortage.look(64, 0)
     clock.now += 600
-    patience.look(64, 0)
+    shortage.look(64, 0)
     clock.now += 400
     with pytest.raises(UserError, match="all 64 players"):
-        patience.look(64, 0)
+        shortage.look(64, 0)
 
 
 def test_a_folder_that_this_machine_does_not_see_is_refused(tmp_path: object) -> None:
