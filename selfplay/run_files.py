@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from selfplay import storage
 
 AGENT_FILE = "agent.json"
 WEIGHTS_FOLDER = "weights"
 #: How the run is doing, written every few seconds.
 STATUS_FILE = "status.json"
+_STATES = "state"
+#: Of schema 1, where a run's drivers all wrote their state.
+OLD_STATE_FILE = "state.json"
+
+
+def state_uri(run_uri: str, epoch: int) -> str:
+    """Where the driver of an epoch writes down what the run must remember."""
+    return storage.join(run_uri, _STATES, f"{epoch:06d}.json")
+
+
+def state_epochs(run_uri: str) -> list[int]:
+    """The epochs whose states the run keeps, ascending."""
+    return sorted(int(name[:-5]) for name in storage.names(storage.join(run_uri, _STATES)) if name.endswith(".json"))
+
+
+def read_state(run_uri: str) -> dict[str, Any]:
+    """The state that counts, the newest driver's; empty where nothing was saved."""
+    epochs = state_epochs(run_uri)
+    newest = state_uri(run_uri, epochs[-1]) if epochs else storage.join(run_uri, OLD_STATE_FILE)
+    try:
+        return dict(json.loads(storage.read(newest)))
+    except FileNotFoundError:
+        return {}
 
 
 def weights_uri(run_uri: str, version: int) -> str:

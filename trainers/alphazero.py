@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Longest call of a player; it looks for new weights between calls.
 _PLAY_S = 4.0
+#: A call of the learner takes about as long, if a step does not take longer.
+_LEARN_S = 4.0
 #: Most blocks a second of the whole run: with very many players each writes larger ones. Every block is a file, and
 #: what holds a file for every few games would soon be read by nobody.
 _BLOCKS_PER_S = 20.0
@@ -78,6 +80,7 @@ class Loop:
         self.studying: Any = None
         self.progress: Progress | None = None
         self.published_samples = 0
+        self.pace = 0.0  # samples a second of the learner's last call
         self.student: Any = None
         self.exams = Exams(crew, self.board, watch)
         self.checkpointed = time.monotonic()
@@ -105,7 +108,6 @@ class Loop:
         """Starts archive and players; the others follow when a first game is there to be seen."""
         self.watch.activity("starting the players")
         self.archived = self.crew.open_archive(self.crew.about_agent())
-        self.folder.save()
         self.watch.count_archived()
         if not self.crew.kept_versions():
             self.crew.publish_first(self.crew.first_weights())
@@ -307,16 +309,20 @@ class Loop:
         """Gives the idle learner its next task: take archived games in, publish, save, or train."""
         if self.studying is not None or self.progress is None:
             return
-        c = self.config.learner
-        if self.progress.samples - self.published_samples >= c.publish_every_samples:
+        if self.progress.samples - self.published_samples >= self.config.learner.publish_every_samples:
             self.publish()
         if time.monotonic() - self.checkpointed >= self.config.run.checkpoint_every_s:
             self.checkpoint()
         if self.lessons:
             self.take()
         elif self.owes():
-            chunk = max(c.batch, min(c.publish_every_samples // 4, 16 * c.batch))
-            self.studying = self.student.train.remote(chunk, self.learning_rate())
+            self.studying = self.student.train.remote(self.chunk(), self.learning_rate())
+
+    def chunk(self) -> int:
+        """Samples for one call of the learner: so few that a slow one is heard of every few seconds, too."""
+        c = self.config.learner
+        most = max(c.batch, min(c.publish_every_samples // 4, 16 * c.batch))
+        return most if self.config.run.deterministic else max(c.batch, min(most, int(self.pace * _LEARN_S)))
 
     def take(self) -> None:
         """Has the idle learner take in what was archived."""
@@ -338,6 +344,7 @@ class Loop:
             return
         if before is not None and self.progress.samples > before.samples:
             self.learner_deaths = 0
+            self.pace = (self.progress.samples - before.samples) / self.progress.losses["seconds"]
         if before is None or before.samples > self.progress.samples:
             self.published_samples = self.progress.samples
 

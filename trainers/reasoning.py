@@ -362,7 +362,7 @@ class Course:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Learner and everything counted, as one: `state.json` names the checkpoint that it belongs to."""
+        """Learner and everything counted, as one: the state names the checkpoint that it belongs to."""
         state = self.state
         name = f"{self.crew.epoch:06d}-{state.warm_steps:06d}-{state.round:06d}.safetensors"
         self.staff.learned(self.staff.tutor.checkpoint.remote(name))

@@ -1,12 +1,14 @@
 """The folder of a run: which experiment it belongs to, who holds it, and what is needed to go on.
 
     config.json    the resolved configuration            agent.json    what `Agent.load` needs besides weights
-    run.json       the run's identity                    state.json    the newest checkpoint and everything counted
+    run.json       the run's identity                    state/        the newest checkpoint and everything counted
     lease/         who holds the run                     weights/      one safetensors file a kept version
     checkpoints/   net, optimiser and counters           corpus/       the archive, or corpus.uri: where it lies
     status.json    how it is doing, every few seconds
 
-Every place is a URI. `state.json` is written last, in one piece: what it names is complete.
+Every place is a URI. The state is written last, in one piece: what it names is complete. Each driver writes a state of
+its own, `state/000003.json` under epoch 3, and the highest counts: a write of a driver that was replaced, however late
+it arrives, changes nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from selfplay.store import Fenced, Lease
 from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
 from trainers.experiment import CONFIG_NAME, AnyConfig, from_json, incompatible
 
-#: Rises when older code would misread `state.json` or `run.json`.
-SCHEMA = 1
-_RUN, _STATE = "run.json", "state.json"
+#: Rises when older code would misread state or `run.json`.
+SCHEMA = 2
+_RUN = "run.json"
 
 
 @dataclass
@@ -123,20 +125,16 @@ class RunFolder(Generic[AnyState]):
         self.run_id = identity["run_id"]
         with contextlib.suppress(TableNotFoundError):
             open_table(episodes_uri(self.corpus))  # refuses a newer schema
-        try:
-            kept = json.loads(self._read(_STATE))
-        except FileNotFoundError:
-            return
-        self._check(kept, _STATE)
-        self.state = state(**kept)
-        self.state.resumed()
+        kept = self._saved()
+        if kept:
+            self.state = state(**kept)
+            self.state.resumed()
 
     def reload(self) -> AnyState:
         """The state as it was saved last, or of a run that has not begun where nothing was saved."""
         before = self.state.wandb_id
-        self.state = type(self.state)(wandb_id=before)
-        with contextlib.suppress(FileNotFoundError):
-            self.state = type(self.state)(**json.loads(self._read(_STATE)))
+        self.state = type(self.state)(**self._saved())
+        self.state.wandb_id = self.state.wandb_id or before
         return self.state
 
     @property
@@ -146,38 +144,54 @@ class RunFolder(Generic[AnyState]):
         return storage.normalise(elsewhere) if elsewhere else storage.join(self.uri, "corpus")
 
     def begin(self, about_agent: str) -> None:
-        """Writes down what the run is; `about_agent`: JSON of what is needed besides weights to use its policy."""
+        """Writes down what the run is, and that its state is this driver's from now on.
+
+        about_agent: JSON of what is needed besides weights to use its policy.
+        """
         storage.write(storage.join(self.uri, _RUN), json.dumps({"schema": SCHEMA, "run_id": self.run_id}).encode())
         storage.write(storage.join(self.uri, run_files.AGENT_FILE), about_agent.encode())
         if self.config.run.corpus:
             storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode())
         storage.write(storage.join(self.uri, CONFIG_NAME), self.config.to_json().encode())
+        self.save()
+        storage.delete(storage.join(self.uri, run_files.OLD_STATE_FILE))
 
     def checkpoint_uri(self, name: str) -> str:
         return storage.join(self.uri, "checkpoints", name)
 
     def save(self) -> None:
-        """Writes `state.json`; the checkpoint that it names must be complete.
-
-        Raises `Fenced` where another driver has the run now: what it has saved is not written over, unless by a write
-        that was on its way, to a bucket that did not answer, while the lease ran out.
-        """
+        """Writes the state; the checkpoint that it names must be complete. Raises `Fenced` if another has the run."""
         if self._lease is not None and self._lease.lost():
             raise Fenced(f"{self.uri} was taken over by another driver")
-        storage.write(storage.join(self.uri, _STATE), json.dumps(asdict(self.state)).encode())
+        storage.write(run_files.state_uri(self.uri, self._epoch), json.dumps(asdict(self.state)).encode())
 
     def forget_old(self) -> None:
-        """Deletes checkpoints and weights beyond the stated rule: the newest few, and of weights every k-th version."""
+        """Deletes checkpoints and weights beyond the stated rule: the newest few, and of weights every k-th version.
+
+        Of other drivers' states the last is left.
+        """
         newest, every = self.config.run.keep_checkpoints, self.config.run.keep_every
         names = [n for n in storage.names(storage.join(self.uri, "checkpoints")) if n != self.state.checkpoint]
         self._delete([self.checkpoint_uri(name) for name in names[: -newest + 1 or None]])
         found = run_files.versions(self.uri)
         old = [v for v in found[:-newest] if v % every and v != self.state.version]
         self._delete([run_files.weights_uri(self.uri, version) for version in old])
+        before = [epoch for epoch in run_files.state_epochs(self.uri) if epoch < self._epoch]
+        self._delete([run_files.state_uri(self.uri, epoch) for epoch in before[:-1]])
 
     def _delete(self, uris: Sequence[str]) -> None:
         for uri in uris:
             storage.delete(uri)
+
+    @property
+    def _epoch(self) -> int:
+        return self._lease.epoch if self._lease is not None else 0
+
+    def _saved(self) -> dict[str, Any]:
+        """What the newest driver has saved, empty where none has."""
+        kept = run_files.read_state(self.uri)
+        self._check(kept, "state")
+        return kept
 
     def _read(self, name: str) -> str:
         return storage.read(storage.join(self.uri, name)).decode()

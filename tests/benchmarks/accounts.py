@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from selfplay import store
+from selfplay import run_files, store
 from selfplay.store.verify import verify_corpus
 
 _COLUMNS = ["episode_id", "seed", "run_id", "slot", "epoch", "number", "status", "n_steps", "policy_spans"]
@@ -51,6 +50,6 @@ def accounts(out: Path, processes: int = 2) -> dict[str, Any]:
 def lost_in_flight(out: Path) -> int:
     """Games that died with a process, as the run has counted them."""
     try:
-        return int(json.loads((out / "state.json").read_text())["lost_games"])
-    except (FileNotFoundError, ValueError):
+        return int(run_files.read_state(str(out))["lost_games"])
+    except (KeyError, ValueError):
         return 0

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import registry, store
+from selfplay import registry, run_files, store
 from selfplay.task import Task
 from trainers.problems import Problems
 
@@ -127,7 +127,7 @@ def test_stopped_and_killed_it_goes_on_and_asks_for_every_problem_once(
         driver.until(lambda before=before: rounds() >= before + 2, "two more rounds")
     driver.interrupt()
     assert driver.wait() == 0, driver.told
-    done = json.loads((out / "state.json").read_text())["round"]
+    done = run_files.read_state(str(out))["round"]
 
     driver = start(*command, "--set", f"run.rounds={done + 2}", "--json")
     assert driver.wait() == 0, driver.told

@@ -82,11 +82,12 @@ def test_a_folder_of_another_run(start: Start, run: Path) -> None:
 
 
 def test_a_newer_state(start: Start, run: Path) -> None:
-    for name in ("state.json", "run.json"):
+    (state,) = (run / "state").iterdir()
+    for name in (f"state/{state.name}", "run.json"):
         kept = (run / name).read_bytes()
         (run / name).write_text(json.dumps({**json.loads(kept), "schema": 99, "unheard": 1}))
         before = contents(run)
-        refused(start("tic_tac_toe", "--out", run), name, "schema 99", "upgrade")
+        refused(start("tic_tac_toe", "--out", run), name.split("/")[0], "schema 99", "upgrade")
         assert contents(run) == before
         (run / name).write_bytes(kept)
     (run / "config.json").write_text((run / "config.json").read_text().replace('"seed"', '"sead"'))
@@ -109,7 +110,7 @@ def test_a_newer_checkpoint(start: Start, run: Path) -> None:
     before = contents(run / "checkpoints")
     refused(start("tic_tac_toe", "--out", run), place.name, "newer schema", "upgrade")
     assert contents(run / "checkpoints") == before
-    assert json.loads((run / "state.json").read_text())["checkpoint"] == place.name
+    assert run_files.read_state(str(run))["checkpoint"] == place.name
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+
+from selfplay import run_files
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
@@ -30,7 +31,7 @@ def both(start: Start, sound: Sound, folder: Path, *arguments: str) -> None:
         assert driver.wait() == 0, driver.told
         status = driver.summary()["status"]
         policies = sorted((path.name, path.read_bytes()) for path in (folder / name / "weights").iterdir())
-        digest = json.loads((folder / name / "state.json").read_text())["digest"]
+        digest = run_files.read_state(str(folder / name))["digest"]
         ends.append((played(sound(folder / name)), digest, status["version"], status["learner_steps"], policies))
     assert ends[0][2] >= 2, "nothing was learned: the test shows nothing"
     assert len(ends[0][0]) == len(ends[1][0])

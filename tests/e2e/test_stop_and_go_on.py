@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import store
+from selfplay import run_files, store
 from selfplay.nets import weights
 
 Start = Callable[..., Any]
@@ -23,7 +23,7 @@ Sound = Callable[..., pa.Table]
 
 
 def state_of(out: Path) -> dict[str, Any]:
-    return dict(json.loads((out / "state.json").read_text()))
+    return run_files.read_state(str(out))
 
 
 def learned(out: Path) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def learned(out: Path) -> dict[str, Any]:
 def has_learned(out: Path, version: int) -> bool:
     """Whether a version as new as this was published and measured."""
     newest = max((int(path.stem) for path in (out / "weights").glob("*.safetensors")), default=-1)
-    return newest >= version and bool((out / "state.json").exists() and state_of(out)["matches"])
+    return newest >= version and bool(state_of(out).get("matches"))
 
 
 def test_interrupted_and_killed_it_goes_on(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
