@@ -1,4 +1,4 @@
-"""What runs that live in an object store leave on this machine: below one folder a user, and not for ever."""
+"""What this machine keeps of runs that live in an object store, and of faults: one folder a user, not for ever."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-#: What nobody has written to for so long is deleted when the next run begins.
+#: What nobody has written to for so long is deleted when the next of its kind is made.
 KEEP_DAYS = 14.0
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from selfplay import scratch
 from selfplay._version import VERSION
 from selfplay.cli.terminal import Logged, one_line
 from selfplay.errors import UserError
@@ -216,8 +215,8 @@ def _broken(error: Exception) -> int:
     """A fault of ours: one sentence on the terminal, the traceback in a file."""
     reason = one_line(error)
     try:
-        folder = Path(tempfile.gettempdir())
-        log = folder / f"selfplay-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        log = scratch.place("errors", f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"selfplay {VERSION}: {' '.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}")
         return _say(f"{reason} (the traceback is in {log})", 1)
     except OSError:
