@@ -24,6 +24,8 @@ from tests.e2e.hosts import Hosts
 BIN = Path(sys.executable).parent
 ROOT = Path(selfplay.__file__).resolve().parent.parent
 PATIENCE_S = 300.0
+#: On a host that has this file Ray does not start, once.
+FAILS = "~/fails"
 OURS = tuple(f"ray::{name}" for name in ("Player", "Student", "Examiner", "Archivist", "WeightServer"))
 
 
@@ -63,10 +65,17 @@ class Cluster:
         shipped["auth"] = {"ssh_user": "root", "ssh_private_key": str(self.hosts.key)}
         shipped["file_mounts"] = {}
         shipped["setup_commands"] = [command for command in shipped["setup_commands"] if "pip" not in command]
+        start = f"$(rm {FAILS} 2>/dev/null && echo false) ray start"
         for key, cores in (("head_start_ray_commands", ""), ("worker_start_ray_commands", " --num-cpus=1")):
-            here = f"ray start --node-ip-address=$HOST_ADDRESS --object-store-memory=200000000{cores}"
+            here = f"{start} --node-ip-address=$HOST_ADDRESS --object-store-memory=200000000{cores}"
             shipped[key][-1] = shipped[key][-1].replace("ray start", here)
         self.file.write_text(yaml.safe_dump(shipped))
+
+    def fail_to_start(self, address: str) -> Path:
+        """Ray will not start there at the first try; the file that is gone when it has been tried."""
+        once = self.hosts.home(address) / FAILS.removeprefix("~/")
+        once.touch()
+        return once
 
     def ray(self, *words: str) -> str:
         """Ray's command on this machine, the launching one."""

@@ -106,8 +106,10 @@ def test_nodes_come_and_go_and_nothing_is_lost(
 
     until(lambda: len(set(archived("slot"))) >= 2, "games of two players", told)
     cluster.write(3)
+    failing = cluster.fail_to_start(cluster.hosts.addresses[3])
     cluster.up("--no-restart")
     until(lambda: len(set(archived("slot"))) >= 3, "games of the worker that came later", told)
+    assert not failing.exists()  # it was tried again
     found = cluster.submit("doctor", "--cluster", "--address=auto", "--out=s3://bucket/x", wait=True)
     assert found.count("answers: ") == 4 and "4 nodes, 3 cores" in found and "✗" not in found, found
     refused = cluster.here("run", "tic_tac_toe", f"--out={RUN}", "--minutes=60", *quick)
