@@ -283,6 +283,7 @@ class Loop:
             self.archived = max(self.archived, receipt.table_version)
             self.lessons.append((receipt, [episodes]))
             self.lesson_rows += report.archived_decisions
+        self.crew.tidier.archived(len(taken))
         if time.monotonic() - self.saved >= _SAVE_S:
             self.save()
 

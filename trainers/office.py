@@ -22,6 +22,7 @@ from trainers.experiment import AnyConfig
 from trainers.journal import note
 from trainers.placement import Place
 from trainers.run_folder import RunFolder
+from trainers.tidy import Tidier
 
 
 class Made(Protocol):
@@ -73,6 +74,7 @@ class Office:
         self._configuration, self._net, self._game_string = config.to_json(), net, game_string
         self.weights: Any = None
         self.archivist: Any = None
+        self.tidier: Tidier
         self._hired: list[Any] = []
         self._kept = run_files.versions(folder.uri)
         self._newest: Published | None = None
@@ -112,6 +114,7 @@ class Office:
         }
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
         self.weights = ray.remote(WeightServer).options(**options).remote()
+        self.tidier = Tidier(folder.corpus, folder.run_id, self.place)
         return store.open(folder.corpus).version
 
     def publish_first(self, tensors: dict[str, Any]) -> None:

@@ -152,6 +152,8 @@ class Staff:
             note_block(block, receipt)
             call.receipt = receipt
             self.archived = max(self.archived, receipt.table_version)
+        if blocks:
+            self._crew.tidier.archived(len(blocks))
 
     def learned(self, ref: Any) -> Any:
         """The learner's answer. Raises `TutorDied` where it is gone."""

@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,8 @@ TARGET_BYTES = 64 * 2**20
 RETENTION_HOURS = 7 * 24
 #: Says in a file's metadata that compaction wrote it.
 MADE_BY = b"selfplay.made_by"
-#: Rows in memory at once while files are read.
-_BATCH_ROWS = 1024
+#: Files, and bytes of them, that are read side by side: a bucket answers late.
+_AT_ONCE, _AT_ONCE_BYTES = 32, 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,33 @@ class Compacted:
     files_after: int
 
 
-def compact(uri: str, target_bytes: int = TARGET_BYTES) -> Compacted:
+def compact(uri: str, target_bytes: int = TARGET_BYTES, run_id: str | None = None) -> Compacted:
     """Rewrites small files of the newest version into few, within each run. Episodes stay as they are, to the byte.
 
-    Small is below half the target. A run with one small file is left as it is.
+    Small is below half the target. A run with one small file is left as it is. run_id: of the only run whose files are
+    rewritten, None: all.
     """
     corpus = open(uri)
-    before = len(corpus.files())
-    for kind, run_id in sorted({_partition(file) for file in corpus.files()}):
-        _rewrite(corpus.uri, run_id, lambda now, part=(kind, run_id): _merged(now, part, target_bytes))
+    files = corpus.files()
+    for part in sorted({_partition(file) for file in files}):
+        if run_id in (None, part[1]):
+            _rewrite(corpus.uri, part[1], lambda now, part=part: _merged(now, part, target_bytes))
     after = open(uri)
-    return Compacted(after.version, before, len(after.files()))
+    return Compacted(after.version, len(files), len(after.files()))
+
+
+def small_files(corpus: Corpus, run_id: str, target_bytes: int = TARGET_BYTES) -> int:
+    """How many files of a run compaction would rewrite, if there are two or more."""
+    return sum(_is_small(file, target_bytes) for file in corpus.files() if _partition(file)[1] == run_id)
+
+
+def _is_small(file: dict[str, Any], target_bytes: int) -> bool:
+    return bool(file["size_bytes"] < target_bytes / 2)
 
 
 def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[list[dict[str, Any]], list[AddAction]]:
     """Small files of a partition, and what takes their place, already written."""
-    small = [f for f in corpus.files() if _partition(f) == part and f["size_bytes"] < target_bytes / 2]
+    small = [file for file in corpus.files() if _partition(file) == part and _is_small(file, target_bytes)]
     if len(small) < 2:
         return [], []
     rows = sum(file["num_records"] for file in small)
@@ -82,23 +94,36 @@ def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[l
 def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator[pa.RecordBatch]:
     """The episodes of some files, `rows` of them at a time, by slot, epoch and number."""
     by_path = corpus.fragments()
-    fragments = [by_path[file["path"]] for file in files]
-    keys: list[tuple[str, int, int, Any]] = []
-    for fragment in fragments:
-        low = fragment.to_table(schema=corpus.dataset.schema, columns=["slot", "epoch", "number"])
-        first = low.slice(0, 1).to_pylist()[0]
-        keys.append((first["slot"], first["epoch"], first["number"], fragment))
+
+    def read(file: dict[str, Any]) -> pa.Table:
+        return by_path[file["path"]].to_table(schema=corpus.dataset.schema)
+
     held: list[pa.RecordBatch] = []
     count = 0
-    for *_, fragment in sorted(keys, key=lambda key: key[:3]):
-        for batch in fragment.to_batches(schema=corpus.dataset.schema, batch_size=_BATCH_ROWS):
-            held.append(batch)
-            count += batch.num_rows
-            if count >= rows:
-                yield _joined(held)
-                held, count = [], 0
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for some in _few(sorted(files, key=lambda file: (file["min.slot"], file["min.epoch"], file["min.number"]))):
+            for batch in (batch for table in pool.map(read, some) for batch in table.to_batches()):
+                held.append(batch)
+                count += batch.num_rows
+                if count >= rows:
+                    yield _joined(held)
+                    held, count = [], 0
     if count:
         yield _joined(held)
+
+
+def _few(files: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The same files, as many at a time as are read side by side."""
+    some: list[dict[str, Any]] = []
+    size = 0
+    for file in files:
+        if some and (len(some) == _AT_ONCE or size + file["size_bytes"] > _AT_ONCE_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(file)
+        size += file["size_bytes"]
+    if some:
+        yield some
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

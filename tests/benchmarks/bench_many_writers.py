@@ -2,13 +2,16 @@
 
     python tests/benchmarks/bench_many_writers.py --writers 1000 --rounds 3 [--out s3://bucket/x]
     python tests/benchmarks/bench_many_writers.py --writers 1000 --rounds 100 --linked
+    python tests/benchmarks/bench_many_writers.py --writers 1000 --rounds 20 --compact
 
 Each writer is what a player is to the archive: a slot with an epoch of its own that writes blocks of games. The games
 are real (tic-tac-toe with a fake net); the writers take turns in this process, so that writing and committing are timed
 apart. --linked: each block is another name of one file, so that a log of very many files is reached in minutes.
 
 A run writes at most 20 blocks a second (`trainers.alphazero`): `files_at_20_a_second_h` says after how many hours it
-has as many files as here, if nobody compacts; `commit_ms` how commits slow down on the way (medians of ten stretches).
+has written as many files as here; `commit_ms` how commits slow down on the way (medians of ten stretches).
+--compact: as a run does (`trainers.tidy`), each thousand files are made into few, here between the rounds;
+`compact_share` is the share of a core that this costs at 20 blocks a second.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ from selfplay.game import load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
+from selfplay.store import upkeep
 from selfplay.store.commit import Committer
 from selfplay.store.write import Block, write_block
+from trainers.tidy import LARGE_BYTES, MOST_FILES
 
 _BLOCKS_PER_S = 20
 
@@ -79,6 +84,7 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=8, help="of a block")
     parser.add_argument("--batch", type=int, default=250, help="blocks of a commit")
     parser.add_argument("--linked", action="store_true", help="many files, but of one block; needs a local --out")
+    parser.add_argument("--compact", action="store_true", help="make few files of each thousand")
     parser.add_argument("--out", default=None)
     args = parser.parse_args()
     out = args.out or tempfile.mkdtemp(prefix="writers-")
@@ -86,12 +92,19 @@ def main() -> None:
     began = time.perf_counter()
     epochs = {slot: committer.register(slot).epoch for slot in (f"p{number:04d}" for number in range(args.writers))}
     registered = time.perf_counter() - began
-    commits, writes = list[float](), list[float]()
+    commits, writes, compactions = list[float](), list[float](), list[float]()
+    since = 0
     for number, blocks in enumerate((linked if args.linked else played)(out, epochs, args.rounds, args.games, writes)):
         for first in range(0, len(blocks), args.batch):
             began = time.perf_counter()
             committer.commit(blocks[first : first + args.batch])
             commits.append(time.perf_counter() - began)
+        since += len(blocks)
+        if args.compact and since >= MOST_FILES:
+            began = time.process_time()
+            upkeep.compact(out, LARGE_BYTES, "run")
+            compactions.append((time.process_time() - began) / since)
+            since = 0
         print(f"round {number + 1} of {args.rounds}: a commit takes {1000 * commits[-1]:.0f} ms", file=sys.stderr)
     began = time.perf_counter()
     episodes = store.open(out).count()
@@ -107,6 +120,8 @@ def main() -> None:
         "commit_ms": [round(1000 * median(part)) for part in stretches],
         "blocks_committed_per_s": round(files / sum(commits), 1),
         "at_the_end_per_s": round(min(args.batch, args.writers) / median(stretches[-1]), 1),
+        "files_at_the_end": len(store.open(out).files()),
+        "compact_share": round(_BLOCKS_PER_S * median(compactions), 3) if compactions else None,
         "open_and_count_s": round(counted, 2),
     }))  # fmt: skip
 

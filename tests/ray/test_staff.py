@@ -88,6 +88,7 @@ class Crew:
         self.sizing = SimpleNamespace(reasoners=3, joined=joined)
         self.folder = SimpleNamespace(run_id="run")
         self.archivist = ray.remote(Archivist).remote()
+        self.tidier = SimpleNamespace(archived=lambda blocks: None)
         self.poisoned, self.hired = poisoned, list[str]()
 
     def reasoners_wanted(self) -> int:

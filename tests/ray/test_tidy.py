@@ -1,0 +1,119 @@
+"""A run's small files become few while it goes on; where that fails, the run goes on all the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyspiel
+import pytest
+import ray
+
+from selfplay import store
+from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.store.verify import verify_corpus
+from trainers import tidy
+from trainers.placement import Place
+from trainers.tidy import Tidier
+
+GAME = pyspiel.load_game("tic_tac_toe")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class Run:
+    def __init__(self, uri: str, run_id: str) -> None:
+        self.uri, self.run_id, self.blocks = uri, run_id, 0
+        self.committer = store.Committer(uri, run_id, 1)
+        self.epoch = self.committer.register("p0").epoch
+
+    def write(self, blocks: int) -> None:
+        provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
+        for number in range(self.blocks, self.blocks + blocks):
+            game = random_episode(GAME, number, provenance, slot="p0", epoch=self.epoch, number=number)
+            self.committer.commit([store.write_block(self.uri, to_batch([game]), "p0", self.epoch, number)])
+        self.blocks += blocks
+
+
+def digests(uri: str) -> pa.Table:
+    return store.open(uri).to_arrow(columns=["episode_id", "content_digest"]).sort_by("episode_id")
+
+
+def ended(tidier: Tidier) -> None:
+    ray.wait([tidier._under_way], timeout=60)
+    tidier.archived(0)
+    assert tidier._under_way is None
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(tidy, "MOST_FILES", 8)
+    return str(tmp_path / "corpus")
+
+
+def test_many_files_become_few_beside_who_writes(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = Run(uri, "one"), Run(uri, "two")
+    run.write(5)
+    other.write(9)
+    tidier = Tidier(uri, "one", Place())  # a driver that goes on: five are there
+    run.write(2)
+    tidier.archived(2)
+    assert tidier._under_way is None and len(store.open(uri).files()) == 16
+    run.write(1)
+    tidier.archived(1)
+    run.write(3)  # meanwhile
+    tidier.archived(3)
+    ended(tidier)
+    before = digests(uri)
+    files = store.open(uri).files()
+    of_others = [file for file in files if file["partition.run_id"] == "two"]
+    assert len(of_others) == 9, "they are another run's business"
+    assert 1 <= len(files) - 9 <= 4
+    assert '"event": "compacted"' in capsys.readouterr().out
+    assert before.num_rows == 20 and len(set(before["episode_id"].to_pylist())) == 20
+    run.write(5)  # three were counted meanwhile
+    tidier.archived(5)
+    ended(tidier)
+    assert len([file for file in store.open(uri).files() if file["partition.run_id"] == "one"]) == 1
+    assert not [check for check in verify_corpus(store.open(uri)) if check.state == "false"]
+    assert digests(uri).num_rows == 25
+
+
+def test_a_failure_is_told_of_and_the_run_goes_on(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(uri, "one")
+    run.write(8)
+    tidier = Tidier(uri, "one", Place())
+    shutil.move(uri, uri + ".away")
+    tidier.archived(0)
+    ended(tidier)
+    assert '"event": "not compacted"' in capsys.readouterr().out
+    shutil.move(uri + ".away", uri)
+    tidier.archived(7)
+    assert tidier._under_way is None, "not at once again"
+    tidier.archived(1)
+    ended(tidier)
+    assert len(store.open(uri).files()) == 1
+
+
+def test_one_that_is_killed_half_way_does_no_harm(uri: str) -> None:
+    run = Run(uri, "one")
+    run.write(8)
+    before = digests(uri)
+    tidier = Tidier(uri, "one", Place())
+    whole = tidier._compact
+    dying = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {"SELFPLAY_FAULT": "before_rewrite"}}}
+    tidier._compact = ray.remote(tidy._compact).options(**dying)
+    tidier.archived(0)
+    ended(tidier)
+    assert len(store.open(uri).files()) == 8 and digests(uri) == before
+    tidier._compact = whole
+    tidier.archived(8)
+    ended(tidier)
+    assert len(store.open(uri).files()) == 1 and digests(uri) == before
