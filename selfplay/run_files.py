@@ -23,15 +23,17 @@ def state_uri(run_uri: str, epoch: int) -> str:
 
 def state_epochs(run_uri: str) -> list[int]:
     """The epochs whose states the run keeps, ascending."""
-    return sorted(int(name[:-5]) for name in storage.names(storage.join(run_uri, _STATES)) if name.endswith(".json"))
+    names = storage.names(storage.join(run_uri, _STATES))
+    return sorted(int(stem) for name in names if (stem := name.removesuffix(".json")).isdigit())
 
 
 def read_state(run_uri: str) -> dict[str, Any]:
     """The state that counts, the newest driver's; empty where nothing was saved."""
     epochs = state_epochs(run_uri)
-    newest = state_uri(run_uri, epochs[-1]) if epochs else storage.join(run_uri, OLD_STATE_FILE)
+    if epochs:
+        return dict(json.loads(storage.read(state_uri(run_uri, epochs[-1]))))
     try:
-        return dict(json.loads(storage.read(newest)))
+        return dict(json.loads(storage.read(storage.join(run_uri, OLD_STATE_FILE))))
     except FileNotFoundError:
         return {}
 

@@ -14,7 +14,7 @@ from ray.exceptions import ObjectLostError
 
 from selfplay.episode import EPISODES
 from selfplay.store import Receipt
-from selfplay.store import open as open_corpus
+from selfplay.store.changes import block_of
 
 
 def episodes_of(receipt: Receipt, handed: list[Any], corpus: str) -> pa.RecordBatch:
@@ -26,8 +26,7 @@ def episodes_of(receipt: Receipt, handed: list[Any], corpus: str) -> pa.RecordBa
     try:
         batch = ray.get(handed[0])
     except ObjectLostError:
-        archive = open_corpus(corpus, receipt.table_version)
-        whole = archive.fragments()[receipt.path].to_table(schema=archive.dataset.schema)
+        whole = block_of(corpus, receipt.path)
         (batch,) = whole.select(EPISODES.names).combine_chunks().to_batches()
     if receipt.rows != batch.num_rows:
         raise ValueError(f"the receipt is for {receipt.rows} episodes, the batch holds {batch.num_rows}")

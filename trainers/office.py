@@ -74,7 +74,7 @@ class Office:
         self._configuration, self._net, self._game_string = config.to_json(), net, game_string
         self.weights: Any = None
         self.archivist: Any = None
-        self.tidier: Tidier
+        self.tidier: Any = None
         self._hired: list[Any] = []
         self._kept = run_files.versions(folder.uri)
         self._newest: Published | None = None
@@ -221,6 +221,8 @@ class Office:
         for actor in [*self._hired, self.archivist, self.weights]:
             if actor is not None:
                 ray.kill(actor)
+        if self.tidier is not None:
+            self.tidier.stop()
 
     def _own(self, actor: Any) -> Any:
         self._hired.append(actor)

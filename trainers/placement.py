@@ -1,9 +1,10 @@
 """Where the actors of a run go on a cluster: what must not vanish stays on nodes that stay, players go anywhere.
 
 A node that stays (on demand, not spot) declares the resource "steady". Archivist, weights, learner and examiner of a
-run share a placement group there, with a GPU if the node has one: nobody who comes earlier can take it. A head that
-does no work declares "apart": then a run waits for a steady node, which an autoscaler brings, rather than settle where
-nothing should run. Where there is neither, as on one machine, actors go wherever there is room.
+run, and who compacts its archive, share a placement group there, with a GPU if the node has one: nobody who comes
+earlier can take it. A head that does no work declares "apart": then a run waits for a steady node, which an autoscaler
+brings, rather than settle where nothing should run. Where there is neither, as on one machine, actors go wherever there
+is room.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Place:
     gpus: float = 0.0
 
     def options(self) -> dict[str, Any]:
-        """Of an actor that must outlive spot nodes."""
+        """Of an actor or task that must outlive spot nodes."""
         if self.group is None:
             return dict(ANYWHERE)
         here = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=0)

@@ -27,7 +27,7 @@ from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.rollout.sampling import Sampling
-from selfplay.store import open as open_corpus
+from selfplay.store.changes import run_at
 from trainers.curriculum import Curriculum
 from trainers.problems import Found, Problems
 from trainers.reasoning_config import ReasoningConfig
@@ -148,9 +148,10 @@ class Course:
         """Groups that are archived already, of rounds that are to be learned from: by round and name."""
         if self.folder.new and self.staff.archived <= 0:
             return {}
-        mine = (pc.field("run_id") == self.folder.run_id) & (pc.field("origin") == "cot_rl")
+        corpus, mine = run_at(self.folder.corpus, self.folder.run_id, self.staff.archived)
+        mine &= pc.field("origin") == "cot_rl"
         rows: dict[str, list[tuple[Any, str]]] = {}
-        for batch in open_corpus(self.folder.corpus, self.staff.archived).episodes(mine, ["reasoning", "verdicts"]):
+        for batch in corpus.episodes(mine, ["reasoning", "verdicts"]):
             names = pc.struct_field(batch.column("reasoning"), "group_id")
             newer = pc.greater_equal(names, f"r{self.state.round:06d}")
             for row in batch.filter(newer).to_pylist():
@@ -217,9 +218,9 @@ class Course:
     def _worked_found(self) -> set[str]:
         if self.folder.new and self.staff.archived <= 0:
             return set()
-        mine = (pc.field("run_id") == self.folder.run_id) & pc.field("origin").isin(["solver", "teacher"])
+        corpus, mine = run_at(self.folder.corpus, self.folder.run_id, self.staff.archived)
         found: set[str] = set()
-        for batch in open_corpus(self.folder.corpus, self.staff.archived).episodes(mine, ["reasoning"]):
+        for batch in corpus.episodes(mine & pc.field("origin").isin(["solver", "teacher"]), ["reasoning"]):
             found.update(pc.struct_field(batch.column("reasoning"), "group_id").to_pylist())
         return found
 

@@ -191,7 +191,7 @@ class RunFolder(Generic[AnyState]):
         """What the newest driver has saved, empty where none has."""
         kept = run_files.read_state(self.uri)
         self._check(kept, "state")
-        return kept
+        return {**kept, "schema": SCHEMA} if kept else {}
 
     def _read(self, name: str) -> str:
         return storage.read(storage.join(self.uri, name)).decode()

@@ -16,7 +16,7 @@ from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt
-from selfplay.store import open as open_corpus
+from selfplay.store.changes import run_at
 from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
 from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
@@ -90,11 +90,11 @@ class Student:
         learner, job = self._learner, self._job
         if checkpoint is not None:
             learner.restore(checkpoint)
-        corpus = open_corpus(job.corpus, table_version)
-        mine = (pc.field("run_id") == job.run_id) & pc.field("trainable")
+        corpus, mine = run_at(job.corpus, job.run_id, table_version)
+        mine &= pc.field("trainable")
         learner.recount(sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"])))
         self._events = [{"what": "refill", "table_version": table_version, "first_step": learner.step}]
-        newest = newest_episodes(corpus, job.run_id, learner.capacity, learner.total)
+        newest = newest_episodes(corpus, mine, learner.capacity, learner.total)
         for first in range(0, newest.num_rows, REFILL_EPISODES):
             self._add(newest.slice(first, REFILL_EPISODES), new=False)
         # Where settings have changed, or a crash undid much, the players must not wait for all of it.

@@ -21,7 +21,7 @@ from trainers.placement import Place
 
 #: So many small files are made into few.
 MOST_FILES = 1000
-#: Of the large ones, bytes: they are held in memory, one at a time.
+#: Of the large ones, bytes. In memory they are several times as large, and two are there at once.
 LARGE_BYTES = 32 * 2**20
 
 
@@ -33,8 +33,8 @@ class Tidier:
 
     def __init__(self, corpus: str, run_id: str, place: Place) -> None:
         self._corpus, self._run_id = corpus, run_id
-        options = {"num_cpus": 0, "max_retries": 0, **place.options()}
-        self._compact = ray.remote(_compact).options(**options)
+        once = ray.remote(max_calls=1)(_compact)  # nobody is to have this process, with its niceness, after it
+        self._compact = once.options(num_cpus=0, max_retries=0, **place.options())
         self._small = upkeep.small_files(open_corpus(corpus), run_id, LARGE_BYTES)
         self._under_way: Any = None
 
@@ -47,6 +47,12 @@ class Tidier:
             self._small = 0
             self._under_way = self._compact.remote(self._corpus, self._run_id)
 
+    def stop(self) -> None:
+        """Ends what is under way."""
+        if self._under_way is not None:
+            ray.cancel(self._under_way, force=True)
+            self._under_way = None
+
     def _ended(self) -> None:
         done, self._under_way = self._under_way, None
         try:
@@ -58,5 +64,5 @@ class Tidier:
 
 
 def _compact(corpus: str, run_id: str) -> upkeep.Compacted:
-    os.setpriority(os.PRIO_PROCESS, 0, 10)  # it has time, unlike who plays
+    os.nice(19)  # it has time, unlike who plays
     return upkeep.compact(corpus, LARGE_BYTES, run_id)

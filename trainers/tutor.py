@@ -21,6 +21,7 @@ from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
+from selfplay.store.changes import run_at
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.problems import to_learn_from
@@ -232,9 +233,8 @@ class Tutor:
                 self.keep(lessons.take(some), np.random.default_rng([self._config.run.seed, 2, number]))
 
     def _archived(self, table_version: int, where: pc.Expression) -> pa.Table:
-        mine = (pc.field("run_id") == self._job.run_id) & where
-        columns = [*COLUMNS, "slot", "epoch", "number"]
-        found = open_corpus(self._job.corpus, table_version).to_arrow(mine, columns)
+        corpus, mine = run_at(self._job.corpus, self._job.run_id, table_version)
+        found = corpus.to_arrow(mine & where, [*COLUMNS, "slot", "epoch", "number"])
         self._events += _added(found)
         return found.select(list(COLUMNS))
 

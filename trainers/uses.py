@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from selfplay.episode.training import COLUMNS, count_rows, row_places
 from selfplay.errors import UserError
 from selfplay.store import Corpus
-from selfplay.store import open as open_corpus
+from selfplay.store.changes import run_at
 from trainers.learner_settings import LearnerSettings
 from trainers.window import WindowSettings, draw, step_rng
 
@@ -42,14 +42,14 @@ def sampler_of(settings: LearnerSettings) -> str:
     )
 
 
-def newest_episodes(corpus: Corpus, run_id: str, capacity: int, total: int) -> pa.Table:
-    """The newest episodes of a run that fill a window of `capacity` rows; `total`: rows that the run has in all.
+def newest_episodes(corpus: Corpus, which: pc.Expression, capacity: int, total: int) -> pa.Table:
+    """The newest of some episodes that fill a window of `capacity` rows; `total`: rows that all of them give.
 
     Openings and cheap searches are steps, too, but give no rows.
     """
     wanted, steps = min(capacity, total), capacity
     while True:
-        newest = corpus.latest(run_id, steps)
+        newest = corpus.latest(which, steps)
         found = count_rows(newest)
         if found >= wanted:
             return newest
@@ -104,11 +104,11 @@ class _Replayed:
         return Counter()
 
     def _refill(self, table_version: int) -> None:
-        corpus = open_corpus(self._corpus.uri, table_version)
-        mine = (pc.field("run_id") == self._run_id) & pc.field("trainable")
+        corpus, mine = run_at(self._corpus.uri, self._run_id, table_version)
+        mine &= pc.field("trainable")
         total = sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"]))
         self._clear(total)
-        newest = newest_episodes(corpus, self._run_id, self._whole.capacity(total), total)
+        newest = newest_episodes(corpus, mine, self._whole.capacity(total), total)
         for first in range(0, newest.num_rows, REFILL_EPISODES):
             self._add(newest.slice(first, REFILL_EPISODES), new=False)
 

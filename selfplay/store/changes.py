@@ -1,7 +1,8 @@
 """What changed between versions of a corpus: for those who compare two, and for those who follow a growing one.
 
 Compaction rewrites files and changes no episode. So a difference is taken by episode id, and only of files that one
-version has and the other has not; and who follows reads, of each commit, the files that brought something new.
+version has and the other has not; who follows reads, of each commit, the files that brought something new; and what a
+run had archived at a version can be told after a vacuum, too: the log knows every block, and episodes have numbers.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -19,10 +22,12 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.errors import UserError
-from selfplay.store.read import Corpus, open
+from selfplay.store.read import Corpus, VersionGone, open
 from selfplay.store.table import EPISODES_TABLE, episodes_uri
 
 _BATCH_ROWS = 1024
+#: Commits that are read at once.
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,45 @@ def follow(
         time.sleep(poll_s)
 
 
+def run_at(uri: str, run_id: str, version: int) -> tuple[Corpus, pc.Expression]:
+    """The episodes that a run had at a version of the corpus: where to read them, and which they are there.
+
+    Where the version was vacuumed, they are read from the newest; of a run that was deleted since there are none.
+    """
+    mine = pc.field("run_id") == run_id
+    try:
+        return open(uri, version), mine
+    except VersionGone:
+        newest = open(uri)
+    table = episodes_uri(newest.uri)
+    last: dict[tuple[str, int], int] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for blocks in pool.map(lambda number: _brought(table, number), range(1, version + 1)):
+            for block in (block for block in blocks if block["partitionValues"]["run_id"] == run_id):
+                high = json.loads(block["stats"])["maxValues"]
+                writer = high["slot"], high["epoch"]
+                last[writer] = max(last.get(writer, -1), high["number"])
+    which = [
+        (pc.field("slot") == slot) & (pc.field("epoch") == epoch) & (pc.field("number") <= number)
+        for (slot, epoch), number in sorted(last.items())
+    ]
+    return newest, mine & _any(which)
+
+
+def _any(which: list[pc.Expression]) -> pc.Expression:
+    """Whether one of them holds; as a shallow tree, as there may be thousands."""
+    if len(which) < 3:
+        return reduce(lambda one, other: one | other, which, pc.scalar(False))
+    half = len(which) // 2
+    return _any(which[:half]) | _any(which[half:])
+
+
+def block_of(uri: str, path: str) -> pa.Table:
+    """The episodes of a block by its path below the episodes table, also where compaction has replaced it."""
+    corpus = open(uri)
+    return _file(episodes_uri(corpus.uri), path, corpus.dataset.schema).to_table()
+
+
 def _brought(table: str, version: int) -> list[dict[str, Any]]:
     """The `add` actions of a commit that brought data; those of a compaction did not."""
     try:
@@ -105,12 +149,8 @@ def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str
     run = add["partitionValues"]["run_id"]
     if newest.count(pc.field("run_id") == run) == 0:  # deleted since
         return
-    folder = storage.arrow_filesystem(table)
-    if folder.get_file_info(add["path"]).type.name != "NotFound":
-        kind = pa.schema([schema.field("kind"), schema.field("run_id")])
-        source = pads.dataset(
-            [add["path"]], schema, "parquet", folder, partitioning=pads.partitioning(kind, flavor="hive")
-        )
+    if storage.exists(storage.join(table, add["path"])):
+        source = _file(table, add["path"], schema)
         yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
         return
     stats = json.loads(add["stats"])
@@ -123,3 +163,9 @@ def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str
         & (pc.field("number") <= high["number"])
     )
     yield from newest.episodes(where, names)
+
+
+def _file(table: str, path: str, schema: pa.Schema) -> pads.Dataset:
+    kind = pa.schema([schema.field("kind"), schema.field("run_id")])
+    folder = storage.arrow_filesystem(table)
+    return pads.dataset([path], schema, "parquet", folder, partitioning=pads.partitioning(kind, flavor="hive"))

@@ -36,11 +36,16 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1024
 
 
+class VersionGone(UserError):
+    """An older version that a vacuum has ended."""
+
+
 def open(uri: str, version: int | datetime | None = None) -> Corpus:
     """The corpus at `uri`, in its folder `corpus`, or where the run there says; None: as it is now.
 
     version: its number, or a time with its zone: the newest version that was there then.
-    Raises `UserError` where there is none, where the version is not there, and for a newer schema.
+    Raises `UserError` where there is none, where the version is not there, and for a newer schema; `VersionGone` where
+    the version was vacuumed.
     """
     root = storage.normalise(uri)
     for place in _places(root):
@@ -68,7 +73,7 @@ def _places(root: str) -> Iterator[str]:
 
 
 def _refuse_vacuumed(corpus: Corpus, table: str) -> None:
-    """Raises `UserError` for an older version whose files are gone, other than by damage to what is still needed."""
+    """Raises `VersionGone` for an older version whose files are gone, other than by damage to what is still needed."""
     newest = open_table(table)
     if newest.version() == corpus.version:
         return
@@ -77,7 +82,7 @@ def _refuse_vacuumed(corpus: Corpus, table: str) -> None:
     older = [file["path"] for file in corpus.files() if file["path"] not in needed]
     gone = sum(storage.join(table, path) not in there for path in older)
     if gone:
-        raise UserError(
+        raise VersionGone(
             f"version {corpus.version} of {corpus.uri} was vacuumed: {gone:,} of its files are gone; "
             f"the newest is {newest.version()}"
         )
@@ -253,17 +258,14 @@ class Corpus:
         order = np.argsort(-_sealed_at(rows), kind="stable")[:count]
         return [str(episode_id) for episode_id in rows.column("episode_id").take(pa.array(order)).to_pylist()]
 
-    def latest(self, run_id: str, min_positions: int, trainable: bool = True) -> pa.Table:
-        """The newest episodes of a run with `min_positions` steps together (all, if there are fewer), oldest first.
+    def latest(self, which: pc.Expression, min_positions: int) -> pa.Table:
+        """The newest of some episodes with `min_positions` steps together (all, if there are fewer), oldest first.
 
-        Order: by the time of sealing, then slot, epoch, number. It is the order in which they were committed up to
-        the size of a block, and other than that one it survives compaction. trainable: leave out the others.
+        which: such as those of a run. Order: by the time of sealing, then slot, epoch, number. It is the order in
+        which they were committed up to the size of a block, and other than that one it survives compaction.
         """
-        where = pc.field("run_id") == run_id
-        if trainable:
-            where &= pc.field("trainable")
         columns = ["started_at", "wall_ms", "slot", "epoch", "number", "n_steps"]
-        rows = self.to_arrow(where, columns)
+        rows = self.to_arrow(which, columns)
         if not rows.num_rows:
             return self.dataset.schema.empty_table()
         order = _order(rows)
@@ -271,7 +273,7 @@ class Corpus:
         enough = int(np.searchsorted(np.cumsum(steps[::-1]), min_positions)) + 1
         chosen = order[max(0, len(order) - enough) :]
         oldest = pc.min(rows.column("started_at").take(pa.array(chosen)))
-        found = self.to_arrow(where & (pc.field("started_at") >= oldest))
+        found = self.to_arrow(which & (pc.field("started_at") >= oldest))
         order = _order(found)
         return found.take(pa.array(order[max(0, len(order) - enough) :]))
 
@@ -305,8 +307,9 @@ def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:
 
 def _order(rows: pa.Table) -> np.ndarray[Any, Any]:
     """`[rows]` int64: indices, oldest first."""
-    slots = np.asarray(rows.column("slot").combine_chunks().dictionary_encode().indices)
-    keys = (np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), slots, _sealed_at(rows))
+    slots = rows.column("slot").combine_chunks().dictionary_encode()
+    ranks = np.argsort(np.argsort(slots.dictionary.to_pylist()))[np.asarray(slots.indices)]
+    keys = (np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), ranks, _sealed_at(rows))
     return np.asarray(np.lexsort(keys))
 
 

@@ -46,7 +46,10 @@ _AT_ONCE, _AT_ONCE_BYTES = 32, 8 * 2**20
 
 @dataclass(frozen=True)
 class Compacted:
-    """What compaction did. version: of the table after it; the same as before where nothing was to be done."""
+    """What compaction did. version: of the table after it; the same as before where nothing was to be done.
+
+    files_before, files_after: of the runs that it was asked for, with what others have added meanwhile.
+    """
 
     version: int
     files_before: int
@@ -60,17 +63,20 @@ def compact(uri: str, target_bytes: int = TARGET_BYTES, run_id: str | None = Non
     rewritten, None: all.
     """
     corpus = open(uri)
-    files = corpus.files()
+    files = _files_of(corpus, run_id)
     for part in sorted({_partition(file) for file in files}):
-        if run_id in (None, part[1]):
-            _rewrite(corpus.uri, part[1], lambda now, part=part: _merged(now, part, target_bytes))
+        _rewrite(corpus.uri, part[1], lambda now, part=part: _merged(now, part, target_bytes))
     after = open(uri)
-    return Compacted(after.version, len(files), len(after.files()))
+    return Compacted(after.version, len(files), len(_files_of(after, run_id)))
 
 
 def small_files(corpus: Corpus, run_id: str, target_bytes: int = TARGET_BYTES) -> int:
     """How many files of a run compaction would rewrite, if there are two or more."""
-    return sum(_is_small(file, target_bytes) for file in corpus.files() if _partition(file)[1] == run_id)
+    return sum(_is_small(file, target_bytes) for file in _files_of(corpus, run_id))
+
+
+def _files_of(corpus: Corpus, run_id: str | None) -> list[dict[str, Any]]:
+    return [file for file in corpus.files() if run_id in (None, _partition(file)[1])]
 
 
 def _is_small(file: dict[str, Any], target_bytes: int) -> bool:
@@ -88,6 +94,7 @@ def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[l
     for batch in _grouped(corpus, small, max(1, rows * target_bytes // size)):
         block = write_file(corpus.uri, batch.replace_schema_metadata({MADE_BY: b"compaction"}))
         adds.append(_add(block.path, block.size, block.stats, part))
+        del batch  # the next is made meanwhile
     return small, adds
 
 
@@ -106,8 +113,10 @@ def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator
                 held.append(batch)
                 count += batch.num_rows
                 if count >= rows:
-                    yield _joined(held)
+                    joined = _joined(held)
                     held, count = [], 0
+                    yield joined
+                    del joined
     if count:
         yield _joined(held)
 

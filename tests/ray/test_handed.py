@@ -18,7 +18,7 @@ from selfplay.game import load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import Receipt
+from selfplay.store import Receipt, upkeep
 from selfplay.store.commit import Committer
 from selfplay.store.write import write_block
 from trainers.handed import episodes_of
@@ -54,8 +54,13 @@ def archived(place: Path) -> tuple[list[Receipt], pa.RecordBatch]:
     return committer.commit(blocks), batches[1]
 
 
-def test_a_block_whose_node_is_gone_is_read_from_the_archive(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_block_whose_node_is_gone_is_read_from_the_archive(
+    cluster: Cluster, tmp_path: Path, compacted: bool
+) -> None:
     receipts, batch = archived(tmp_path)
+    if compacted:
+        upkeep.compact(str(tmp_path))
     node = cluster.add_node(num_cpus=1, resources={"player": 1})
 
     @ray.remote(resources={"player": 1}, max_retries=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,12 @@ def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
         RunFolder(str(run), config, State, first).begin("{}")
     (saved,) = (run / "state").iterdir()
     saved.rename(run / "state.json")
-    (run / "state.json").write_text((run / "state.json").read_text().replace('"version": -1', '"version": 3'))
+    old = json.loads((run / "state.json").read_text())
+    (run / "state.json").write_text(json.dumps({**old, "schema": 1, "version": 3}))
     with acquire(str(run), "second") as second:
         folder = RunFolder(str(run), config, State, second)
         assert folder.state.version == 3
         folder.begin("{}")
-    assert run_files.read_state(str(run))["version"] == 3
+    saved = run_files.read_state(str(run))
+    assert (saved["version"], saved["schema"]) == (3, 2)
     assert not (run / "state.json").exists()

@@ -79,16 +79,17 @@ def test_one_episode_by_its_id(corpus_uri: str) -> None:
 
 def test_the_latest_of_a_run_refill_a_window(corpus_uri: str) -> None:
     corpus = store.open(corpus_uri)
-    everything = corpus.latest("run", 10**9)
+    run, trainable = pc.field("run_id") == "run", pc.field("trainable")
+    everything = corpus.latest(run & trainable, 10**9)
     assert everything.num_rows == 90 and all(everything["trainable"].to_pylist())
-    some = corpus.latest("run", 100)
+    some = corpus.latest(run & trainable, 100)
     steps = some["n_steps"].to_pylist()
     assert sum(steps) >= 100 > sum(steps[1:]), "just enough"
     assert some["episode_id"].to_pylist() == everything["episode_id"].to_pylist()[-some.num_rows :]
     times = some["started_at"].to_pylist()
     assert times == sorted(times)
-    assert corpus.latest("other", 100).num_rows == 0
-    assert corpus.latest("run", 10**9, trainable=False).num_rows == 100
+    assert corpus.latest(pc.field("run_id") == "other", 100).num_rows == 0
+    assert corpus.latest(run, 10**9).num_rows == 100
     assert [e.episode_id for e in from_batch(some)] == some["episode_id"].to_pylist()
 
 

@@ -6,8 +6,10 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyspiel
 import pytest
@@ -18,7 +20,8 @@ from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
 from selfplay.store import upkeep
-from selfplay.store.changes import difference, follow
+from selfplay.store.changes import difference, follow, run_at
+from selfplay.store.read import VersionGone
 from selfplay.store.verify import verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
@@ -174,6 +177,59 @@ def test_news_are_told_as_they_come(uri: str) -> None:
     made |= one.write(2)
     listener.join()
     assert sorted(seen) == sorted(made)
+
+
+def test_what_a_run_had_can_be_told_after_a_vacuum(uri: str) -> None:
+    one, other = Writer(uri, "one"), Writer(uri, "two")
+    nothing = store.open(uri).version
+    first = one.write(2) | set()
+    other.write()
+    upkeep.compact(uri)
+    first |= one.write()
+    version = store.open(uri).version
+    heir = one.committer.register("b")
+    provenance = Provenance("one", "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
+    episode = random_episode(GAME, 99, provenance, slot="b", epoch=heir.epoch, number=0)
+    one.committer.commit([store.write_block(uri, to_batch([episode]), "b", heir.epoch, 0)])
+    one.write(2)
+
+    def had(at: int) -> set[str]:
+        corpus, which = run_at(uri, "one", at)
+        return set(corpus.to_arrow(which, ["episode_id"])["episode_id"].to_pylist())
+
+    assert had(version) == first
+    upkeep.compact(uri)
+    assert had(version) == first
+    upkeep.vacuum(uri, 0, dry_run=False)
+    with pytest.raises(VersionGone):
+        store.open(uri, version)
+    assert had(version) == first and had(nothing) == set()
+    assert len(had(store.open(uri).version)) == 26
+    upkeep.delete_run(uri, "one", "gone")
+    upkeep.vacuum(uri, 0, dry_run=False)
+    assert had(version) == set()
+
+
+def test_the_latest_come_in_the_same_order_after_compaction(uri: str) -> None:
+    """Also where two were sealed in the same moment."""
+    committer = store.Committer(uri, "one", 1)
+    provenance = Provenance("one", "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
+    for slot in ("b", "a"):
+        epoch = committer.register(slot).epoch
+        played = [random_episode(GAME, n, provenance, slot=slot, epoch=epoch, number=n) for n in range(3)]
+        batch = to_batch(played)
+        for name, value in (("started_at", datetime(2026, 1, 1, tzinfo=UTC)), ("wall_ms", 1)):
+            at = batch.schema.get_field_index(name)
+            batch = batch.set_column(at, batch.schema.field(at), pa.array([value] * 3, batch.schema.field(at).type))
+        committer.commit([store.write_block(uri, batch, slot, epoch, 0)])
+
+    def latest() -> list[str]:
+        rows = store.open(uri).latest(pc.field("run_id") == "one", 10**6)
+        return list(rows["episode_id"].to_pylist())
+
+    before = latest()
+    upkeep.compact(uri)
+    assert latest() == before and before[0].split("/")[1] == "a"
 
 
 def test_vacuum_says_what_it_ends_and_keeps_releases_and_the_young(uri: str) -> None:
