@@ -26,6 +26,8 @@ from selfplay.store.verify import verify_corpus
 
 #: Far more than anything takes: a busy machine must not fail a test.
 PATIENCE_S = 300.0
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the tests run in the background, and drivers would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 #: So small that every part of the loop has had its turn within seconds.
 QUICK = [
     "--set=selfplay.games=16",
