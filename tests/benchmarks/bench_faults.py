@@ -52,7 +52,7 @@ SETTINGS = [
     "--set=run.checkpoint_every_s=10",
     "--set=evaluation.every_s=5",
     "--set=evaluation.games=4",
-    '--set=evaluation.opponents=["random"]',
+    '--set=evaluation.opponents=["random", "checkpoints"]',
     "--set=evaluation.simulations=4",
     "--set=evaluation.exact_positions=0",
 ]

@@ -59,7 +59,7 @@ class Tail:
         while (commit := self.table / "_delta_log" / f"{self._next:020d}.json").exists():
             for line in commit.read_text().splitlines():
                 added = json.loads(line).get("add")
-                if added is not None:
+                if added is not None and added["dataChange"]:  # compaction brings nothing new
                     self._read(self.table / unquote(added["path"]))
             self._next += 1
 
