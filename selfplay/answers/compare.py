@@ -32,6 +32,7 @@ from selfplay.answers.shapes import (
     Shape,
     Words,
     shape,
+    units_of,
 )
 from selfplay.answers.tokens import Unreadable, tokens
 from selfplay.answers.tree import DEGREE, RESTATING, Node
@@ -64,11 +65,11 @@ def compare(answer: str, gold: str) -> Comparison:
     if answer == gold or _spelling(answer) == _spelling(gold):
         return Comparison(True, "it is the same text")
     try:
-        right = shape(gold, known_words=gold)
+        right = shape(gold, None)
     except (Unreadable, RecursionError) as error:
         return Comparison(False, f"it is not the text of the right answer, which cannot be read as mathematics: {error}")
     try:
-        why = _differ(right, shape(answer, known_words=gold))
+        why = _differ(right, shape(answer, units_of(right)))
     except Unreadable as error:
         return Comparison(False, f"it cannot be read as mathematics: {error}")
     except TooCostly as error:
@@ -109,6 +110,8 @@ def _differ(gold: Shape, answer: Shape) -> str:
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _related(gold, answer)
     if _is_set(gold) and _is_set(answer):
+        if all(map(_plain, _numbers(gold))) and not all(map(_plain, _numbers(answer))):
+            return "an end of it is not worked out"
         return "" if same_region(gold, answer) else "it is another set of numbers"
     if isinstance(gold, Collection) and isinstance(answer, Collection):
         return _collected(gold, answer)
@@ -244,12 +247,28 @@ def _is_set(found: Shape) -> bool:
     return isinstance(found, Joined)
 
 
+def _numbers(found: Shape) -> list[Node]:
+    """The values without variables in a set or condition."""
+    if isinstance(found, Quantity):
+        return [found.node] if not values.symbols(found.node) else []
+    parts: Sequence[Shape] = ()
+    if isinstance(found, Group | Collection):
+        parts = found.items
+    elif isinstance(found, Relation):
+        parts = found.sides
+    elif isinstance(found, Joined):
+        parts = found.parts
+    return [node for part in parts for node in _numbers(part)]
+
+
 def _related(gold: Relation, answer: Relation) -> str:
     if set(gold.signs) == {"="} or set(answer.signs) == {"="}:
         if len(gold.signs) != 1 or gold.signs != answer.signs:
             return "it is another relation"
         same = _balance(gold, answer, "factor")
         return "" if same else "it is another equation"
+    if all(map(_plain, _numbers(gold))) and not all(map(_plain, _numbers(answer))):
+        return "an end of it is not worked out"
     same_set = same_region(gold, answer)
     if same_set is None and len(gold.signs) == len(answer.signs) == 1:
         strict = {"<": "<", ">": "<", "le": "le", "ge": "le", "ne": "ne"}
@@ -308,9 +327,11 @@ def _equal_values(one: Shape, other: Shape) -> bool:
 
 def _valued(gold: Quantity, answer: Quantity) -> str:
     angle = "degree" in (gold.unit, answer.unit) and "" in (gold.unit, answer.unit)
+    parts = list(answer.node.walk())
+    radians = angle and DEGREE not in parts and not {node.kind for node in parts} - _WORKED_OUT_ANGLE
     if gold.unit != answer.unit and ("%" in (gold.unit, answer.unit) or "" not in (gold.unit, answer.unit)):
         return f"its unit is {answer.unit or 'missing'}, not {gold.unit or 'expected'}"
-    if _plain(gold.node) and not _plain(answer.node) and not angle:
+    if _plain(gold.node) and not _plain(answer.node) and not radians:
         return "it is not worked out"
     used = {node.name for node in answer.node.walk() if node.kind == "call"} & RESTATING
     if used and not {node.name for node in gold.node.walk() if node.kind == "call"} & RESTATING:
@@ -323,6 +344,10 @@ def _valued(gold: Quantity, answer: Quantity) -> str:
     if mine is not None and theirs is not None:
         return "" if values.same(theirs, mine, "constant") else "it is the antiderivative of something else"
     return "it has another value"
+
+
+#: What an angle is made of that is worked out: 3\\pi/4, but no sum.
+_WORKED_OUT_ANGLE = {"number", "constant", "product", "quotient", "negative"}
 
 
 def _radians(found: Quantity) -> Node:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from selfplay.answers.tokens import Token, Unreadable, tokens
-from selfplay.answers.tree import DEGREE, GREEK, Node, expression
+from selfplay.answers.tree import DEGREE, GREEK, Node, expression, spelled
 from selfplay.answers.units import MAGNITUDES, unit
 
 
@@ -91,6 +91,7 @@ Shape = Quantity | Infinite | Words | Group | Collection | Labelled | Relation |
 REALS = Group("(", (Infinite(-1), Infinite(1)), ")")
 
 _OPENS, _CLOSES = {"(", "[", "{", r"\{", r"\langle"}, {")", "]", "}", r"\}", r"\rangle"}
+_MATCH = {")": "([", "]": "([", "}": "{", r"\}": (r"\{",), r"\rangle": (r"\langle",)}
 _BRACKETS = {"(": "(", "[": "[", r"\{": "{", r"\langle": "<", ")": ")", "]": "]", r"\}": "}", r"\rangle": ">"}
 _RELATIONS = {"=", "<", ">", "le", "ge", "ne"}
 _BASES = {
@@ -100,15 +101,47 @@ _BASES = {
 _MOST_ITEMS = 60
 
 
-def shape(text: str, known_words: str = "") -> Shape:
-    """The shape of an answer. known_words: the right answer, whose words may follow a number as a unit.
+def shape(text: str, words: frozenset[str] | None) -> Shape:
+    """The shape of an answer. words: what may follow a number besides units; None: any words, for a right answer.
 
     Raises `Unreadable`, and says why.
     """
     found = tokens(text)
+    _balanced(found)
     if found and _is(found[-1], "."):
         found.pop()
-    return _Shapes(known_words).listing(_unwrapped(found))
+    return _Shapes(words).listing(_unwrapped(found))
+
+
+def units_of(found: Shape) -> frozenset[str]:
+    """The units and words after numbers anywhere in it."""
+    if isinstance(found, Quantity):
+        return frozenset({found.unit})
+    parts: tuple[Shape, ...] = ()
+    if isinstance(found, Group | Collection):
+        parts = found.items
+    elif isinstance(found, Labelled):
+        parts = (found.body,)
+    elif isinstance(found, Relation):
+        parts = found.sides
+    elif isinstance(found, Joined):
+        parts = found.parts
+    elif isinstance(found, Matrix):
+        parts = sum(found.rows, ())
+    return frozenset[str]().union(*(units_of(part) for part in parts))
+
+
+def _balanced(found: list[Token]) -> None:
+    """Raises `Unreadable` where brackets do not match; ( and [ may, as in [1,2)."""
+    opened: list[str] = []
+    for token in found:
+        if token.kind == "sign" and token.text in _OPENS:
+            opened.append(token.text)
+        elif token.kind == "sign" and token.text in _CLOSES:
+            if not opened or opened.pop() not in _MATCH[token.text]:
+                raise Unreadable("its brackets do not match")
+    if opened:
+        raise Unreadable("a bracket does not close")
 
 
 def _unwrapped(found: list[Token]) -> list[Token]:
@@ -184,7 +217,7 @@ def _plain_words(found: list[Token]) -> str | None:
         return None
     words = " ".join(" ".join(token.text for token in found).split()).lower()
     single = len(found) == 1 and found[0].kind == "letters"
-    if not re.fullmatch(r"[a-z' -]+", words) or len(words) < 2:
+    if not re.fullmatch(r"[a-z][a-z' -]*", words) or not re.search("[a-z]{2}", words):
         return None
     if single and len(words) <= 4 and found[0].text.islower():
         if not set(words) & set("aeiou") or (set(words) <= set("abc") and len(set(words)) == len(words)):
@@ -197,8 +230,9 @@ def _plain_words(found: list[Token]) -> str | None:
 
 
 class _Shapes:
-    def __init__(self, known_words: str) -> None:
-        self.known = set(re.findall(r"[A-Za-z]+", known_words))
+    def __init__(self, words: frozenset[str] | None) -> None:
+        self.words = words
+        self.known = None if words is None else {word for unit in words for word in unit.split()}
 
     def listing(self, found: list[Token]) -> Shape:
         """Several items with commas, "and" or "or" between them, or one."""
@@ -385,7 +419,7 @@ class _Shapes:
         return token.kind == "text" or (bare and _is_word(token.text, self.known))
 
     def _known(self, words: str) -> bool:
-        return re.fullmatch("[A-Za-z ]+", words) is not None and set(words.split()) <= self.known
+        return words in self.words if self.words is not None else re.fullmatch("[A-Za-z ]+", words) is not None
 
     def trailing(self, found: list[Token]) -> tuple[list[Token], str]:
         """The tokens before the words at the end, and those words, with exponents and slashes between them."""
@@ -411,10 +445,16 @@ class _Shapes:
         return found[:end], re.sub(r" ?\^ ?", "^", words)
 
 
-def _is_word(word: str, known: set[str]) -> bool:
-    return unit(word) is not None or word in MAGNITUDES or word in ("percent", "per", "square", "sq", "cubic") or (
-        word in known and len(word) > 2
-    )
+def _is_word(word: str, known: set[str] | None) -> bool:
+    if unit(word) is not None or word in MAGNITUDES or word in ("percent", "per", "square", "sq", "cubic"):
+        return True
+    if known is not None:
+        return word in known and len(word) > 2
+    try:
+        spelled(word)
+    except Unreadable:
+        return True
+    return False
 
 
 def _one_unit(before: str, after: str) -> str:
@@ -498,6 +538,8 @@ def _names(found: list[Token]) -> tuple[str, ...] | None:
         return (text.replace("{", "").replace("}", ""),)
     if re.fullmatch(r"\\frac\{?d[A-Za-z]?\}?\{?d[A-Za-z]\}?", text):
         return (text.replace("{", "").replace("}", ""),)
+    if re.fullmatch(r"m?\\angle\{?[A-Z]{1,3}\}?", text):
+        return (text.removeprefix("m").replace("{", "").replace("}", ""),)
     if re.fullmatch(rf"\({letter}(?:,{letter})+\)", text):
         return tuple(text[1:-1].split(","))
     if len(found) <= 3 and all(token.kind == "text" for token in found) and re.fullmatch("[A-Za-z]{3,20}", text):

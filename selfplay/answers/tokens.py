@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 
-class Unreadable(ValueError):
+class Unreadable(Exception):
     """The text is not an answer that can be read without guessing; the message says why."""
 
 

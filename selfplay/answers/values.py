@@ -31,7 +31,7 @@ _NOTHING = _mp.mpf(10) ** -_ZERO
 _CLOSE = _mp.mpf(10) ** -_SAME
 
 
-class TooCostly(ValueError):
+class TooCostly(Exception):
     """Beyond the bounds within which expressions are compared."""
 
 
@@ -60,7 +60,7 @@ def value(node: Node, point: Point) -> Value:
     """The value where the variables are as `point` says. Raises `Undefined` and `TooCostly`."""
     try:
         return _sized(_OF_KIND[node.kind](node, point))
-    except (ZeroDivisionError, OverflowError):
+    except (ZeroDivisionError, OverflowError, ValueError):  # of mpmath
         raise Undefined from None
 
 
