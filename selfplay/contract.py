@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from selfplay import answers as answers
+
 if TYPE_CHECKING:
     import numpy as np
     import pyspiel
@@ -262,7 +264,8 @@ class TaskFamily:
     members: what may stand after it, without versions; known without importing what the tasks need.
     make: a member -> its task. Raises `ImportError` where a package is missing.
     left_out: what is no member, though one may look for it -> why.
-    version: of all members.
+    version: of all members but those in `versions`.
+    versions: member -> its version, where verdicts of one member changed.
     extra: what brings the packages that the tasks need, as one gives it to pip.
     """
 
@@ -273,10 +276,14 @@ class TaskFamily:
     left_out: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
     extra: str = ""
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    def version_of(self, member: str) -> int:
+        return self.versions.get(member, self.version)
 
     def id_of(self, member: str) -> str:
         """The environment id of a member."""
-        return f"{self.name}/{member}-v{self.version}"
+        return f"{self.name}/{member}-v{self.version_of(member)}"
 
 
 EnvSpec = GameSpec | TaskSpec

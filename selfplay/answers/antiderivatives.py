@@ -17,6 +17,9 @@ def is_antiderivative(answer: str, integrand: str, variable: str) -> Comparison:
     try:
         right = _read(integrand)
         given = _read(answer)
+        unknown = set(values.symbols(given)) - {variable, "C", *values.symbols(right)}
+        if unknown:
+            return Comparison(False, f"it has names besides {variable} and C: {', '.join(sorted(unknown))[:60]}")
         same = values.antiderivative(given, right, variable)
     except (Unreadable, RecursionError) as error:
         return Comparison(False, f"it cannot be read: {error}")

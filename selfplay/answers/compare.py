@@ -67,7 +67,9 @@ def compare(answer: str, gold: str) -> Comparison:
     try:
         right = shape(gold, None)
     except (Unreadable, RecursionError) as error:
-        return Comparison(False, f"it is not the text of the right answer, which cannot be read as mathematics: {error}")
+        return Comparison(
+            False, f"it is not the text of the right answer, which cannot be read as mathematics: {error}"
+        )
     try:
         why = _differ(right, shape(answer, units_of(right)))
     except Unreadable as error:
@@ -385,8 +387,6 @@ def _ten(node: Node) -> bool:
     if node.kind != "power" or node.parts[0].value != Fraction(10):
         return False
     return node.parts[1].kind == "number" or _is_minus(node.parts[1])
-
-
 
 
 def same_mathematics(answer: str, gold: str) -> bool:

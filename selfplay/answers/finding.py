@@ -18,7 +18,16 @@ _BOX = re.compile(r"\\boxed\s*\{")
 _AFTER_BOX = re.compile(r"[\s.$*)\]\\]{0,20}")
 _FENCED = re.compile(r"```[A-Za-z]{0,12}[ \t]*\n(.*)\n?```|```([^`\n]*)```|`([^`\n]+)`", re.DOTALL)
 #: Pairs of marks round a whole answer that only change how it looks.
-_DRESS = (("***", "***"), ("**", "**"), ("__", "__"), ("*", "*"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_DRESS = (
+    ("***", "***"),
+    ("**", "**"),
+    ("__", "__"),
+    ("*", "*"),
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+)
 
 
 def number(text: str) -> Fraction | None:

@@ -256,7 +256,7 @@ class _Shapes:
         conditions = [_is_condition(item) for item in items]
         if any(conditions):
             if not all(conditions) or len(joins) != 1 or "," in joins:
-                raise Unreadable("conditions need one of the words \"and\" and \"or\" between them")
+                raise Unreadable('conditions need one of the words "and" and "or" between them')
             return Joined("union" if joins == {"or"} else "intersection", items)
         first = items[0]
         if isinstance(first, Labelled) and not any(isinstance(item, Labelled) for item in items[1:]):
@@ -398,7 +398,9 @@ class _Shapes:
             found, words = self.trailing(found)
             scale, words = _magnitude(words)
             if words:
-                given = "%" if words in ("percent", "per cent") else unit(words) or (words if self._known(words) else None)
+                given = (
+                    "%" if words in ("percent", "per cent") else unit(words) or (words if self._known(words) else None)
+                )
                 if given is None:
                     raise Unreadable(f"the words {words[:60]!r} follow the number")
                 name = _one_unit(name, given)
@@ -428,7 +430,13 @@ class _Shapes:
             token, before = found[end - 1], found[end - 2]
             if self.texty(token):
                 end -= 1
-            elif token.kind == "number" and token.text in ("2", "3") and _is(before, "^") and end > 3 and self.texty(found[end - 3]):
+            elif (
+                token.kind == "number"
+                and token.text in ("2", "3")
+                and _is(before, "^")
+                and end > 3
+                and self.texty(found[end - 3])
+            ):
                 end -= 2
             elif _is(token, "}") and end >= 5 and _is(found[end - 3], "{") and _is(found[end - 4], "^"):
                 if found[end - 2].text not in ("2", "3") or not self.texty(found[end - 5]):
@@ -513,9 +521,12 @@ def _based(found: list[Token]) -> Words | None:
     if len(places) != 1 or not places[0]:
         return None
     head, tail = found[: places[0]], _unwrapped(found[places[0] + 1 :])
-    if not all(token.kind in ("number", "letters", "text") for token in head) or head[0].kind == "letters" and len(
-        head
-    ) == 1 and len(head[0].text) == 1:
+    if (
+        not all(token.kind in ("number", "letters", "text") for token in head)
+        or head[0].kind == "letters"
+        and len(head) == 1
+        and len(head[0].text) == 1
+    ):
         return None
     digits = "".join(token.text.strip() for token in head).upper()
     if len(tail) != 1 or not re.fullmatch(r"[0-9A-Z]+", digits) or not any(char.isdigit() for char in digits):

@@ -54,7 +54,7 @@ _PLAIN_CALLS = FUNCTIONS | {"sqrt", "abs", "arcsin", "arccos", "arctan", "Abs"}
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _MOST_DEPTH = 12
 
-I, E, PI, DEGREE = (Node("constant", name=name) for name in ("i", "e", "pi", "degree"))
+IMAGINARY, E, PI, DEGREE = (Node("constant", name=name) for name in ("i", "e", "pi", "degree"))
 
 
 def number(value: int | Fraction) -> Node:
@@ -257,7 +257,7 @@ class _Reader:
         name += self.subscript()
         while self.sign("'"):
             name += "'"
-        return {"i": I, "e": E}.get(name) or Node("symbol", name=name)
+        return {"i": IMAGINARY, "e": E}.get(name) or Node("symbol", name=name)
 
     def subscript(self) -> str:
         if not self.sign("_"):

@@ -19,7 +19,10 @@ unit units; bit bits; byte bytes
 """
 #: A word -> the name of its unit.
 UNITS = {
-    word: names.split()[0] for line in _SAME_UNIT.strip().splitlines() for names in line.split(";") for word in names.split()
+    word: names.split()[0]
+    for line in _SAME_UNIT.strip().splitlines()
+    for names in line.split(";")
+    for word in names.split()
 }
 MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "squared": 2, "cubed": 3}

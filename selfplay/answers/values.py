@@ -334,7 +334,9 @@ def _numeric(name: str) -> Callable[[Value], Value]:
 
 def _inverse(name: str) -> Callable[[Value], Value]:
     """sec, csc, cot and the like, undefined where what is below is 0 but for rounding."""
-    below = {"sec": "cos", "csc": "sin", "cot": "tan", "tan": "cos", "sech": "cosh", "csch": "sinh", "coth": "tanh"}[name]
+    below = {"sec": "cos", "csc": "sin", "cot": "tan", "tan": "cos", "sech": "cosh", "csch": "sinh", "coth": "tanh"}[
+        name
+    ]
 
     def of(x: Value) -> Value:
         if abs(_numeric(below)(x)) < _NOTHING:
