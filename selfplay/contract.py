@@ -212,6 +212,7 @@ class TaskSpec:
     isolated: `verify` runs in a process of its own that may be killed; for verifiers that may hang, crash or evaluate.
     timeout_s: of one call of an isolated `verify`, seconds.
     licence: SPDX id under which episodes of this task are published.
+    held_out_of: one question of so many is held out for testing; at least 2.
     """
 
     id: str
@@ -229,6 +230,7 @@ class TaskSpec:
     isolated: bool = True
     timeout_s: float = 5.0
     licence: str = "CC0-1.0"
+    held_out_of: int = 10
 
     def __post_init__(self) -> None:
         if not ENV_ID.match(self.id):
@@ -237,6 +239,8 @@ class TaskSpec:
             raise ValueError(f"{self.id}: difficulties must be one or more different numbers, ascending")
         if self.seats < 1 or self.max_turns < 1 or self.timeout_s <= 0:
             raise ValueError(f"{self.id}: seats and max_turns must be at least 1, timeout_s more than 0")
+        if self.held_out_of < 2:
+            raise ValueError(f"{self.id}: held_out_of must be at least 2, or there is nothing to learn from")
         if (self.seats > 1 or self.max_turns > 1) and self.respond is None:
             raise ValueError(f"{self.id}: a task with several seats or turns needs `respond`")
         if (self.respond is None) != (self.play is None):

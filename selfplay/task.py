@@ -18,18 +18,19 @@ from selfplay.contract import Criterion, Message, Next, Problem, TaskSpec, Trans
 from selfplay.errors import UserError
 from selfplay.isolation import Isolated
 
-#: One problem of so many, by its digest, is held out: never trained on.
+#: One problem of so many, by its digest, is held out, where the task does not say otherwise: never trained on.
 HELD_OUT_OF = 10
 _STATES = ("accepted", "rejected", "unverifiable")
 _ROLES = ("system", "user", "tool")
 _SEEDS = 2**62
+_SPLIT_HINT = ": add questions, or change the share by ?held_out=1/4 after the file's name"
 #: Problems of each level that the ruleset digest knows.
 _DIGEST_SEEDS = 4
 
 
-def is_held_out(digest: str) -> bool:
-    """Whether the problem with this digest is for testing only."""
-    return int(digest[:8], 16) % HELD_OUT_OF == 0
+def is_held_out(digest: str, of: int = HELD_OUT_OF) -> bool:
+    """Whether the problem with this digest is for testing only. of: the task's `held_out_of`."""
+    return int(digest[:8], 16) % of == 0
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Posed:
     problem: Problem
     messages: tuple[Message, ...]
     digest: str
+    held_out_of: int = HELD_OUT_OF
 
     @property
     def held_out(self) -> bool:
         """Whether it is for testing only. The digest alone decides, so the same question is never on both sides."""
-        return is_held_out(self.digest)
+        return is_held_out(self.digest, self.held_out_of)
 
     @property
     def opening(self) -> Transcript:
@@ -76,7 +78,7 @@ class Task:
         if not messages or any(not isinstance(m, Message) or m.role not in _ROLES for m in messages):
             raise UserError(f"{self.spec.id}: prompt must give messages with the roles {', '.join(_ROLES)}")
         asked = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=False)
-        return Posed(problem, messages, hashlib.sha256(asked.encode()).hexdigest())
+        return Posed(problem, messages, hashlib.sha256(asked.encode()).hexdigest(), self.spec.held_out_of)
 
     def problems(self, difficulty: float, held_out: bool, seed: int = 0) -> Iterator[Posed]:
         """Problems of one side of the split, without end, from `seed` on; each question once.
@@ -84,6 +86,7 @@ class Task:
         Raises `UserError` where a level has so few questions that a side of the split cannot be filled.
         """
         seen: set[str] = set()
+        others: set[str] = set()
         misses = 0
         while True:
             posed = self.pose(seed % _SEEDS, difficulty)
@@ -93,10 +96,16 @@ class Task:
                 misses = 0
                 yield posed
                 continue
+            if posed.held_out != held_out and len(others) < 1000:
+                others.add(posed.digest)
             misses += 1
             if misses > 10_000:
-                side = "held-out" if held_out else "training"
-                raise UserError(f"{self.spec.id} has only {len(seen)} {side} problems of difficulty {difficulty:g}")
+                side, other = ("held-out", "training") if held_out else ("training", "held-out")
+                raise UserError(
+                    f"{self.spec.id} has only {len(seen)} {side} problems of difficulty {difficulty:g} "
+                    f"({len(others)}{' or more' if len(others) == 1000 else ''} {other}); "
+                    f"one in {self.spec.held_out_of} is held out{_SPLIT_HINT * self.spec.id.startswith('jsonl/')}"
+                )
 
     def next(self, posed: Posed, transcript: Transcript) -> Next | None:
         """Whose turn comes after the last answer, and what is said to that seat before; None where it is over.

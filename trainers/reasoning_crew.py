@@ -218,6 +218,7 @@ class ReasoningCrew(Office):
             run_uri=self.folder.uri,
             corpus=self.folder.corpus,
             run_id=self.folder.run_id,
+            held_out_of=self.task.spec.held_out_of,
         )
         gpus = 0.0 if c.learner.device == "cpu" else self._gpus(learner=True)
         options = {"num_cpus": 0, "num_gpus": gpus, "max_restarts": 0, **self.place.options()}

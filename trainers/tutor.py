@@ -22,6 +22,7 @@ from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from selfplay.store.changes import run_at
+from selfplay.task import HELD_OUT_OF
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.problems import to_learn_from
@@ -34,7 +35,7 @@ Given = tuple[Receipt, list[Any]]
 
 @dataclass(frozen=True)
 class TutorJob:
-    """Everything the learner is told once. config: JSON. seats: of the task."""
+    """Everything the learner is told once. config: JSON. seats, held_out_of: of the task."""
 
     policy: str
     config: str
@@ -43,6 +44,7 @@ class TutorJob:
     run_uri: str
     corpus: str
     run_id: str
+    held_out_of: int = HELD_OUT_OF
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class Tutor:
     def _imitable(self, lessons: Lessons) -> Lessons:
         """What was accepted, as far as the policy's context holds it; of no problem that is only measured on."""
         fits = lessons.lengths() <= PolicySpec.from_json(self._job.policy).context
-        open_to_all = np.array([to_learn_from(digest) for digest in lessons.names["problem"]], bool)
+        open_to_all = np.array(
+            [to_learn_from(digest, self._job.held_out_of) for digest in lessons.names["problem"]], bool
+        )
         return lessons.take(np.flatnonzero(lessons.numbers["accepted"] & fits & open_to_all))
 
     def warm(self, first: int, steps: int) -> Lesson:

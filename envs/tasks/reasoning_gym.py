@@ -41,6 +41,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
+from envs.tasks import _gym_answers as by
 from envs.tasks import _gym_sets as sets
 from envs.tasks._gym_scored import SCORED
 from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Verdict, answers
@@ -63,6 +64,8 @@ def make(member: str) -> TaskSpec:
     if name in SCORED:  # the verifier's process needs it; where it does not, it stays small, and its copies are quick
         for level in sets.LEVELS[name]:
             _data_set(name, level)
+    if sets.CHECKS.get(name) is by.antiderivative:
+        answers.is_antiderivative("x", "1", "x")  # loads what it needs once, not in each copy of the verifier's process
     return TaskSpec(
         id=FAMILY.id_of(member),
         summary=f"{name.replace('_', ' ').capitalize()}, of reasoning-gym{', in any dress' * (member != name)}.",

@@ -1,18 +1,20 @@
 """How a verifier finds and compares the answer in a text: after ####, in a box, as a number, as mathematics.
 
-For authors of tasks, who get it from `selfplay.contract`. It parses and never evaluates a text; every call takes well
-under a second, whatever the text is. `compare` says why two answers are the same or not; `undressed` takes off what
-chat models put round an answer.
+For authors of tasks, who import it from `selfplay.contract`. Texts are parsed and never evaluated, and every call takes
+well under a second, whatever the text is. `compare` says why two answers are the same or not; `undressed` takes off
+what chat models put round an answer.
 """
 
 from __future__ import annotations
 
-from selfplay.answers.antiderivatives import is_antiderivative
-from selfplay.answers.compare import Comparison, compare, same_mathematics
+from typing import TYPE_CHECKING
+
 from selfplay.answers.finding import after_hashes, boxed, final_box, loose_number, number, undressed
 
+if TYPE_CHECKING:
+    from selfplay.answers.compare import Comparison
+
 __all__ = [
-    "Comparison",
     "after_hashes",
     "boxed",
     "compare",
@@ -23,3 +25,22 @@ __all__ = [
     "same_mathematics",
     "undressed",
 ]
+
+
+def compare(answer: str, gold: str) -> Comparison:
+    """Compares an answer in LaTeX with the right one, and says why they are the same or not; see `answers.compare`."""
+    from selfplay.answers.compare import compare as compared  # mpmath: not for those who need no mathematics
+
+    return compared(answer, gold)
+
+
+def same_mathematics(answer: str, gold: str) -> bool:
+    """Whether two answers in LaTeX are the same; see `compare`."""
+    return compare(answer, gold).same
+
+
+def is_antiderivative(answer: str, integrand: str, variable: str) -> Comparison:
+    """Whether the derivative of the answer is the integrand, both such as "x**2*exp(-x)/3"; see `antiderivatives`."""
+    from selfplay.answers.antiderivatives import is_antiderivative as differentiated
+
+    return differentiated(answer, integrand, variable)

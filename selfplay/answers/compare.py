@@ -1,7 +1,7 @@
 r"""Tells whether two answers in mathematics are the same, and why not.
 
-Both are read into shapes (`shapes.py`), which are compared part by part; expressions by their values (`values.py`).
-Conventions beyond those of shapes:
+Both are read into shapes (`reading.py`), which are compared part by part; expressions by their values (`values.py`).
+Conventions beyond those of reading:
 
 - Values are exact: 0.333 is not 1/3. 50% is neither 50 nor 0.5.
 - Where the right answer is a number, the answer is a number, too: not "2-1", "\sqrt{4}" or "3!". It restates the
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from selfplay.answers import values
+from selfplay.answers.reading import shape
 from selfplay.answers.regions import same_region
 from selfplay.answers.shapes import (
     Collection,
@@ -31,7 +32,6 @@ from selfplay.answers.shapes import (
     Relation,
     Shape,
     Words,
-    shape,
     units_of,
 )
 from selfplay.answers.tokens import Unreadable, tokens
@@ -387,8 +387,3 @@ def _ten(node: Node) -> bool:
     if node.kind != "power" or node.parts[0].value != Fraction(10):
         return False
     return node.parts[1].kind == "number" or _is_minus(node.parts[1])
-
-
-def same_mathematics(answer: str, gold: str) -> bool:
-    """Whether two answers are the same; see `compare`."""
-    return compare(answer, gold).same

@@ -46,8 +46,8 @@ FUNCTIONS = TRIGONOMETRIC | LOGARITHMS | {"exp"}
 #: Functions that restate a problem instead of answering it, unless the right answer has such a one, too.
 RESTATING = FUNCTIONS - {"exp"} | {"factorial", "binom"}
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
 )
 #: Functions and constants by their names in plain text.
 _PLAIN_CALLS = FUNCTIONS | {"sqrt", "abs", "arcsin", "arccos", "arctan", "Abs"}

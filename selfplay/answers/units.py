@@ -12,7 +12,8 @@ g gram grams; kg kilogram kilograms kilo kilos; ton tons tonne tonnes; lb lbs po
 l L liter liters litre litres; ml mL milliliter milliliters millilitre millilitres; gallon gallons gal
 quart quarts; pint pints; cup cups; acre acres; hectare hectares; s sec secs second seconds; ms millisecond milliseconds
 min mins minute minutes; h hr hrs hour hours; day days; week weeks; month months; year years
-mph; kmh kph; N newton newtons; J joule joules; W watt watts; kW kilowatt kilowatts; kWh; V volt volts; A ampere amperes amp amps
+mph; kmh kph; N newton newtons; J joule joules; W watt watts; kW kilowatt kilowatts; kWh; V volt volts
+A ampere amperes amp amps
 Hz hertz; Pa pascal pascals; K kelvin kelvins; mol mole moles
 dollar dollars usd USD $; cent cents; euro euros EUR; pence penny pennies; degree degrees deg; radian radians rad
 unit units; bit bits; byte bytes

@@ -52,9 +52,9 @@ def test_answers_are_judged(tmp_path: Path) -> None:
     tasks = [Task(registry.find_task(str(file))) for file in files]
     numbers, maths = tasks
     try:
-        for answer in ("#### 1000", "so\n####1,000", "#### 5 #### $1000.0", "### #### +1000"):
+        for answer in ("#### 1000", "so\n####1,000", "#### 5 #### $1000.0", "### #### +1000", "#### 10e2"):
             assert verdict(numbers, 0, answer).state == "accepted", answer
-        wrong = ("1000", "#### 1000 or 5", "#### 1000\n#### 5", "#### 10e2", "####", "#### 500+500", "#### 1000x")
+        wrong = ("1000", "#### 1000 or 5", "#### 1000\n#### 5", "####", "#### 500+500", "#### 1000x")
         for answer in wrong:
             assert verdict(numbers, 0, answer).state == "rejected", answer
         for answer in (r"\boxed{\frac{7}{50}}", r"\boxed{0.14}", r"\boxed{1}, no: $\boxed{x=7/50}$."):
