@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from selfplay.answers.finding import after_hashes, boxed, final_box, loose_number, number, undressed
 
 if TYPE_CHECKING:
-    from selfplay.answers.compare import Comparison
+    from selfplay.answers.comparison import Comparison
 
 __all__ = [
     "after_hashes",
@@ -28,8 +28,8 @@ __all__ = [
 
 
 def compare(answer: str, gold: str) -> Comparison:
-    """Compares an answer in LaTeX with the right one, and says why they are the same or not; see `answers.compare`."""
-    from selfplay.answers.compare import compare as compared  # mpmath: not for those who need no mathematics
+    """Compares an answer in LaTeX with the right one, and says why they are the same or not; see `comparison`."""
+    from selfplay.answers.comparison import compare as compared  # mpmath: not for those who need no mathematics
 
     return compared(answer, gold)
 

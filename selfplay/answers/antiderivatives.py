@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfplay.answers import values
-from selfplay.answers.compare import Comparison
+from selfplay.answers.comparison import Comparison
 from selfplay.answers.tokens import Unreadable, tokens
 from selfplay.answers.tree import E, Node, expression
 from selfplay.answers.values import TooCostly
