@@ -111,7 +111,8 @@ def _differ(gold: Shape, answer: Shape) -> str:
         return _in_order(gold.items, answer.items)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _related(gold, answer)
-    if _is_set(gold) and _is_set(answer):
+    sets = [_is_set(found) or (isinstance(found, Collection) and found.kind == "set") for found in (gold, answer)]
+    if all(sets) and not (isinstance(gold, Collection) and isinstance(answer, Collection)):
         if all(map(_plain, _numbers(gold))) and not all(map(_plain, _numbers(answer))):
             return "an end of it is not worked out"
         return "" if same_region(gold, answer) else "it is another set of numbers"
@@ -340,7 +341,7 @@ def _valued(gold: Quantity, answer: Quantity) -> str:
         return f"it restates the problem: {', '.join(sorted(used))} is not worked out"
     if values.same(gold.node, answer.node):
         return "" if not _plain(gold.node) or _plain(answer.node) else "it is not worked out"
-    if angle and values.same(*(_radians(found) for found in (gold, answer))):
+    if angle and values.same(_radians(gold), _radians(answer)):
         return ""
     mine, theirs = (_family(found.node) for found in (answer, gold))
     if mine is not None and theirs is not None:
@@ -360,12 +361,18 @@ def _family(node: Node) -> Node | None:
     """Without the constant of integration that is added at the end; None where there is none."""
     if node.kind != "sum":
         return None
-    constants = [p for p in node.parts if p.kind == "symbol" and p.name in ("C", "c", "K", "k", "C_1", "C_0")]
+    constants = [part for part in node.parts if _bare_name(part) in ("C", "c", "K", "k", "C_1", "C_0")]
     if len(constants) != 1:
         return None
     rest = tuple(part for part in node.parts if part is not constants[0])
     inside = Node("sum", rest)
-    return None if constants[0].name in values.symbols(inside) or not values.symbols(inside) else inside
+    return None if _bare_name(constants[0]) in values.symbols(inside) or not values.symbols(inside) else inside
+
+
+def _bare_name(node: Node) -> str:
+    """Of a symbol, with or without a minus; "" of anything else."""
+    symbol = node.parts[0] if node.kind == "negative" else node
+    return symbol.name if symbol.kind == "symbol" else ""
 
 
 def _plain(node: Node) -> bool:

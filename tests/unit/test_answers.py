@@ -112,7 +112,7 @@ def test_every_answer_is_itself_and_most_pairs_are_symmetric() -> None:
 #: Kinds where the right answer decides which form is asked for, so that the pair turned round may be the same.
 ONE_WAY = {"not worked out", "plain numbers", "text after a number", "fractions", "equations and names", "mixed",
            "radicals, powers and logarithms", "false and true chains", "words from the other side", "units", "rounding",
-           "trigonometry", "infinity", "named values"}  # fmt: skip
+           "trigonometry", "infinity", "named values", "adversarial"}  # fmt: skip
 
 SHOWN = {
     "41": "another value", r"5\text{00}": "'00' follow the number", "(1,2)": "in brackets", "40+2": "not worked out",

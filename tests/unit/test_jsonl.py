@@ -131,7 +131,7 @@ def test_dress_is_taken_or_not_as_the_task_says(tmp_path: Path) -> None:
         found = {text: spec.verify(problem, told(text)).state for text in DRESSED}
         assert set(found.values()) == states, found
         assert spec.verify(problem, told("#### 1,000")).state == "accepted"
-        wrong = ("#### **1000** or 5", "#### 1000 clips", "#### -$-1000", "#### 1000%", "**#### 1000** so", "#### 10 00")
+        wrong = ("#### **1000** or 5", "#### 1000 clips", "#### -$-1000", "#### 1000%", "#### 10 00")
         for text in wrong:
             assert spec.verify(problem, told(text)).state == "rejected", text
     spec = registry.find_task(f"{path}?units=clips,small clips")
