@@ -89,7 +89,9 @@ def write_file(corpus_uri: str, batch: pa.RecordBatch) -> File:
     data = encode(batch)
     sha256 = hashlib.sha256(data).hexdigest()
     path = f"kind={kind}/run_id={run_id}/{sha256}.parquet"
-    storage.create(storage.join(episodes_uri(corpus_uri), path), data, durable=True)
+    place = storage.join(episodes_uri(corpus_uri), path)
+    if not storage.create(place, data, durable=True) and storage.size(place) != len(data):
+        storage.write(place, data, durable=True)  # it was damaged
     return File(kind, run_id, path, len(data), sha256, _stats(batch))
 
 
