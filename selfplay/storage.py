@@ -167,12 +167,15 @@ def refuse_unseen(uri: str) -> None:
         )
 
 
-def entries(uri: str) -> Iterator[Entry]:
-    """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out."""
+def entries(uri: str, after: str | None = None) -> Iterator[Entry]:
+    """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out.
+
+    after: a URI; a bucket then names only objects that sort after it.
+    """
     if is_remote(uri):
         bucket = normalise(uri).split("/")[2]
         with _told(uri):
-            for meta in object_store.listed(normalise(uri)):
+            for meta in object_store.listed(normalise(uri), None if after is None else normalise(after)):
                 yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
         return
     with _told(uri):

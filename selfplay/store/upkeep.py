@@ -28,6 +28,7 @@ from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
+from selfplay.store import log
 from selfplay.store.commit import is_fenced
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
@@ -198,7 +199,10 @@ def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = N
 
 
 def _commit(table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
+    before = table.version()
     table.create_write_transaction(list(actions), "append", table.schema(), PARTITION_BY, commit_properties=properties)
+    table.update_incremental()
+    log.persist(table.table_uri, before, table.version())
 
 
 def _add(path: str, size: int, stats: str, part: tuple[str, str]) -> AddAction:
