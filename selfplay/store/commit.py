@@ -25,6 +25,7 @@ from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import log
 from selfplay.store.counters import pack, unpack
+from selfplay.store.repair import mend
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
 from selfplay.store.write import Block
 
@@ -83,12 +84,14 @@ class Committer:
         self._registered: dict[str, int] = {}
         self._counter: int | None = None  # of the run, when `_last` was right
         self._last: dict[str, tuple[int, int]] = {}  # slot -> (epoch, number) of its last block
+        #: What had to be repaired of the corpus's logs before it could be opened.
+        self.mended = mend(corpus_uri)
         self._table = open_or_create_episodes(corpus_uri)
         self._durable = log.last_checkpoint(self._table.table_uri) - 1  # of what came later some may not be on the disk
         self._commit([])
 
     @property
-    def tablepack(self) -> int:
+    def table_version(self) -> int:
         """Of the episodes table, after the last commit of this committer."""
         return int(self._table.version())
 

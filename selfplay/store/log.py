@@ -91,11 +91,17 @@ def actions(data: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def check(table_uri: str) -> list[Fault]:
-    """What is damaged in the log, all of it read; entries that are missing between others included. Oldest first."""
+def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
+    """What is damaged in the log, all of it read; entries that are missing between others included. Oldest first.
+
+    since_checkpoint: of files older than the newest checkpoint only the sizes are looked at.
+    """
     entries, checkpoints = versions(table_uri)
+    newest = max(checkpoints, default=-1) if since_checkpoint else -1
     faults: list[Fault] = []
     for version in sorted(checkpoints):
+        if 0 < checkpoints[version] and version < newest:
+            continue
         reason = _checkpoint_fault(place(table_uri, checkpoint_name(version)))
         if reason is not None:
             faults.append(Fault(checkpoint_name(version), version, reason))
@@ -107,6 +113,8 @@ def check(table_uri: str) -> list[Fault]:
     for version in range(first, max(entries, default=-1) + 1):
         if version not in entries:
             faults.append(Fault(entry_name(version), version, "is missing"))
+            continue
+        if 0 < entries[version] and version < newest:
             continue
         try:
             actions(storage.read(place(table_uri, entry_name(version))))

@@ -32,15 +32,13 @@ from selfplay.store import log
 from selfplay.store.commit import is_fenced
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
-from selfplay.store.write import write_file
+from selfplay.store.write import MADE_BY, write_file
 
 #: Size of a compacted file, bytes.
 TARGET_BYTES = 64 * 2**20
 #: Files that no version needs, or that were written and never committed, are kept this long: a slow writer may still
 #: come to commit, and a reader may still read.
 RETENTION_HOURS = 7 * 24
-#: Says in a file's metadata that compaction wrote it.
-MADE_BY = b"selfplay.made_by"
 #: Files, and bytes of them, that are read side by side: a bucket answers late.
 _AT_ONCE, _AT_ONCE_BYTES = 32, 8 * 2**20
 
