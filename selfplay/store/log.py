@@ -154,12 +154,12 @@ def _hinted(data: bytes) -> int | None:
 
 
 def last_checkpoint(table_uri: str) -> int:
-    """The version of the newest checkpoint, as the log itself says; -1 where it says nothing."""
+    """The version of the newest checkpoint; -1 where there is none."""
     try:
         version = _hinted(storage.read(place(table_uri, HINT)))
     except FileNotFoundError:
-        return -1
-    return -1 if version is None else version
+        version = None
+    return max(versions(table_uri)[1], default=-1) if version is None else version
 
 
 #: Entries that this process has found whole: table -> version -> size and time of writing; a bucket's: the last one.
@@ -241,7 +241,7 @@ def persist(table_uri: str, after: int, version: int, data: bool = False) -> Non
     for number in range(max(after, -1) + 1, version + 1):
         entry, checkpoint = place(table_uri, entry_name(number)), place(table_uri, checkpoint_name(number))
         if storage.exists(checkpoint):
-            files += [checkpoint, place(table_uri, HINT)]
+            files += [file for file in (checkpoint, place(table_uri, HINT)) if storage.exists(file)]
             if not storage.exists(entry):
                 continue  # the checkpoint stands for it
         if data:

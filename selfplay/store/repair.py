@@ -1,7 +1,7 @@
 """Repair of a corpus: what a power cut or a bad disk has damaged is found, set aside, and made good from the blocks.
 
-`plan` looks and changes nothing; `carry_out` does what was planned. Nothing is deleted: every damaged file is moved
-below `_damaged` beside the tables. An entry of a log that is empty, torn or missing is replaced by one without actions, so
+`plan` looks and changes nothing; `carry_out` does what was planned. Nothing is deleted: damaged files are moved below
+`_damaged` beside the tables. An entry of a log that is empty, torn or missing is replaced by one without actions, so
 that versions keep their numbers; the blocks that it had brought lie in the table's folder, named by their content and
 with slot, epoch and numbers inside, and are committed again in a new version, in the order in which they were sealed,
 with the counters of their slots. Versions between the damage and the repair lack them. Everything goes through the log,

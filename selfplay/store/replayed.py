@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -87,7 +87,7 @@ class State:
         for block in blocks:
             app = f"{run_id}/{block.slot}"
             epoch, number = unpack(moved.get(app, self.counters.get(app)))
-            if block.epoch >= epoch:
+            if block.epoch > epoch or (block.epoch == epoch and block.newest):
                 moved[app] = pack(block.epoch, number + 1 if block.epoch == epoch else 0)
         driver, commits = unpack(self.counters.get(run_id))
         newest = max(block.epoch for block in blocks) // _PER_DRIVER
@@ -126,7 +126,10 @@ def _take_checkpoint(state: State, table: str, version: int) -> None:
 
 @dataclass(frozen=True)
 class Orphan:
-    """A whole block that was written and is in no entry of the log. first, last: episode numbers, inclusive."""
+    """A whole block that was written and is in no entry of the log. first, last: episode numbers, inclusive.
+
+    newest: nothing that its writer sealed later is in the log.
+    """
 
     path: str
     size: int
@@ -138,6 +141,7 @@ class Orphan:
     last: int
     rows: int
     stats: str
+    newest: bool = True
 
     def action(self) -> AddAction:
         """What commits it."""
@@ -195,7 +199,7 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
         if not damaged and block.first != covered.end(block):
             left.append(f"{block.path} was never committed, and what comes before it is not there: it is left as it is")
             continue
-        again.append(block)
+        again.append(replace(block, newest=block.first >= covered.end(block)))
         covered.add(block)
     return again, left
 
