@@ -7,6 +7,13 @@ epoch of the writer and the number of its last block. Every commit of a run also
 the lower epoch finds out that it was replaced. Commits of different runs do not collide. And as long as the counter of
 the run is where this committer left it, so are those of its slots: they need not be sought in the log again, which
 would cost more than the rest of a commit of a thousand writers.
+
+Exactly once holds through the death of any process, at any instant, and through that of the machine: a receipt is given
+when the block, the entry of the log, all entries that it builds on, and the names of all of them have reached the disk
+(fsync); in a bucket, when the requests were answered. A power cut can leave damaged what nobody was told of, and a disk
+that breaks or lies can damage more: a committer finds that in the log when it opens the corpus, and restores the log
+from the blocks (`selfplay.store.repair`). Not covered: who reads the newest version before its receipts are given may,
+after a power cut, have seen one that is gone.
 """
 
 from __future__ import annotations

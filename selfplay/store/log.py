@@ -213,6 +213,12 @@ def _torn(path: str, size: int) -> str | None:
     return None if (first, last) == (b"{", b"}") else "breaks off"
 
 
+def refuse_any_damage(table_uri: str) -> None:
+    """Raises `DamagedLog` if any file of the log is damaged, however old; reads all of it."""
+    if faults := check(table_uri):
+        raise _damaged(table_uri, faults)
+
+
 def explain(table_uri: str, error: Exception) -> Exception:
     """Why a table cannot be opened: a `DamagedLog` where its log is damaged, else the error itself."""
     faults = check(table_uri)

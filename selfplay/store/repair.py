@@ -88,7 +88,7 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
                 steps += _recreate(table, faults)
             again, left = missing_blocks(table, state, damaged=bool(faults) or not state.described)
             steps += _commit_again(table, again, state)
-            untouched += left
+            untouched += [f"{b.path} is in no entry of the log, and the block before it is missing" for b in left]
         elif faults:
             steps += _add_again(corpus, name, table, state)
         if files:

@@ -177,8 +177,9 @@ def orphan(table: str, entry: storage.Entry) -> Orphan | None:
     )  # fmt: skip
 
 
-def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan], list[str]]:
-    """Blocks to commit again, in order of slot, epoch and number; and sentences about those that are left alone.
+def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan], list[Orphan]]:
+    """Blocks to commit again, in order of slot, epoch and number; and those that must be left alone, because one that
+    comes before them is missing.
 
     damaged: the log has lost entries: any block may be one that was acknowledged. Otherwise a block whose writer was
     replaced was never committed, and is none of ours.
@@ -188,7 +189,7 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
         found = [block for block in pool.map(lambda entry: orphan(table, entry), entries) if block is not None]
     covered = _Coverage(table, state)
     again: list[Orphan] = []
-    left: list[str] = []
+    left: list[Orphan] = []
     for block in sorted(found, key=lambda b: (b.run_id, b.slot, b.epoch, b.first)):
         if covered.has(block):
             continue
@@ -197,7 +198,7 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
         if not damaged and (driver > block.epoch // _PER_DRIVER or newest > block.epoch):
             continue
         if not damaged and block.first != covered.end(block):
-            left.append(f"{block.path} was never committed, and what comes before it is not there: it is left as it is")
+            left.append(block)
             continue
         again.append(replace(block, newest=block.first >= covered.end(block)))
         covered.add(block)

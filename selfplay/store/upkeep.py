@@ -229,9 +229,11 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     """Deletes files that the newest version and the released ones do not need and that are older than `hours`.
 
     That ends older versions. Files that were never committed go when their writer was fenced, or after a week: however
-    few the hours, a slow writer that lives loses nothing.
+    few the hours, a slow writer that lives loses nothing. Raises `DamagedLog` where the log has lost an entry: a file
+    that seems never to have been committed may then hold episodes that were acknowledged.
     """
     corpus = open(uri)
+    log.refuse_any_damage(episodes_uri(corpus.uri))
     table = open_table(episodes_uri(corpus.uri))
     released = _released(corpus)
     options: dict[str, Any] = {

@@ -114,7 +114,7 @@ def acknowledged_in(journal: Path) -> set[str]:
 
 
 def lost_after(corpus: Path, acknowledged: set[str], epoch: int) -> set[str]:
-    """What is lost of what was acknowledged. All the rest must be in order: the writer goes on, every episode is true."""
+    """What is lost of what was acknowledged. The rest must be in order: the writer goes on, every episode is true."""
     committer = store.Committer(str(corpus), "run", epoch)
     there = Counter(store.open(str(corpus)).to_arrow(columns=["episode_id"])["episode_id"].to_pylist())
     assert not [name for name, times in there.items() if times != 1], "doubled"

@@ -1,4 +1,4 @@
-"""Damaged logs and blocks: found, never taken for empty commits; restored to what was acknowledged, and gone on from."""
+"""Damaged logs and blocks are found, restored to what was acknowledged, and gone on from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from selfplay.store import log
 from selfplay.store.repair import carry_out, is_damaged, plan
 from selfplay.store.table import episodes_uri, open_table
 from selfplay.store.upkeep import compact, vacuum
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify import uncommitted, verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 RULES = "a" * 64
@@ -201,6 +201,22 @@ def test_the_verb_shows_then_does(
     assert call(["repair", str(tmp_path / "nothing")]) == 2
 
 
+def test_damage_older_than_a_checkpoint_is_found_where_it_matters(
+    whole: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Readers need nothing of it; a vacuum might take a lost block for one that nobody committed."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    entry(corpus, 3).write_bytes(b"")
+    assert ids(str(corpus)) == whole[1]
+    assert call(["corpus", "verify", str(corpus)]) == 1
+    assert f"{log.entry_name(3)}: the file is empty" in "".join(capsys.readouterr().out.split("\n"))
+    with pytest.raises(log.DamagedLog, match="version 3"):
+        vacuum(str(corpus), 0, dry_run=False)
+    assert store.Committer(str(corpus), "run", 2).mended
+    check(str(corpus), whole[1])
+
+
 def test_blocks_that_nobody_committed_stay_out(whole: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Of a writer that was killed and replaced; a living writer's next block may be committed by a repair."""
     corpus = tmp_path / "corpus"
@@ -209,6 +225,7 @@ def test_blocks_that_nobody_committed_stay_out(whole: tuple[Path, list[str]], tm
     block(uri, 6, 1000)
     (step,) = plan(uri).steps
     assert step.action == "commit again" and not is_damaged(uri)
+    assert len(uncommitted(store.open(uri))) == 1
     committer = store.Committer(uri, "run", 2)
     assert not committer.mended and not plan(uri).steps and ids(uri) == whole[1]
     committer.commit([block(uri, 0, committer.register("a0").epoch)])
