@@ -84,8 +84,8 @@ def ask(uri: str, request: Callable[[Any, str], _Answer]) -> _Answer:
             return answer
 
 
-def listed(uri: str) -> Iterator[Any]:
-    """What obstore says of each object below `uri`, in the order of their names.
+def listed(uri: str, begin_after: str | None = None) -> Iterator[Any]:
+    """What obstore says of each object below `uri`, in the order of their names; only of those after a URI, if given.
 
     A page is one request, asked again by itself: of a long list neither all is held, nor all begun anew.
     """
@@ -94,7 +94,7 @@ def listed(uri: str) -> Iterator[Any]:
         stream = _obstore().list(store, prefix=key or None, offset=after, chunk_size=_PAGE)
         return next(iter(stream), ())
 
-    after: str | None = None
+    after: str | None = None if begin_after is None else _split(begin_after)[1]
     while True:
         found = ask(uri, page)
         yield from found

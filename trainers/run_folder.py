@@ -26,6 +26,7 @@ from deltalake.exceptions import TableNotFoundError
 from selfplay import run_files, storage
 from selfplay.errors import UserError
 from selfplay.store import Fenced, Lease
+from selfplay.store.log import DamagedLog
 from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
 from trainers.experiment import CONFIG_NAME, AnyConfig, from_json, incompatible
 
@@ -123,7 +124,7 @@ class RunFolder(Generic[AnyState]):
             raise UserError(f"{self.uri} holds another run: {reason}; give another --out")
         self._check(identity, _RUN)
         self.run_id = identity["run_id"]
-        with contextlib.suppress(TableNotFoundError):
+        with contextlib.suppress(TableNotFoundError, DamagedLog):  # the committer repairs its log, or says why not
             open_table(episodes_uri(self.corpus))  # refuses a newer schema
         kept = self._saved()
         if kept:
