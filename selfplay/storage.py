@@ -215,6 +215,18 @@ def delete_tree(uri: str) -> None:
         delete(entry.uri)
 
 
+def move(uri: str, place: str) -> None:
+    """Gives the object another name at the same kind of place, over whatever was there. Raises `FileNotFoundError`."""
+    with _told(uri):
+        if is_remote(uri):
+            write(place, read(uri))
+            delete(uri)
+            return
+        target = Path(normalise(place))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(normalise(uri), target)
+
+
 def server_time(uri: str) -> float:
     """The present time by the clock that stamps `Entry.modified` below `uri`, in seconds since 1970.
 

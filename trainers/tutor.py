@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import storage
+from selfplay import run_files, storage
 from selfplay.errors import UserError
 from selfplay.nets import weights
 from selfplay.nets.language.policy import PolicySpec, save
@@ -28,6 +28,7 @@ from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.problems import to_learn_from
 from trainers.reasoning_config import ReasoningConfig
 from trainers.rejection import Sample, keep
+from trainers.restoring import Restored, restore
 
 #: (receipt, a list with the ObjectRef of its episodes)
 Given = tuple[Receipt, list[Any]]
@@ -97,11 +98,18 @@ class Tutor:
         self._events: list[dict[str, Any]] = []
         self._first_rl_step = 0
 
-    def resume(self, checkpoint: str | None) -> Lesson:
-        """Restores a checkpoint, or begins."""
-        if checkpoint is not None:
-            more = self._learner.restore(checkpoint)
+    def restore(self, checkpoints: Sequence[str]) -> Restored:
+        """Goes on from the first of the run's checkpoints that is whole; from none: with a new policy."""
+
+        def load(uri: str) -> dict[str, Any] | None:
+            more, state = self._learner.restore(uri)
             self._first_rl_step = int(more["first_rl_step"])
+            return state
+
+        return restore(self._job.run_uri, checkpoints, load)
+
+    def standing(self) -> Lesson:
+        """Where the learner stands, without doing anything."""
         return self._lesson({})
 
     def take_base(self, given: Sequence[Given]) -> int:
@@ -274,10 +282,10 @@ class Tutor:
         how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch, "corpus": c.warm.corpus}
         return Made(version, weights.digest(tensors), events, json.dumps(how)), tensors
 
-    def checkpoint(self, name: str) -> None:
-        """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""
-        uri = storage.join(self._job.run_uri, "checkpoints", name)
-        self._learner.save(uri, {"first_rl_step": self._first_rl_step})
+    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
+        """Writes everything that `restore` needs to `checkpoints/NAME` of the run. state: of the run, kept with it."""
+        uri = run_files.checkpoint_uri(self._job.run_uri, name)
+        self._learner.save(uri, {"first_rl_step": self._first_rl_step}, state)
 
     def export(self) -> str:
         """Writes the policy as a Hugging Face directory below the run; returns its place."""
