@@ -2,8 +2,8 @@
 
 The clients retry by themselves, but not everything (not a list whose answer breaks off), and back off too little to
 outlast more than a moment. So they are asked again here, with growing pauses of random length, for as long as a run
-should wait rather than end. A store that has not answered this process at all is sooner given up: its address may be
-wrong.
+should wait rather than end. A store that has not answered this process at all is sooner given up, as its address may
+be wrong, unless whoever started the process has heard it.
 """
 
 from __future__ import annotations
@@ -101,6 +101,11 @@ def listed(uri: str, begin_after: str | None = None) -> Iterator[Any]:
         if len(found) < _PAGE:
             return
         after = found[-1]["path"]
+
+
+def trust(uri: str) -> None:
+    """Whoever has started this process has heard the store: its silence is an outage, to be outlasted."""
+    _heard.add(_split(uri)[0])
 
 
 def knock(uri: str) -> None:

@@ -159,8 +159,13 @@ def exists(uri: str) -> bool:
 
 
 def refuse_unseen(uri: str) -> None:
-    """Raises `UserError` where a local folder that a run's driver has made is not there: this is another machine."""
-    if not is_remote(uri) and not exists(uri):
+    """For an actor: its run's driver uses this place. A store that is silent is given the driver's patience.
+
+    Raises `UserError` where a local folder that the driver has made is not there: this is another machine.
+    """
+    if is_remote(uri):
+        object_store.trust(normalise(uri))
+    elif not exists(uri):
         raise UserError(
             f"{normalise(uri)} is a folder that {os.uname().nodename} does not see; where a run spans machines, "
             "give s3://bucket/prefix, or a folder that they share"

@@ -361,8 +361,7 @@ class Loop:
         """Notes which checkpoint the learner went on from, and says so where it is not the newest."""
         self.restoring = None
         self.state.checkpoint = found.checkpoint
-        instead = f"checkpoints/{found.checkpoint}" if found.checkpoint else "a new learner and the archived games"
-        self.folder.pass_over(found.damaged, instead)
+        self.folder.pass_over(found.damaged, found.place or "a new learner, which learns from the archive")
         self.folder.tell_damage(self.watch.message)
 
     def learner_died(self, error: RayActorError) -> None:

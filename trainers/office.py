@@ -132,7 +132,7 @@ class Office:
         """
         places = {run_files.weights_uri(self.folder.uri, version): version for version in reversed(self._kept)}
         found = sealed.load_newest_valid(places, weights.load)
-        self.folder.pass_over(found.damaged, found.place.rpartition("/")[2] if found.place else "the untrained net")
+        self.folder.pass_over(found.damaged, found.place or "the untrained net")
         damaged = {error.uri for error in found.damaged}
         self._kept = sorted(version for uri, version in places.items() if uri not in damaged)
         if found.value is None or found.place is None:

@@ -135,8 +135,7 @@ class Course:
         if state.checkpoint is None:
             return state
         found: Restored = self.staff.learned(self.staff.tutor.restore.remote(self.folder.checkpoints()))
-        instead = f"checkpoints/{found.checkpoint}" if found.checkpoint else "a new learner and the archived episodes"
-        self.folder.pass_over(found.damaged, instead)
+        self.folder.pass_over(found.damaged, found.place or "a new learner, which learns from the archive")
         self.folder.tell_damage(self.watch.message)
         if found.checkpoint == state.checkpoint:
             return state
@@ -401,4 +400,4 @@ class Course:
             self.checkpoint()
             self.staff.learned(self.staff.tutor.export.remote())
         except TutorDied:
-            self.watch.message("the learner died at the end; what was archived is safe, run again to go on")
+            self.watch.message("the learner died at the end; the next start learns the rest from the archive")

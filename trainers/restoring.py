@@ -14,11 +14,12 @@ from selfplay.errors import Damaged
 class Restored:
     """What a learner goes on from.
 
-    checkpoint: its name, None where the learner begins anew. state: of the run, as it was kept in the checkpoint.
-    damaged: newer checkpoints, which are not whole.
+    checkpoint: its name, None where the learner begins anew. place: its URI. state: of the run, as the checkpoint holds
+    it. damaged: newer checkpoints, which are not whole.
     """
 
     checkpoint: str | None
+    place: str | None
     state: dict[str, Any] | None
     damaged: tuple[Damaged, ...]
 
@@ -42,4 +43,4 @@ def restore(run_uri: str, names: Sequence[str], load: Callable[[str], dict[str, 
     places = [run_files.checkpoint_uri(run_uri, name) for name in names]
     found = sealed.load_newest_valid(places, one)
     name = found.place.rpartition("/")[2] if found.place else None
-    return Restored(name, found.value, found.damaged)
+    return Restored(name, found.place, found.value, found.damaged)

@@ -60,6 +60,7 @@ class RunFolder(Generic[AnyState]):
         self.run_id = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self.state = state()
         self._passed: list[tuple[Damaged, str]] = []  # damaged files, and what is used in their place
+        self._aside: set[str] = set()  # those that were moved
         try:
             before, damaged = read_config(self.uri)
             identity, more = self._identity()
@@ -176,15 +177,16 @@ class RunFolder(Generic[AnyState]):
         self._set_aside()
         for error, instead in self._passed:
             name = error.uri.removeprefix(self.uri + "/")
-            message(f"{name} is damaged ({error.reason}); the run goes on with {instead}")
+            message(f"{name} is damaged ({error.reason}); the run goes on with {instead.removeprefix(self.uri + '/')}")
             note(self.run_id, "damaged", file=error.uri, why=error.reason, instead=instead)
         self._passed.clear()
 
     def _set_aside(self) -> None:
         if self._lease is None or not self._lease.lost():
             for error, _ in self._passed:
-                if storage.exists(error.uri):
+                if error.uri not in self._aside and storage.exists(error.uri):
                     run_files.set_aside(self.uri, error.uri)
+                self._aside.add(error.uri)  # what is written there from now on is whole
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -196,9 +198,7 @@ class RunFolder(Generic[AnyState]):
         """What the newest driver has saved, or what is left where that is damaged: see `run_files.state_places`."""
         places = run_files.state_places(self.uri)
         found = sealed.load_newest_valid(places, self._load_state)
-        name = found.place.removeprefix(self.uri + "/") if found.place else "what the archive holds"
-        if found.damaged:
-            self.pass_over(found.damaged, name)
+        self.pass_over(found.damaged, found.place or "what the archive holds")
         return found.value if found.value is not None else self._kind()
 
     def _load_state(self, uri: str) -> AnyState:

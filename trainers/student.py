@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import registry, run_files
+from selfplay import registry, run_files, storage
 from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.game import load
 from selfplay.nets import weights
@@ -73,6 +73,7 @@ class Student:
     """Owns the net, the optimiser and the replay window of a run."""
 
     def __init__(self, job: StudentJob) -> None:
+        storage.refuse_unseen(job.run_uri)
         from trainers.learner import AlphaZeroLearner  # RLlib: not in the driver, which imports this module, too
 
         self._job = job

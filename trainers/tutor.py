@@ -79,6 +79,7 @@ class Tutor:
     """Owns policy and optimiser of a run."""
 
     def __init__(self, job: TutorJob) -> None:
+        storage.refuse_unseen(job.run_uri)
         from trainers.experiment import from_json
         from trainers.language_learner import ReasoningLearner  # RLlib: not in the driver, which imports this module
 

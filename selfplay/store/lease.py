@@ -163,7 +163,7 @@ def _refuse_if_held(run_uri: str, epoch: int, wait: Callable[[str], None] | None
                 f"{run_uri} is held by {who}, last heard from {age:.0f} s ago; "
                 f"stop it, or wait until {EXPIRES_S:.0f} s have passed since then"
             )
-        wait(f"waiting for a sign of life from {who}, which held the run {age:.0f} s ago")
+        wait(f"waiting up to {EXPIRES_S:.0f} s for a sign of life from {who}, which may still hold the run")
         time.sleep(LOOK_S)
         beat = _last_beat(run_uri, epoch)
         age = _age(run_uri, beat)

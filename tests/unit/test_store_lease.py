@@ -95,7 +95,7 @@ def test_who_waits_takes_the_run_of_the_dead(tmp_path: Path, soon: None) -> None
     held_elsewhere(run)
     with lease.acquire(run, "me", words.append) as mine:
         assert mine.epoch == 2
-    assert "waiting for a sign of life from selfplay run (process 77 on elsewhere)" in words[0]
+    assert "for a sign of life from selfplay run (process 77 on elsewhere)" in words[0]
 
 
 def test_who_waits_is_refused_at_a_sign_of_life(tmp_path: Path, soon: None) -> None:

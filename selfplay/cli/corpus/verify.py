@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfplay import machine
 from selfplay.cli.corpus.common import (
     AsOfOption,
     CorpusArgument,
@@ -89,4 +89,4 @@ def verify(
 
 def _processes(corpus: Corpus) -> int:
     """One a core, where there is work for them: a process needs a second to begin."""
-    return (os.cpu_count() or 1) if corpus.count() > _WORTH_PROCESSES else 1
+    return machine.cores() if corpus.count() > _WORTH_PROCESSES else 1
