@@ -17,6 +17,7 @@ import pytest
 
 from selfplay import agent, registry, run_files, sealed, store
 from selfplay.agent import Agent
+from selfplay.cli.main import call
 from selfplay.cli.run import configuration
 from selfplay.cli.top import look
 from selfplay.errors import Damaged, UserError
@@ -237,3 +238,48 @@ def test_a_file_in_the_place_of_a_folder_and_the_other_way_round(games: Path, tm
     (run / "state/000002.json/file").write_text("")
     state, _ = start(run, State)
     assert state.checkpoint == "000002-000000002.safetensors"
+
+
+def test_a_repair_shows_then_sets_aside_and_the_run_goes_on(
+    games: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(games, run)
+    bad = ["state/000002.json", "checkpoints/000002-000000002.safetensors", "weights/000002.safetensors", "run.json"]
+    for name in bad:
+        (run / name).write_bytes(b"{")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert call(["repair", str(run), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert not told["done"] and {step["subject"] for step in told["steps"]} == {f"{run}/{name}" for name in bad}
+    assert "checkpoints/000001-000000001.safetensors" in told["untouched"][0]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert call(["repair", str(run), "--yes"]) == 0
+    assert "the learner from checkpoints/000001" in capsys.readouterr().out
+    assert all((run / "damaged" / name).read_bytes() == b"{" for name in bad)
+    state, said = start(run, State)
+    assert not said and state.checkpoint == "000001-000000001.safetensors"
+    assert (run / "run.json").read_bytes() == (games / "run.json").read_bytes()
+    assert call(["repair", str(run)]) == 0 and "nothing to repair" in capsys.readouterr().out
+
+
+def test_settings_and_identity_of_which_there_is_no_record_come_from_the_corpus(games: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(games, run)
+    identity, config = (sealed.read(str(run / name)) for name in ("run.json", "config.json"))
+    row = {"run_id": identity["run_id"], "epoch": 2, "config": json.dumps(config), "run_uri": str(run)}
+    store.append(f"{run}/corpus", "runs", [row])
+    shutil.rmtree(run / "begun")
+    for name in ("run.json", "config.json"):
+        (run / name).write_text("")
+    assert call(["repair", str(run), "--yes"]) == 0
+    assert sealed.read(str(run / "run.json")) == identity and sealed.read(str(run / "config.json")) == config
+
+
+def test_a_run_that_is_held_is_not_repaired(games: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(games, run)
+    (run / "run.json").write_text("")
+    with store.acquire(str(run), "selfplay run"):
+        assert call(["repair", str(run), "--yes"]) == 2
+    assert "is held by selfplay run" in capsys.readouterr().err and (run / "run.json").read_text() == ""
