@@ -15,7 +15,9 @@ def places(uri: str) -> Iterator[str]:
     yield root
     yield storage.join(root, "corpus")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        yield storage.read(storage.join(root, ELSEWHERE)).decode().strip()
+        place = storage.read(storage.join(root, ELSEWHERE)).decode(errors="replace").strip()
+        if place:  # an empty file: a run writes it anew when it starts
+            yield place
 
 
 def corpus_of(uri: str) -> str | None:
