@@ -1,29 +1,122 @@
-"""What this machine keeps of runs that live in an object store, and of faults: one folder a user, not for ever."""
+"""Local scratch space of one user: crash logs, files of remote runs, caches. Old entries are deleted.
+
+A folder in a shared temporary directory can be made, or linked elsewhere, by anyone before we come. So the space lies
+in the user's own directories (XDG), and only where these cannot be used in a temporary one that is checked: made by
+this user, mode 0700, not a link. Nothing is deleted but entries with the names that are given here, and no link is
+followed on the way to them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-#: What nobody has written to for so long is deleted when the next of its kind is made.
+from selfplay.errors import UserError
+
+#: Entries that nobody has written to for this long are deleted when another of their kind is made.
 KEEP_DAYS = 14.0
+_APP = "selfplay"
+_STAMP = r"\d{8}-\d{6}-\d+\.log"
+#: Kinds of entries and the names they may have; others in the same folder are never touched.
+_NAMES = {
+    "errors": re.compile(_STAMP),
+    "logs": re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]*-{_STAMP}"),
+    "scalars": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*-\d{8}-\d{6}-[A-Za-z0-9]+"),
+    "spill": re.compile(r"query-\d+-[0-9a-f]{8}"),
+}
 
 
 def place(kind: str, name: str) -> Path:
-    """A file or folder of this name, which need not exist; of the same kind, what is old is deleted."""
-    root = Path(tempfile.gettempdir()) / f"selfplay-{os.getuid()}" / kind
+    """The path of an entry, which need not exist; its folder does, and old entries of the same kind are deleted.
+
+    kind: errors, logs, scalars or spill. Raises `UserError` for a name that entries of this kind do not have.
+    """
+    if not _NAMES[kind].fullmatch(name):
+        raise UserError(f"{name!r} cannot name local files of a run")
+    folder = _folder(_home("XDG_STATE_HOME", ".local/state"), kind)
+    _delete_old(folder, _NAMES[kind])
+    return folder / name
+
+
+def cache() -> Path:
+    """The folder of caches that this user alone can write, made if it is not there."""
+    return _home("XDG_CACHE_HOME", ".cache")
+
+
+def _home(variable: str, below_home: str) -> Path:
+    """The first usable of: the XDG directory, its default below HOME, the temporary directory."""
+    given = Path(os.environ.get(variable, ""))
+    user = Path(os.environ.get("HOME", ""))
+    for base in (given, user / below_home):
+        if base.is_absolute():
+            with contextlib.suppress(OSError):
+                base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                return _private(base / _APP)
+    temporary = Path(tempfile.gettempdir())
+    with contextlib.suppress(OSError):
+        return _private(temporary / f"{_APP}-{os.getuid()}")
+    return Path(tempfile.mkdtemp(prefix=f"{_APP}-{os.getuid()}-"))  # somebody else holds the name
+
+
+def _folder(home: Path, kind: str) -> Path:
+    try:
+        return _private(home / kind)
+    except PermissionError:
+        return Path(tempfile.mkdtemp(prefix=f"{_APP}-{os.getuid()}-{kind}-"))
+
+
+def _private(folder: Path) -> Path:
+    """`folder`, made where it is missing. Raises `PermissionError` unless it is ours, closed to others, and no link."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not a folder that only this user can write")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def _delete_old(folder: Path, names: re.Pattern[str]) -> None:
     oldest = time.time() - KEEP_DAYS * 86400
-    for path in root.iterdir() if root.is_dir() else ():
-        with contextlib.suppress(OSError):  # another run deletes it, too
-            if _written(path) < oldest:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return root / name
+    with contextlib.suppress(OSError), _opened(folder) as here:
+        for name in os.listdir(here):
+            if not names.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):  # another process deletes it, too
+                found = os.lstat(name, dir_fd=here)
+                if _written(name, found, here) >= oldest:
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    shutil.rmtree(name, dir_fd=here)  # follows no link
+                else:
+                    os.unlink(name, dir_fd=here)
 
 
-def _written(path: Path) -> float:
-    """When anything in it was last written."""
-    return max(one.stat().st_mtime for one in (path, *path.rglob("*")))
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A descriptor of the folder itself: what is put in its place later is not touched."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _written(name: str, found: os.stat_result, here: int) -> float:
+    """When the entry, or anything in it, was last written."""
+    newest = found.st_mtime
+    if stat.S_ISDIR(found.st_mode):
+        for _, folders, files, inside in os.fwalk(name, dir_fd=here, follow_symlinks=False):
+            times = (os.lstat(one, dir_fd=inside).st_mtime for one in (*folders, *files))
+            newest = max([newest, *times])
+    return newest

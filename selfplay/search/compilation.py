@@ -9,28 +9,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numba
 
+from selfplay import scratch
+
 _HERE = Path(__file__).parent
 
 
 def cache_folder() -> Path:
-    """Beside the sources if that can be written, else in the user's cache."""
+    """Beside the sources if that can be written, else in the user's cache.
+
+    Numba unpickles what it finds there: nobody else may be able to write it.
+    """
     total = hashlib.sha256(numba.__version__.encode())
     for path in sorted(_HERE.glob("*.py")):
         total.update(path.read_bytes())
     name = f"numba-{total.hexdigest()[:16]}"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfplay-factory"
-    for parent in (_HERE / "__pycache__", home):
-        with contextlib.suppress(OSError):
-            parent.mkdir(parents=True, exist_ok=True)
-            if os.access(parent, os.W_OK):
-                return parent / name
-    return Path(tempfile.gettempdir()) / f"selfplay-{os.getuid()}-{name}"
+    beside = _HERE / "__pycache__"
+    with contextlib.suppress(OSError):
+        beside.mkdir(exist_ok=True)
+        if os.access(beside, os.W_OK):
+            return beside / name
+    return scratch.cache() / name
 
 
 @contextlib.contextmanager

@@ -8,11 +8,14 @@ in the game's own utility units from the point of view of the seat to act. Side 
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from selfplay import scratch
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
 from selfplay.store.table import SIDE_TABLES, first_line
@@ -49,11 +52,21 @@ VIEWS = {
               FROM (SELECT {_KEY}, unnest(verdicts) AS v FROM episodes))""",
 }
 
+#: Closes a connection to files, network and extensions; the last line keeps SQL from opening it again.
+_CONFINED = """
+    SET allow_community_extensions = false;
+    SET autoinstall_known_extensions = false;
+    SET autoload_known_extensions = false;
+    SET enable_external_access = false;
+    SET lock_configuration = true"""
 
-def connect(corpus: Corpus) -> duckdb.DuckDBPyConnection:
+
+def connect(corpus: Corpus, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views of a corpus. Nothing is copied: queries stream from its files.
 
-    The SQL of strangers is not for it: a connection may read any file of this machine.
+    SQL there reads the views and what is registered on the connection, and nothing else: no file, no network, no
+    extension, and no setting can be changed. unsafe: without these limits; the SQL can then read and write whatever
+    this process can. Queries larger than memory spill to the user's scratch space in both.
     """
     import duckdb
 
@@ -63,13 +76,20 @@ def connect(corpus: Corpus) -> duckdb.DuckDBPyConnection:
         connection.execute(f"CREATE VIEW {name} AS {body}")
     for name in SIDE_TABLES:
         connection.register(name, corpus.table(name))
+    spill = scratch.place("spill", f"query-{os.getpid()}-{secrets.token_hex(4)}")
+    connection.execute("SET temp_directory = $spill", {"spill": str(spill)})
+    if not unsafe:
+        connection.execute(_CONFINED)
     return connection
 
 
-def query(corpus: Corpus, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of one statement. Raises `UserError` with DuckDB's own words where it is wrong."""
+def query(corpus: Corpus, sql: str, unsafe: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one statement. Raises `UserError` with DuckDB's own words where it is wrong.
+
+    unsafe: see `connect`.
+    """
     with told():
-        answer = connect(corpus).sql(sql)
+        answer = connect(corpus, unsafe).sql(sql)
         if answer is None:
             return [], []  # a statement without rows
         table = answer.to_arrow_table()  # Arrow knows times with zones, DuckDB's own rows need another package

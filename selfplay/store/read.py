@@ -178,11 +178,14 @@ class Corpus:
         with readable(self.uri):
             return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
 
-    def to_duckdb(self) -> duckdb.DuckDBPyConnection:
-        """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables."""
+    def to_duckdb(self, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
+        """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables.
+
+        unsafe: let SQL read and write files, use the network and change settings; see `selfplay.store.query.connect`.
+        """
         from selfplay.store.query import connect
 
-        return connect(self)
+        return connect(self, unsafe)
 
     def steps(self, where: str = "true", columns: Sequence[str] = ("*",)) -> Iterator[pa.RecordBatch]:
         """Streams one row a step. where: SQL over the columns of the view `steps`, such as "seat = 0 and surprise > 1".

@@ -18,19 +18,23 @@ def query(
     corpus: CorpusArgument,
     version: VersionOption = None,
     as_of: AsOfOption = None,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe", help="Let the SQL read and write any file of yours and use the network."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer SQL over episodes, steps, candidates, seats, verdicts and the side tables.
 
     Values are in the game's own utility units, from the point of view of the seat to act. With --json one object a
-    row, a row a line.
+    row, a row a line. The SQL sees these tables only: it can neither open files nor use the network.
 
     Examples:  selfplay corpus query "select status, count(*) from episodes group by 1" runs/connect_four  ·
     selfplay corpus query "select step, avg(surprise) from steps group by 1 order by 1" runs/connect_four
     """
     from selfplay.store.query import query as ask
 
-    names, rows = ask(open_corpus(corpus, version, as_of), sql)
+    names, rows = ask(open_corpus(corpus, version, as_of), sql, unsafe)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(dict(zip(names, row, strict=True)), default=str))
