@@ -24,6 +24,7 @@ from types import ModuleType
 from selfplay import jsonl
 from selfplay.contract import ENV_ID, EnvSpec, GameSpec, TaskFamily, TaskSpec
 from selfplay.errors import UserError
+from selfplay.extras import to_install
 
 GROUP = "selfplay.envs"
 OPENSPIEL = "openspiel:"
@@ -304,7 +305,7 @@ def _member(reference: str) -> TaskSpec:
     try:
         spec = family.make(member)
     except ImportError as error:
-        wanted = f": pip install '{family.extra}'" if family.extra else ""
+        wanted = f": {to_install(family.extra)}" if family.extra else ""
         raise UserError(f"{env_id} needs the package {error.name or error}{wanted}") from None
     if spec.id != env_id:
         raise UserError(f"{source.name} makes {spec.id!r} where {env_id!r} is asked for")

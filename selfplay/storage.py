@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -116,12 +117,34 @@ def sync(uris: Sequence[str]) -> None:
             _fsync_folder(folder)
 
 
-def read(uri: str) -> bytes:
-    """The bytes of the object. Raises `FileNotFoundError`."""
+def read(uri: str, most: int | None = None) -> bytes:
+    """The bytes of the object. Raises `FileNotFoundError`, and `UserError` for one of more than `most` bytes."""
+
+    def fetch(store: Any, key: str) -> bytes:
+        answer = _obstore().get(store, key)
+        _refuse_large(uri, int(answer.meta["size"]), most)
+        return bytes(answer.bytes())
+
     with _told(uri):
         if is_remote(uri):
-            return _ask(uri, lambda store, key: bytes(_obstore().get(store, key).bytes()))
-        return Path(normalise(uri)).read_bytes()
+            return _ask(uri, fetch)
+        with open(normalise(uri), "rb") as file:
+            _refuse_large(uri, os.fstat(file.fileno()).st_size, most)
+            return file.read()
+
+
+def _refuse_large(uri: str, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise UserError(f"{uri} has {size:,} bytes, and at most {most:,} are read of such a file")
+
+
+def read_json(uri: str, most: int = 16 * 2**20) -> Any:
+    """The JSON value of a text of at most `most` bytes. Raises `FileNotFoundError`, and `UserError` for other texts."""
+    try:
+        return json.loads(read(uri, most))
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{uri} is not JSON: {reason}") from None
 
 
 def size(uri: str) -> int:

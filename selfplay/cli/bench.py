@@ -12,6 +12,7 @@ import typer
 
 from selfplay import machine
 from selfplay.cli.strength import strength
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ def search(
         print(json.dumps(report))
         return
     for name, value in report.items():
-        print(f"{name:>20}  {value:,.3f}" if isinstance(value, float) else f"{name:>20}  {value}")
-    print(f"\nnext: `selfplay run {spec.name}` plays and learns; --help lists what else can be measured")
+        say(f"{name:>20}  {value:,.3f}" if isinstance(value, float) else f"{name:>20}  {value}")
+    say("")
+    say(f"next: `selfplay run {spec.name}` plays and learns; --help lists what else can be measured")
 
 
 def measure(work: list[Work]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from selfplay.cli.console import Console, plain_markup
 
+if TYPE_CHECKING:
     from selfplay.check import Report
     from selfplay.check_task import TaskReport
 
@@ -65,7 +65,6 @@ def _print_findings(console: Console, title: str, about: str, report: Report | T
 
 
 def _print_task(report: TaskReport) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -83,7 +82,6 @@ def _print_task(report: TaskReport) -> None:
 
 
 def _print(env: str, report: Report) -> None:
-    from rich.console import Console
     from rich.errors import MarkupError
     from rich.text import Text
 
@@ -104,7 +102,7 @@ def _print(env: str, report: Report) -> None:
     )
     console.print(f"[bold green]all checks passed[/] on {report.games} random games ({report.seconds:.1f} s)")
     if report.unsearchable is not None:
-        console.print(f"its episodes can be archived, but the search cannot play it: {report.unsearchable}")
+        console.print(Text(f"its episodes can be archived, but the search cannot play it: {report.unsearchable}"))
     else:
         target = f'"{env}"' if "(" in env else env
-        console.print(f"next:  selfplay run {target}")
+        console.print(f"next:  selfplay run {plain_markup(target)}")

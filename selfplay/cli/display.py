@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from selfplay.cli import reasoning_screen, screen
+from selfplay.cli.console import Console
 from selfplay.cli.farewell import AnySummary, farewell
 from selfplay.cli.untrusted import one_line
 from trainers.reasoning_status import ReasoningStatus, Score

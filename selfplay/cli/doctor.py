@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from selfplay import machine
+from selfplay.cli.console import Console
 from selfplay.cli.findings import Finding, Level
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 
 BASE = ("numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich")
 FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
@@ -93,7 +94,7 @@ def packages() -> Iterator[Finding]:
                 lack.append(name)
         yield Finding(f"{title} packages", "ok", ", ".join(have) or "none")
         if lack:
-            advice = "pip install 'selfplay-factory[factory]'" if title == "factory" else "install again"
+            advice = how_to_install("factory") if title == "factory" else "install again"
             yield Finding(f"{title} packages", levels[title], f"absent: {', '.join(lack)}; {advice}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from selfplay.cli.findings import Finding
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 
 _ANSWER_S = 60.0
 _PLACEHOLDER = "YOUR-PROJECT"
@@ -177,7 +178,7 @@ def machine(address: str, auth: dict[str, Any], python: str) -> Finding:
 def amazon() -> Iterator[Finding]:
     """boto3 and credentials, as far as that can be said without asking Amazon."""
     if find_spec("boto3") is None:
-        yield Finding("AWS", "bad", "boto3 is not installed; pip install 'selfplay-factory[cluster]'")
+        yield Finding("AWS", "bad", f"boto3 is not installed; {how_to_install('cluster')}")
         return
     import botocore.exceptions
     import botocore.session

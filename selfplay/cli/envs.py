@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from selfplay.cli.console import Console
 
 
 def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:

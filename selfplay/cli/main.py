@@ -20,8 +20,11 @@ import typer
 
 from selfplay import scratch
 from selfplay._version import VERSION
+from selfplay.cli import memory
 from selfplay.cli.terminal import Logged, one_line
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 
 HELP = """A factory for verified self-play data: agents play games against themselves, every game is archived and can be
 replayed, and nets learn from the archive."""
@@ -159,6 +162,8 @@ def _options(
 
 def main() -> None:
     """The entry point of the `selfplay` script."""
+    if "corpus" in sys.argv[1:2]:
+        memory.bound()
     sys.exit(call(sys.argv[1:]))
 
 
@@ -186,6 +191,8 @@ def call(arguments: Sequence[str]) -> int:
         if error.errno in MACHINE:
             return _say(f"{MACHINE[error.errno]}{f': {error.filename}' if error.filename else ''}", 2)
         return _broken(error)
+    except MemoryError:
+        return _say("this needs more memory than the machine has; a data file may unpack to more than it says", 2)
     except ModuleNotFoundError as error:
         return _missing(error)
     except Logged as error:
@@ -195,7 +202,7 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    say(f"error: {sentence}", err=True)
     return code
 
 
@@ -214,8 +221,7 @@ def _missing(error: ModuleNotFoundError) -> int:
     name = (error.name or "").split(".")[0]
     if name in ("selfplay", "envs", "trainers", ""):
         return _broken(error)
-    extra = "factory"
-    return _say(f"this needs the package {name!r}, which the extra brings: pip install 'selfplay-factory[{extra}]'", 2)
+    return _say(f"this needs the package {name!r}, which an extra brings: {how_to_install('factory')}", 2)
 
 
 def _broken(error: Exception) -> int:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.text import Text
 
 from selfplay.cli import screen
+from selfplay.cli.console import Console, plain_markup
 from selfplay.errors import UserError
 from trainers.status import Candidate
 
@@ -136,7 +137,7 @@ class Match:
     def _opponent(self, state: pyspiel.State) -> None:
         with self._console.status("thinking"):
             result = self._agent.search(state, self._simulations)
-        text = escape(self._game.action_text(state, result.action))
+        text = plain_markup(self._game.action_text(state, result.action))
         stands = f"it sees itself at {result.root_value:+.2f}, from -1 lost to +1 won"
         self._console.print(f"it plays [bold]{text}[/] [{screen.DIM}]({stands})[/]")
         self._actions.append(result.action)

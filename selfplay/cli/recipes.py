@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from selfplay.cli.console import Console
 
 
 def recipes(

@@ -20,6 +20,7 @@ from selfplay import run_files, scratch
 from selfplay.cli.signals import stopping
 from selfplay.cli.terminal import Logged, Terminal, taken
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
     from selfplay.contract import EnvSpec
@@ -95,7 +96,7 @@ def need_packages(*names: str) -> None:
     if absent:
         raise UserError(
             f"this needs {', '.join(absent)}, which the base install leaves out; "
-            "install the extra: pip install 'selfplay-factory[factory]'"
+            f"install the extra: {how_to_install('factory')}"
         )
 
 

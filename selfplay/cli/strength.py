@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfplay import machine
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
 
@@ -49,14 +50,16 @@ def strength(
     if as_json:
         print(json.dumps(report))
         return
-    print(f"{loaded.spec.id}, net {loaded.version}, {simulations} simulations\n")
+    say(f"{loaded.spec.id}, net {loaded.version}, {simulations} simulations")
+    say("")
     for name, m in report["matches"].items():
-        print(f"  against {name:<9} {m['score']:7.1%}   {m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)")
+        say(f"  against {name:<9} {m['score']:7.1%}   {m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)")
     for how, by_label in report["mistakes"].items():
         if by_label:
             shown = "  ".join(f"{label} {share:.1%}" for label, share in by_label.items())
-            print(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
-    print(f"\nnext: `selfplay play {run}`")
+            say(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
+    say("")
+    say(f"next: `selfplay play {run}`")
 
 
 def _part(

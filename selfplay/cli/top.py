@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from selfplay import run_files, sealed, storage
+from selfplay.cli.console import Console
 from selfplay.cli.untrusted import one_line
 from selfplay.errors import UserError
 

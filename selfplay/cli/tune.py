@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from selfplay.cli.console import Console, plain_markup
 from selfplay.cli.run import need_packages, run_log
 from selfplay.cli.terminal import taken
 
@@ -49,4 +49,4 @@ def tune(
             table.add_row(score, *(f"{trial.settings.get(key)}" for key in wanted), trial.out)
         console = Console(file=terminal.out, highlight=False)
         console.print(table)
-        console.print(f"next: selfplay run --out {ended[0].out}   goes on with the best")
+        console.print(f"next: selfplay run --out {plain_markup(ended[0].out)}   goes on with the best")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 from selfplay.nets.language.policy import PolicySpec, fresh, save
 from selfplay.rollout.engine import Array, Completion, Request
 from selfplay.rollout.sampling import Sampling
@@ -31,7 +32,7 @@ class VllmEngine:
         try:
             from vllm import EngineArgs, LLMEngine
         except ImportError:
-            wanted = "pip install 'selfplay-factory[factory,vllm]'"
+            wanted = how_to_install("factory", "vllm")
             raise UserError(f"generation.engine = vllm needs the package vllm: {wanted}") from None
         self.version = 0
         self.tokenizer = (policy := fresh(replace(spec, value_head=False), 0, "cpu")).tokenizer

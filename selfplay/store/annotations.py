@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.errors import UserError
-from selfplay.store.read import Corpus, open
+from selfplay.store.read import Corpus, itself, open
 from selfplay.store.table import append, check_name
 
 
@@ -33,9 +33,10 @@ class Label:
 def annotate(uri: str, labels: Iterable[Label], author: str, source: str) -> int:
     """Adds labels to a corpus, all or none. Returns how many: 0 where they repeat what `author` said last.
 
-    source: the tool that found them, with its version. Raises `UserError` for an episode or step that is not there.
+    source: the tool that found them, with its version. Raises `UserError` for an episode or step that is not there,
+    and where `uri` leads to a corpus elsewhere.
     """
-    corpus, given = open(uri), list(labels)
+    corpus, given = open(itself(uri)), list(labels)
     if not author.strip() or not source.strip():
         raise UserError("a label needs an author and a source")
     _check(corpus, given)

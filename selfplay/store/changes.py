@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.store.limits import refuse_bomb, refuse_bombs
 from selfplay.store.read import Corpus, VersionGone, open
-from selfplay.store.table import EPISODES_TABLE, episodes_uri
+from selfplay.store.table import EPISODES_TABLE, episodes_uri, log_entries
 
 _BATCH_ROWS = 1024
 #: Commits that are read at once.
@@ -51,6 +52,7 @@ def _ids(corpus: Corpus, paths: set[str]) -> set[str]:
     folder = storage.arrow_filesystem(storage.join(corpus.uri, EPISODES_TABLE))
     for path in sorted(paths):
         try:
+            refuse_bomb(path, pq.read_metadata(path, filesystem=folder))
             column = pq.read_table(path, columns=["episode_id"], filesystem=folder, partitioning=None)
         except FileNotFoundError:
             raise UserError(f"version {corpus.version} of {corpus.uri} was vacuumed: its file {path} is gone") from None
@@ -105,8 +107,8 @@ def run_at(uri: str, run_id: str, version: int) -> tuple[Corpus, pc.Expression]:
     last: dict[tuple[str, int], int] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for blocks in pool.map(lambda number: _brought(table, number), range(1, version + 1)):
-            for block in (block for block in blocks if block["partitionValues"]["run_id"] == run_id):
-                high = json.loads(block["stats"])["maxValues"]
+            for block in (block for block in blocks if _run(block) == run_id):
+                high = _ends(block)[1]
                 writer = high["slot"], high["epoch"]
                 last[writer] = max(last.get(writer, -1), high["number"])
     which = [
@@ -133,28 +135,45 @@ def block_of(uri: str, path: str) -> pa.Table:
 def _brought(table: str, version: int) -> list[dict[str, Any]]:
     """The `add` actions of a commit that brought data; those of a compaction did not."""
     try:
-        lines = storage.read(storage.join(table, "_delta_log", f"{version:020d}.json")).splitlines()
+        actions = log_entries(table, version)
     except FileNotFoundError:
         raise UserError(
             f"the log of {table} no longer reaches back to version {version}; start from a later one"
         ) from None
-    actions = [json.loads(line) for line in lines]
-    return [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
+    return [action["add"] for action in actions if "add" in action and action["add"].get("dataChange", True)]
+
+
+def _run(add: dict[str, Any]) -> str | None:
+    """The run of a block."""
+    values: dict[str, str] = add.get("partitionValues") or {}
+    return values.get("run_id")
+
+
+def _ends(add: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Smallest and largest slot, epoch and number of a block. Raises `UserError` where the log does not say them."""
+    try:
+        stats = json.loads(add["stats"])
+        low, high = stats["minValues"], stats["maxValues"]
+        for name in ("slot", "epoch", "number"):
+            low[name], high[name]
+        return low, high
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"the log does not say which episodes its file {add['path']} holds") from None
 
 
 def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """The episodes of a block: from its own file, or from wherever compaction has put them."""
     schema = newest.dataset.schema
     names = list(schema.names if columns is None else columns)
-    run = add["partitionValues"]["run_id"]
+    run = _run(add)
     if newest.count(pc.field("run_id") == run) == 0:  # deleted since
         return
     if storage.exists(storage.join(table, add["path"])):
         source = _file(table, add["path"], schema)
+        refuse_bombs(source.get_fragments())
         yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
         return
-    stats = json.loads(add["stats"])
-    low, high = stats["minValues"], stats["maxValues"]
+    low, high = _ends(add)
     where = (
         (pc.field("run_id") == run)
         & (pc.field("slot") == low["slot"])

@@ -9,15 +9,30 @@ from selfplay import storage
 from selfplay.store.table import ELSEWHERE, EPISODES_TABLE
 
 
+#: Of the file that says where a corpus is.
+_MOST_URI_BYTES = 4096
+
+
 def places(uri: str) -> Iterator[str]:
     """Where the corpus of `uri` may lie: there, in its folder `corpus`, or where the run there says."""
     root = storage.normalise(uri)
     yield root
     yield storage.join(root, "corpus")
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        place = storage.read(storage.join(root, ELSEWHERE)).decode(errors="replace").strip()
-        if place:  # an empty file: a run writes it anew when it starts
-            yield place
+    place = pointed(root)
+    if place is not None:
+        yield place
+
+
+def pointed(uri: str) -> str | None:
+    """Where the file `corpus.uri` in a run's folder says that its corpus is; None where it says nothing.
+
+    An empty or garbled file says nothing: a run writes it anew when it starts.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        place = storage.read(storage.join(storage.normalise(uri), ELSEWHERE), _MOST_URI_BYTES).decode().strip()
+        if place and place.isprintable():
+            return storage.normalise(place)
+    return None
 
 
 def corpus_of(uri: str) -> str | None:

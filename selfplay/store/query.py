@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from selfplay import scratch
+from selfplay import scratch, storage
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
+from selfplay.store.read import readable
 from selfplay.store.table import SIDE_TABLES, first_line
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ VIEWS = {
               FROM (SELECT {_KEY}, unnest(verdicts) AS v FROM episodes))""",
 }
 
+#: Files in a bucket whose footers are all examined before a query; of more of them only those are that are read.
+_EXAMINED = 1024
 #: Closes a connection to files, network and extensions; the last line keeps SQL from opening it again.
 _CONFINED = """
     SET allow_community_extensions = false;
@@ -70,6 +73,9 @@ def connect(corpus: Corpus, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """
     import duckdb
 
+    if not storage.is_remote(corpus.uri) or len(corpus.fragments()) <= _EXAMINED:
+        with readable(corpus.uri):
+            corpus.refuse_bombs()
     connection = duckdb.connect()
     connection.register("episodes", corpus.dataset)
     for name, body in VIEWS.items():

@@ -7,6 +7,7 @@ replaced, is never seen. Look into the folder yourself and you count twice.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
@@ -22,8 +23,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from selfplay import storage
 from selfplay.episode import Episode, from_batch
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
+from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table
+from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table, refuse_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -63,6 +66,32 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
             if not isinstance(error, TableNotFoundError):
                 raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
+
+
+def itself(uri: str) -> str:
+    """The place of the corpus that `uri` names, for whoever is about to change it: it, or the folder `corpus` in it.
+
+    A folder may be a stranger's, and lead to a corpus that its user never meant to change: by its file `corpus.uri`,
+    or by links in place of its tables. Raises `UserError` for these; then the corpus itself must be named.
+    """
+    place, root = open(uri).uri, storage.normalise(uri)
+    if not storage.is_remote(place):
+        place, root = os.path.realpath(place), os.path.realpath(root)
+    if place not in (root, storage.join(root, "corpus")):
+        raise UserError(f"the corpus of {uri} is at {place}; name that one to change it")
+    refuse_links(place)
+    return place
+
+
+def refuse_links(place: str) -> None:
+    """Raises `UserError` where a folder inside a local corpus is a link: what is written there lands elsewhere."""
+    if storage.is_remote(place):
+        return
+    for folder, folders, _ in os.walk(place):
+        for name in folders:
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                raise UserError(f"{path} is a link to {os.path.realpath(path)}; a corpus with links is not changed")
 
 
 def _refuse_vacuumed(corpus: Corpus, table: str) -> None:
@@ -105,6 +134,7 @@ class Corpus:
         self.uri = uri
         self._table = table
         self._dataset: pads.Dataset | None = None
+        self._examined: set[str] = set()
         self._fragments: dict[str, pads.ParquetFileFragment] | None = None
 
     @property
@@ -128,6 +158,12 @@ class Corpus:
             self._fragments = {fragment.path.removeprefix(root).lstrip("/"): fragment for fragment in found}
         return self._fragments
 
+    def refuse_bombs(self, where: pc.Expression | None = None) -> None:
+        """Raises `UserError` where a file that may hold such rows unpacks to far more than an honest one."""
+        fragments = [one for one in self.dataset.get_fragments(where) if one.path not in self._examined]
+        refuse_bombs(fragments)
+        self._examined.update(one.path for one in fragments)
+
     def refresh(self) -> Corpus:
         """The newest version of the same corpus."""
         return open(self.uri)
@@ -137,6 +173,7 @@ class Corpus:
     ) -> Iterator[pa.RecordBatch]:
         """Streams rows in bounded memory. where: such as `pc.field("run_id") == "a"`; columns: default all."""
         with readable(self.uri):
+            self.refuse_bombs(where)
             batches = self.dataset.to_batches(
                 columns=None if columns is None else list(columns),
                 filter=where,
@@ -144,7 +181,10 @@ class Corpus:
                 batch_readahead=2,
                 fragment_readahead=2,
             )
-            yield from (batch for batch in batches if batch.num_rows)
+            for batch in batches:
+                refuse_long_cells(self.uri, batch)
+                if batch.num_rows:
+                    yield batch
 
     def records(self, where: pc.Expression | None = None) -> Iterator[Episode]:
         """Streams whole episodes as objects."""
@@ -176,6 +216,7 @@ class Corpus:
     def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as one table in memory."""
         with readable(self.uri):
+            self.refuse_bombs(where)
             return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
 
     def to_duckdb(self, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
@@ -229,7 +270,14 @@ class Corpus:
 
     def files(self) -> list[dict[str, Any]]:
         """The data files of this version: path (below the episodes table), size_bytes, num_records, partition."""
-        return [dict(row) for row in pa.table(self._table.get_add_actions(flatten=True)).to_pylist()]
+        rows = [dict(row) for row in pa.table(self._table.get_add_actions(flatten=True)).to_pylist()]
+        needed = ("size_bytes", "num_records", "partition.kind", "partition.run_id")
+        for row in rows:
+            if row["path"].startswith("/"):
+                refuse_path(self.uri, row["path"])
+            if any(row.get(name) is None for name in needed):
+                raise UserError(f"the log of {self.uri} does not say how many episodes its file {row['path']} holds")
+        return rows
 
     def get(self, episode_id: str) -> Episode:
         """One episode. Raises `UserError` if it is not in this version."""
@@ -277,9 +325,15 @@ class Corpus:
         """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added."""
         side, place = SIDE_TABLES[name], storage.join(self.uri, name)
         try:
-            return open_table(place).to_pyarrow_table(filesystem=storage.arrow_filesystem(place))
+            table = open_table(place)
         except TableNotFoundError:
             return side.schema.empty_table()
+        except (DeltaError, OSError) as error:
+            raise UserError(f"table {name} of {self.uri} cannot be read: {first_line(error)}") from error
+        with readable(f"table {name} of {self.uri}"):
+            dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
+            refuse_bombs(dataset.get_fragments())
+            return dataset.to_table()
 
     def environments(self) -> list[dict[str, Any]]:
         """The environments whose episodes are here; see `SIDE_TABLES`."""
@@ -290,7 +344,7 @@ def _need(package: str, asker: str) -> None:
     """Raises `UserError` where an optional package is not there."""
     if find_spec(package) is None:
         extra = "factory" if package in ("ray", "torch") else "export"
-        raise UserError(f"{asker} needs {package}: pip install 'selfplay-factory[{extra}]'")
+        raise UserError(f"{asker} needs {package}: {how_to_install(extra)}")
 
 
 def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:

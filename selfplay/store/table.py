@@ -6,6 +6,7 @@ added once for each key, however many processes add it at the same time.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import secrets
@@ -13,9 +14,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -34,6 +36,11 @@ MAX_COMMIT_RETRIES = 200
 #: They must be declared to Delta: for any other column with values in some of the statistics, deltalake's pyarrow
 #: dataset takes the missing bounds for nulls, and a filter on that column then silently finds nothing.
 STATISTICS = ("schema_version", "slot", "epoch", "number", "status")
+#: The largest log entry that is read; one file of episodes takes about a kilobyte of it.
+MOST_LOG_BYTES = 256 * 2**20
+#: Names of data files, as our writers and Delta's give them, and paths of such files below a table.
+_FILE = r"[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet"
+_PLAIN_PATH = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*{_FILE}")
 _VERSION_NOTE = re.compile(r"schema_version=(\d+)")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -173,7 +180,8 @@ def episodes_uri(corpus_uri: str) -> str:
 def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTable:
     """The table as of `version`, a number or a time with its zone (None: now).
 
-    Raises `TableNotFoundError`, `DamagedLog`, and `UserError` for a newer schema.
+    Raises `TableNotFoundError`, `DamagedLog`, and `UserError` for a newer schema and for a log that names files
+    outside the table.
     """
     patience = Patience()
     while True:
@@ -188,6 +196,7 @@ def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTa
         else:
             check_schema_version(table)
             log.refuse_damage(table_uri, table.version())
+            refuse_outside(table)
             return table
 
 
@@ -206,9 +215,48 @@ def check_schema_version(table: DeltaTable) -> None:
     found = int(note.group(1)) if note else SCHEMA_VERSION
     if found > SCHEMA_VERSION:
         raise UserError(
-            f"the corpus at {table.table_uri} has schema version {found}, and this selfplay-factory knows "
-            f"{SCHEMA_VERSION}; install a newer one"
+            f"the corpus at {table.table_uri} has schema version {found}, and this version of the package knows "
+            f"{SCHEMA_VERSION}; update the package"
         )
+
+
+def refuse_outside(table: DeltaTable) -> None:
+    """Raises `UserError` where the log names a data file that is not plainly inside the folder of the table.
+
+    A log may be a stranger's: with an absolute path, "..", a scheme or escaped characters in it, files of ours would be
+    read, verified and exported as its own. Names that our writers and Delta's give are all that is let through.
+    """
+    uris = pa.array(table.file_uris(), pa.string())
+    root = table.table_uri.removeprefix("file://").rstrip("/") + "/"
+    inside = pc.starts_with(uris, root)
+    names = pc.utf8_slice_codeunits(uris, len(root))
+    columns = table.metadata().partition_columns
+    folders = "".join(f"{re.escape(column)}=[A-Za-z0-9_][A-Za-z0-9._-]*/" for column in columns)
+    plain = pc.and_(inside, pc.match_substring_regex(names, rf"^{folders}{_FILE}\z"))
+    if not pc.all(plain, min_count=0).as_py():
+        refuse_path(root, uris.filter(pc.invert(plain))[0].as_py())
+
+
+def refuse_path(table_uri: str, path: str) -> NoReturn:
+    """Raises `UserError` for a path of a log that leads out of its table."""
+    raise UserError(
+        f"the log of the table at {table_uri.rstrip('/')} names a data file that is not plainly inside it: {path!r}; "
+        "nothing of this table is read"
+    )
+
+
+def log_entries(table_uri: str, version: int) -> list[dict[str, Any]]:
+    """The actions of one commit, each an object. Raises `FileNotFoundError`, and `UserError` for what is no log."""
+    place = storage.join(table_uri, "_delta_log", f"{version:020d}.json")
+    try:
+        actions = [json.loads(line) for line in storage.read(place, MOST_LOG_BYTES).splitlines()]
+        for action in actions:
+            for path in (action[kind]["path"] for kind in ("add", "remove") if kind in action):
+                if not _PLAIN_PATH.fullmatch(path):
+                    refuse_path(table_uri, path)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{place} is not an entry of a Delta log: {first_line(error)}") from None
+    return actions
 
 
 def open_or_create(

@@ -147,7 +147,7 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
     for row, (name, n_steps, kind) in enumerate(derived):
         head, line = heads[row], lines[row]
         if newer[row]:
-            checks.append(Check(name, NOT_CHECKABLE, "it has a newer schema: install a newer selfplay-factory"))
+            checks.append(Check(name, NOT_CHECKABLE, "it has a newer schema: update this package"))
         elif digests[row] != stored[row]:
             checks.append(Check(name, FALSE, "the row was changed after sealing: its content digest does not fit"))
         elif isinstance(head, str):

@@ -1,6 +1,7 @@
 """Upkeep of a corpus: few large files out of many small ones, runs deleted, room given back.
 
-All go through the log, beside any number of writers and readers; a reader keeps the version that it opened.
+All go through the log, beside any number of writers and readers; a reader keeps the version that it opened. What they
+change must be named: a run's folder that leads to a corpus elsewhere is refused (`selfplay.store.read.itself`).
 
 Compaction is our own: deltalake's does not see that files which it replaces were replaced or deleted meanwhile (1.6.6:
 two compactions from one version both succeed, and every episode is there twice). Here whatever takes files of a run
@@ -9,7 +10,6 @@ out of the table moves one counter of that run in the same commit; of two at onc
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,16 @@ from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import log
 from selfplay.store.commit import is_fenced
-from selfplay.store.read import Corpus, open
-from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
+from selfplay.store.read import Corpus, itself, open
+from selfplay.store.table import (
+    MAX_COMMIT_RETRIES,
+    check_name,
+    episodes_uri,
+    first_line,
+    log_entries,
+    open_table,
+    pause,
+)
 from selfplay.store.write import MADE_BY, write_file
 
 #: Size of a compacted file, bytes.
@@ -61,11 +69,11 @@ def compact(uri: str, target_bytes: int = TARGET_BYTES, run_id: str | None = Non
     Small is below half the target. A run with one small file is left as it is. run_id: of the only run whose files are
     rewritten, None: all.
     """
-    corpus = open(uri)
+    corpus = open(itself(uri))
     files = _files_of(corpus, run_id)
     for part in sorted({_partition(file) for file in files}):
         _rewrite(corpus.uri, part[1], lambda now, part=part: _merged(now, part, target_bytes))
-    after = open(uri)
+    after = open(corpus.uri)
     return Compacted(after.version, len(files), len(_files_of(after, run_id)))
 
 
@@ -156,13 +164,13 @@ def delete_run(uri: str, run_id: str, why: str) -> Deleted:
 
     Raises `UserError` for a run that is not there.
     """
-    corpus = open(uri)
+    corpus = open(itself(uri))
     episodes = corpus.count(pc.field("run_id") == check_name("run id", run_id))
     if not episodes:
         raise UserError(f"the corpus at {uri} has no run {run_id}")
     note = {"why": why, "run_id": run_id}
     _rewrite(corpus.uri, run_id, lambda now: ([f for f in now.files() if _partition(f)[1] == run_id], []), note)
-    return Deleted(episodes, open(uri).version)
+    return Deleted(episodes, open(corpus.uri).version)
 
 
 def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = None) -> None:
@@ -232,7 +240,7 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     few the hours, a slow writer that lives loses nothing. Raises `DamagedLog` where the log has lost an entry: a file
     that seems never to have been committed may then hold episodes that were acknowledged.
     """
-    corpus = open(uri)
+    corpus = open(itself(uri))
     log.refuse_any_damage(episodes_uri(corpus.uri))
     table = open_table(episodes_uri(corpus.uri))
     released = _released(corpus)
@@ -282,14 +290,13 @@ def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:
 
 def _oldest(corpus: Corpus, gone: set[str]) -> int:
     """The version after the last commit that took one of these files out."""
-    log = storage.join(episodes_uri(corpus.uri), "_delta_log")
     version = corpus.version
     while version > 0:
         try:
-            lines = storage.read(storage.join(log, f"{version:020d}.json")).splitlines()
+            actions = log_entries(episodes_uri(corpus.uri), version)
         except FileNotFoundError:
             break
-        if any((removed := json.loads(line).get("remove")) and removed["path"] in gone for line in lines):
+        if any((removed := action.get("remove")) and removed["path"] in gone for action in actions):
             break
         version -= 1
     return version

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.store import log
+from selfplay.store.limits import Oversized, refuse_bomb, refuse_long_cells
 from selfplay.store.read import Corpus
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line
@@ -156,8 +157,11 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
         yield Check(task.path, FALSE, damage)
     try:
         for batch in _rows(corpus, task):
+            refuse_long_cells(task.path, batch)
             yield from verify_batch(batch, rules)
-    except (OSError, pa.ArrowException, UserError, FileNotFoundError) as error:
+    except Oversized as error:
+        yield Check(task.path, FALSE, str(error))
+    except (OSError, MemoryError, pa.ArrowException, UserError) as error:
         if damage is None:
             yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
 
@@ -165,6 +169,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
 def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
     """The rows of a task; of a large file only the row groups that hold them."""
     fragment, before = corpus.fragments()[task.path], 0
+    refuse_bomb(task.path, fragment.metadata)
     for group in range(fragment.num_row_groups):
         count = fragment.row_groups[group].num_rows
         mine = None if task.rows is None else [row - before for row in task.rows if before <= row < before + count]

@@ -140,7 +140,7 @@ def test_a_newer_schema_is_one_sentence(tmp_path: Path) -> None:
     first = Path(episodes_uri(uri)) / "_delta_log" / f"{0:020d}.json"
     first.write_text(first.read_text().replace("schema_version=1", "schema_version=2"))
     for call in (lambda: store.open(uri), lambda: store.Committer(uri, "run", 2)):
-        with pytest.raises(UserError, match="schema version 2.*install a newer"):
+        with pytest.raises(UserError, match="schema version 2.*update the package"):
             call()
 
 

@@ -63,7 +63,7 @@ def test_an_older_writer_goes_on(evolved: tuple[str, store.Committer]) -> None:
     states = {check.subject: check for check in verify_corpus(corpus)}
     for name, check in states.items():
         assert check.state == ("not checkable" if name.startswith("newer/") else "true"), check
-    assert states["newer/a/1000/0"].reason == "it has a newer schema: install a newer selfplay-factory"
+    assert states["newer/a/1000/0"].reason == "it has a newer schema: update this package"
 
 
 def test_an_older_compactor_keeps_what_it_does_not_know(evolved: tuple[str, store.Committer]) -> None:

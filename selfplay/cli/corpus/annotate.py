@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from selfplay.cli.corpus.common import CorpusArgument, JsonOption
+from selfplay.cli.corpus.common import CorpusArgument, ElsewhereOption, JsonOption, to_change
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
 
@@ -18,6 +19,7 @@ def annotate(
     corpus: CorpusArgument,
     author: Annotated[str, typer.Option(help="Who says it.")],
     source: Annotated[str, typer.Option(help="The tool that found it, with its version; or how it was found.")],
+    elsewhere: ElsewhereOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add labels to episodes, all or none; doing it again changes nothing. Episodes themselves never change.
@@ -31,9 +33,10 @@ def annotate(
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    added = add(corpus, read_labels(text.splitlines(), file), author, source)
+    place = to_change(corpus, elsewhere)
+    added = add(place, read_labels(text.splitlines(), file), author, source)
     if as_json:
         typer.echo(json.dumps({"added": added}))
         return
-    typer.echo(f"{added:,} labels were added" if added else "the same labels were there already")
-    typer.echo(f'next: selfplay corpus query "from annotations order by recorded_at desc limit 5" {corpus}')
+    say(f"{added:,} labels were added" if added else "the same labels were there already")
+    say(f'next: selfplay corpus query "from annotations order by recorded_at desc limit 5" {corpus}')

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ AsOfOption = Annotated[
 EnvOption = Annotated[
     list[str] | None,
     typer.Option("--env", help="A one-file environment to load before; its code runs. May be repeated."),
+]
+ElsewhereOption = Annotated[
+    bool, typer.Option("--elsewhere", help="Change the corpus that a run's folder leads to, without asking.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -39,4 +44,31 @@ def open_corpus(uri: str, version: int | None, as_of: datetime | None = None) ->
 
     if version is not None and as_of is not None:
         raise UserError("say --version or --as-of, not both")
+    _say_where(uri)
     return store.open(uri, version if as_of is None else as_of.replace(tzinfo=UTC))
+
+
+def to_change(uri: str, elsewhere: bool) -> str:
+    """The place of the corpus that a verb is about to change, after a question where a folder leads somewhere else.
+
+    Raises `UserError` where the answer is no, and where nobody can be asked and `elsewhere` is not set.
+    """
+    from selfplay import store
+    from selfplay.store.read import itself
+
+    place = _say_where(uri)
+    if place is None:
+        return itself(uri)
+    if not elsewhere and not (sys.stdin.isatty() and typer.confirm("Change that corpus?", err=True)):
+        raise UserError(f"nothing was changed; name the corpus itself, {place}, or say --elsewhere")
+    return itself(store.open(place).uri)
+
+
+def _say_where(uri: str) -> str | None:
+    """Says where the corpus is that a run's folder leads to; None where it leads nowhere else."""
+    from selfplay.store.places import pointed
+
+    place = pointed(uri)
+    if place is not None:
+        say(f"the corpus of {uri} is at {place}", err=True)
+    return place

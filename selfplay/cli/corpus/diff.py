@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from selfplay.cli.corpus.common import CorpusArgument, JsonOption
+from selfplay.cli.untrusted import cell, say
 
 #: Ids that a terminal is shown, of each side.
 _SHOWN = 10
@@ -31,7 +32,7 @@ def diff(
         return
     for sign, ids in (("+", found.added), ("-", found.removed)):
         for episode_id in ids[:_SHOWN]:
-            typer.echo(f"{sign} {episode_id}")
+            say(f"{sign} {cell(episode_id)}")
         if len(ids) > _SHOWN:
-            typer.echo(f"{sign} … and {len(ids) - _SHOWN:,} more (--json lists all)")
-    typer.echo(f"{len(found.added):,} added, {len(found.removed):,} removed from version {before} to {after}")
+            say(f"{sign} … and {len(ids) - _SHOWN:,} more (--json lists all)")
+    say(f"{len(found.added):,} added, {len(found.removed):,} removed from version {before} to {after}")

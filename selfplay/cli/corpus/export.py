@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import (
     AsOfOption,
     CorpusArgument,
@@ -17,6 +18,7 @@ from selfplay.cli.corpus.common import (
     load_envs,
     open_corpus,
 )
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
 
@@ -41,7 +43,6 @@ def export(
     Examples:  selfplay corpus export pgn runs/chess games --where "status = 'ok'"  ·
     selfplay corpus export npz runs/connect_four rows  ·  selfplay corpus export --list
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfplay.store.export import FORMATS, find
@@ -63,10 +64,10 @@ def export(
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
-    typer.echo(f"{done.rows:,} rows of {done.episodes:,} episodes (version {done.version}) are in {done.destination}")
+    say(f"{done.rows:,} rows of {done.episodes:,} episodes (version {done.version}) are in {done.destination}")
     for reason, count in sorted(done.left_out.items()):
-        typer.echo(f"left out: {count:,} episodes, {reason}")
-    typer.echo("next: export.json says what it holds, export_rows.parquet from which episode each row is")
+        say(f"left out: {count:,} episodes, {reason}")
+    say("next: export.json says what it holds, export_rows.parquet from which episode each row is")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -77,7 +78,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _list(as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from selfplay.store.export import FORMATS

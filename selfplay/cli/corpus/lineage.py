@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfplay.cli.corpus.common import JsonOption, VersionOption, open_corpus
+from selfplay.cli.untrusted import cell, say
 from selfplay.errors import UserError
 
 
@@ -58,8 +59,8 @@ def _print(told: dict[str, Any], as_json: bool) -> None:
         rows = value if isinstance(value, list | tuple) and value and isinstance(value[0], dict) else None
         if rows is None:
             shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else "-" if value is None else value
-            typer.echo(f"{name.replace('_', ' '):<{width}}  {shown}")
+            say(f"{name.replace('_', ' '):<{width}}  {shown}")
             continue
-        typer.echo(f"{name.replace('_', ' '):<{width}}  {len(rows):,}")
+        say(f"{name.replace('_', ' '):<{width}}  {len(rows):,}")
         for row in rows[:20]:
-            typer.echo(f"{'':<{width}}  " + "  ".join(f"{key} {item}" for key, item in row.items()))
+            say(f"{'':<{width}}  " + "  ".join(f"{key} {cell(item)}" for key, item in row.items()))

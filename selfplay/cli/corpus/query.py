@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+from selfplay.cli.untrusted import cell
 
 #: Rows that a terminal is shown.
 _SHOWN = 40
+_SHOWN_CHARACTERS = 5000
 
 
 def query(
@@ -39,13 +42,14 @@ def query(
         for row in rows:
             typer.echo(json.dumps(dict(zip(names, row, strict=True)), default=str))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*names, box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(Text(cell(name)))
     for row in rows[:_SHOWN]:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        table.add_row(*(Text(cell(value, _SHOWN_CHARACTERS)) for value in row))
     console = Console(highlight=False)
     console.print(table)
     if len(rows) > _SHOWN:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay.cli.corpus.common import JsonOption, VersionOption, open_corpus
+from selfplay.cli.console import Console
+from selfplay.cli.corpus.common import ElsewhereOption, JsonOption, VersionOption, open_corpus, to_change
+from selfplay.cli.untrusted import cell, say
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def release(
     sample: Annotated[int | None, typer.Option(help="Check only so many episodes; the release says so.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    elsewhere: ElsewhereOption = False,
     list_them: Annotated[bool, typer.Option("--list", help="List the releases of a corpus.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,17 +47,16 @@ def release(
         return
     if not name or not corpus:
         raise UserError("say the NAME of the release and the CORPUS")
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfplay.cli.corpus.verify import _processes
     from selfplay.store.release import refuse_taken
     from selfplay.store.release import release as make
 
-    opened = open_corpus(corpus, version)
+    opened = open_corpus(to_change(corpus, elsewhere), version)
     refuse_taken(opened, name)
     if len(opened.files()) > _MANY_FILES and not as_json:
-        typer.echo(f"of {len(opened.files()):,} files; `selfplay corpus compact {corpus}` would have made few of them")
+        say(f"of {len(opened.files()):,} files; `selfplay corpus compact {corpus}` would have made few of them")
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
@@ -64,14 +66,14 @@ def release(
         typer.echo(_json(done))
         return
     how = "all checked" if done.sample is None else f"{done.sample:,} of them checked"
-    typer.echo(
+    say(
         f"{name} is version {done.table_version}: {done.episodes:,} episodes, {how}, {done.true:,} true, 0 false, "
         f"{done.not_checkable:,} not checkable"
     )
     for reason, count in done.reasons.items():
-        typer.echo(f"not checkable ({count:,} episodes): {reason}")
-    typer.echo(f"its files are in {done.place}; content digest {done.content_digest}")
-    typer.echo(
+        say(f"not checkable ({count:,} episodes): {reason}")
+    say(f"its files are in {done.place}; content digest {done.content_digest}")
+    say(
         f"next: `python verify_corpus.py {opened.uri}` in that folder checks it without this package; "
         f'`store.open("{opened.uri}", version={done.table_version})` reads it'
     )
@@ -82,8 +84,8 @@ def _json(one: Released) -> str:
 
 
 def _list(corpus: Corpus, as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from selfplay.store.release import released
 
@@ -93,12 +95,13 @@ def _list(corpus: Corpus, as_json: bool) -> None:
             typer.echo(_json(one))
         return
     if not found:
-        typer.echo("nothing is released yet; `selfplay corpus release NAME CORPUS` releases the newest version")
+        say("nothing is released yet; `selfplay corpus release NAME CORPUS` releases the newest version")
         return
     head = ("release", "version", "made (UTC)", "episodes", "true", "not checkable", "note")
     table = Table(*head, box=None, pad_edge=False, header_style="dim")
     for one in found:
         figures = (one.episodes, one.true, one.not_checkable)
         made = f"{one.created_at:%Y-%m-%d %H:%M}"
-        table.add_row(one.name, str(one.table_version), made, *(f"{figure:,}" for figure in figures), one.note)
+        name, note = Text(cell(one.name)), Text(cell(one.note))
+        table.add_row(name, str(one.table_version), made, *(f"{figure:,}" for figure in figures), note)
     Console(highlight=False).print(table)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfplay.cli.console import Console, plain_markup
 from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+from selfplay.cli.untrusted import cell, one_line, tame
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     import pyspiel
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from selfplay.episode import Episode, Step
     from selfplay.game import Game
@@ -46,14 +48,14 @@ def show(
     if as_json:
         typer.echo(json.dumps({**_plain(found), "annotations": labels}, default=str))
         return
-    from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
     _print_episode(console, found, top)
     for label in labels:
         place = "" if label["step"] is None else f" of step {label['step']}"
-        console.print(Text(f"{label['name']}{place} = {label['value']}  ({label['author']}, {label['source']})"))
+        said, by = f"{cell(label['name'])}{place} = {cell(label['value'], 5000)}", (label["author"], label["source"])
+        console.print(Text(f"{said}  ({', '.join(map(cell, by))})"))
 
 
 def _episode(corpus: Corpus, episode: str) -> Episode:
@@ -86,13 +88,14 @@ def _number(value: float) -> float | None:
 
 
 def _print_episode(console: Console, episode: Episode, top: int) -> None:
-    from rich.markup import escape
-
     outcome = "no outcome" if episode.returns is None else " : ".join(f"{value:+g}" for value in episode.returns)
-    console.print(f"[bold]{escape(episode.episode_id)}[/]  {escape(episode.provenance.env_id)}  {episode.status}")
+    console.print(
+        f"[bold]{plain_markup(episode.episode_id)}[/]  {plain_markup(episode.provenance.env_id)}  "
+        f"{plain_markup(episode.status)}"
+    )
     for span in episode.policy_spans:
         console.print(
-            f"[dim]seat {span.seat}, steps {span.first_step}-{span.last_step}: {escape(span.policy_id)} "
+            f"[dim]seat {span.seat}, steps {span.first_step}-{span.last_step}: {plain_markup(span.policy_id)} "
             f"version {span.version}[/]"
         )
     if episode.reasoning is not None:
@@ -104,7 +107,7 @@ def _print_episode(console: Console, episode: Episode, top: int) -> None:
         return
     for part in _boards(episode, top):
         console.print(part)
-    console.print(f"{episode.game.ended_by}, {episode.n_steps} steps, returns {outcome}")
+    console.print(f"{plain_markup(episode.game.ended_by)}, {episode.n_steps} steps, returns {outcome}")
 
 
 def _dialogue(episode: Episode) -> Iterator[RenderableType]:
@@ -112,7 +115,6 @@ def _dialogue(episode: Episode) -> Iterator[RenderableType]:
     from rich.padding import Padding
     from rich.text import Text
 
-    from selfplay.cli.untrusted import one_line, tame
     from selfplay.episode.schema import CHANCE_ROLE
 
     told = episode.reasoning
@@ -155,7 +157,7 @@ def _tokens(turn: Mapping[str, Any]) -> str:
     import numpy as np
 
     count = len(turn["token_ids"])
-    ended = f", {turn['finish_reason']}" if turn["finish_reason"] else ""
+    ended = f", {cell(turn['finish_reason'])}" if turn["finish_reason"] else ""
     sure = "" if not count or turn["logprobs"] is None else f", {np.mean(turn['logprobs']):.2f} nats a token"
     return f"  {count:,} tokens{ended}{sure}"
 
@@ -179,7 +181,7 @@ def _boards(episode: Episode, top: int) -> Iterator[RenderableType]:
     assert episode.game is not None
     game = _game(episode)
     if game is None:
-        yield Text(f"{episode.provenance.env_id} is not installed here: actions are shown by number", "yellow")
+        yield Text(f"{cell(episode.provenance.env_id)} is not installed here: actions are shown by number", "yellow")
     state = None if game is None else game.new_initial_state()
     for ply, step in enumerate(episode.game.steps):
         row = Table.grid(padding=(0, 4))
@@ -230,14 +232,14 @@ def _weighed(game: Game | None, state: pyspiel.State | None, step: Step, ply: in
     from rich.text import Text
 
     def name(action: int) -> str:
-        return str(action) if game is None or state is None else game.action_text(state, action)
+        return str(action) if game is None or state is None else cell(game.action_text(state, action))
 
     if step.joint is not None:
         done = f"all seats at once: {', '.join(map(str, step.joint))}"
     elif step.seat < 0:
         done = f"chance: {'' if state is None else state.action_to_string(-1, step.action)} ({step.action})"
     else:
-        done = f"seat {step.seat} plays {name(step.action)} ({step.source})"
+        done = f"seat {step.seat} plays {name(step.action)} ({cell(step.source)})"
     lines: list[RenderableType] = [Text.assemble((f"{ply + 1}. ", "dim"), (done, "bold"))]
     if not len(step.actions):
         return lines[0]
@@ -253,5 +255,5 @@ def _weighed(game: Game | None, state: pyspiel.State | None, step: Step, ply: in
         q = "" if np.isnan(step.q[i]) else f"{step.q[i]:+.2f}"
         style = "bold green" if step.actions[i] == step.action else ""
         figures = (str(step.visits[i]), f"{100 * step.prior[i]:.1f}%", q)
-        table.add_row(name(int(step.actions[i])), *figures, style=style)
+        table.add_row(Text(name(int(step.actions[i]))), *figures, style=style)
     return Group(*lines, table)

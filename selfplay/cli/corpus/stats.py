@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
 from selfplay.cli.screen import SPARKS
+from selfplay.cli.untrusted import cell, say
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,8 +42,8 @@ def stats(
     if as_json:
         typer.echo(json.dumps(numbers))
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     console.print(
@@ -56,16 +58,16 @@ def stats(
             figures = [f"{group[key]:,}" if key in group else "" for key in ("episodes", "steps", "trainable")]
             size = f"{group['bytes'] / 1e6:,.1f}" if "bytes" in group else ""
             versions = f" v{group['versions'][0]}–{group['versions'][1]}" if "versions" in group else ""
-            table.add_row(name if i == 0 else "", f"{group['value']}{versions}", *figures, size)
+            table.add_row(name if i == 0 else "", Text(f"{cell(group['value'])}{versions}"), *figures, size)
         if len(groups) > _SHOWN:
             table.add_row("", f"[dim]and {len(groups) - _SHOWN:,} more: --json[/]")
     console.print(table)
     if numbers["growth"]:
         console.print(plot(numbers["growth"]))
     if numbers["files"] > 100 and numbers["bytes"] / numbers["files"] < 4e6:
-        console.print(f"next: `selfplay corpus compact {corpus}` makes few files of these many small ones")
+        say(f"next: `selfplay corpus compact {corpus}` makes few files of these many small ones")
     else:
-        console.print(f"next: `selfplay corpus verify {corpus}` checks that all of it is true")
+        say(f"next: `selfplay corpus verify {corpus}` checks that all of it is true")
 
 
 def count(corpus: Corpus) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from selfplay.cli.corpus.common import CorpusArgument, JsonOption, open_corpus
+from selfplay.cli.untrusted import cell, say
 
 _COLUMNS = ("episode_id", "kind", "env_id", "status", "n_steps", "returns")
 
@@ -39,9 +40,9 @@ def tail(
                     typer.echo(json.dumps({"version": news.version, **row}))
                 else:
                     returns = "" if row["returns"] is None else " : ".join(f"{value:+g}" for value in row["returns"])
-                    typer.echo(f"{row['episode_id']}  {row['status']}  {row['n_steps']} steps  {returns}")
+                    say(f"{cell(row['episode_id'])}  {cell(row['status'])}  {row['n_steps']} steps  {returns}")
             version = news.version
     except KeyboardInterrupt:
         pass
     if not as_json:
-        typer.echo(f"next: `selfplay corpus tail {corpus} --after {version}`")
+        say(f"next: `selfplay corpus tail {corpus} --after {version}`")

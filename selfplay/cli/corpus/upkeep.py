@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from selfplay.cli.corpus.common import CorpusArgument, JsonOption
+from selfplay.cli.corpus.common import CorpusArgument, ElsewhereOption, JsonOption, to_change
+from selfplay.cli.untrusted import say
 
 
 def compact(
     corpus: CorpusArgument,
     target_mb: Annotated[int, typer.Option(help="Size of the files to come, MB.", min=1)] = 128,
+    elsewhere: ElsewhereOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rewrite many small files into few large ones; beside writers and readers. No episode changes.
@@ -22,18 +24,19 @@ def compact(
     """
     from selfplay.store import upkeep
 
-    done = upkeep.compact(corpus, target_mb * 10**6)
+    done = upkeep.compact(to_change(corpus, elsewhere), target_mb * 10**6)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
-    typer.echo(f"{done.files_before:,} files became {done.files_after:,} (version {done.version})")
-    typer.echo(f"next: `selfplay corpus vacuum {corpus}` shows what room the old files take")
+    say(f"{done.files_before:,} files became {done.files_after:,} (version {done.version})")
+    say(f"next: `selfplay corpus vacuum {corpus}` shows what room the old files take")
 
 
 def delete_run(
     run_id: Annotated[str, typer.Argument(help="The run, as `selfplay corpus stats` lists it.")],
     corpus: CorpusArgument,
     why: Annotated[str, typer.Option(help="The reason; it stays in the log.")],
+    elsewhere: ElsewhereOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take a run out of the corpus. Older versions keep it until `vacuum`.
@@ -42,18 +45,19 @@ def delete_run(
     """
     from selfplay.store import upkeep
 
-    done = upkeep.delete_run(corpus, run_id, why)
+    done = upkeep.delete_run(to_change(corpus, elsewhere), run_id, why)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
-    typer.echo(f"{done.episodes:,} episodes of {run_id} are not in version {done.version} any more")
-    typer.echo(f"next: `selfplay corpus vacuum {corpus}` gives back the room, and ends the versions that hold them")
+    say(f"{done.episodes:,} episodes of {run_id} are not in version {done.version} any more")
+    say(f"next: `selfplay corpus vacuum {corpus}` gives back the room, and ends the versions that hold them")
 
 
 def vacuum(
     corpus: CorpusArgument,
     hours: Annotated[float, typer.Option(help="Keep what is younger.", min=0)] = 168.0,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")] = False,
+    elsewhere: ElsewhereOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete files that neither the newest version nor a release needs; says which versions that ends.
@@ -62,13 +66,13 @@ def vacuum(
     """
     from selfplay.store import upkeep
 
-    found = upkeep.vacuum(corpus, hours, dry_run=not yes)
+    found = upkeep.vacuum(to_change(corpus, elsewhere), hours, dry_run=not yes)
     if as_json:
         typer.echo(json.dumps({**asdict(found), "done": yes}))
         return
     verb = "were deleted" if yes else "would be deleted"
-    typer.echo(f"{len(found.files):,} files, {found.bytes / 1e6:,.1f} MB, {verb}; versions before {found.oldest} end")
+    say(f"{len(found.files):,} files, {found.bytes / 1e6:,.1f} MB, {verb}; versions before {found.oldest} end")
     if found.kept:
-        typer.echo(f"kept: {found.kept:,} young files in no version, whose writers may still come to commit them")
+        say(f"kept: {found.kept:,} young files in no version, whose writers may still come to commit them")
     if found.files and not yes:
-        typer.echo("next: the same with --yes")
+        say("next: the same with --yes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfplay import machine
+from selfplay.cli.console import Console, plain_markup
 from selfplay.cli.corpus.common import (
     AsOfOption,
     CorpusArgument,
@@ -43,7 +44,6 @@ def verify(
 
     Example:  selfplay corpus verify runs/connect_four
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, uncommitted, verify_corpus
@@ -71,13 +71,13 @@ def verify(
     else:
         console = Console(highlight=False, soft_wrap=True)
         for check in lies:
-            console.print(f"[red]false[/] {check.subject}: {check.reason}")
+            console.print(f"[red]false[/] {plain_markup(check.subject)}: {plain_markup(check.reason, 2000)}")
         for reason, how_many in missing.items():
-            console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {reason}")
+            console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {plain_markup(reason, 2000)}")
         if waiting:
             console.print(
-                f"{len(waiting):,} blocks were written and are not part of the corpus, such as {waiting[0]}; "
-                f"if no run is going to commit them, `selfplay repair {opened.uri}` can"
+                f"{len(waiting):,} blocks were written and are not part of the corpus, such as {plain_markup(waiting[0])}; "
+                f"if no run is going to commit them, `selfplay repair {plain_markup(opened.uri)}` can"
             )
         console.print(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "

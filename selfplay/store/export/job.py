@@ -21,6 +21,7 @@ import selfplay
 from selfplay import storage
 from selfplay.episode import Episode, from_batch
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 from selfplay.store.export.formats import Format, find
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def export(
         raise UserError(f"format {name} has no option {unknown[0]!r}; its options: {known}")
     for package in chosen.needs:
         if find_spec(package) is None:
-            raise UserError(f"format {name} needs {package}: pip install 'selfplay-factory[{chosen.extra}]'")
+            raise UserError(f"format {name} needs {package}: {how_to_install(chosen.extra)}")
     _refuse_full(place)
     with _workplace(place) as folder:
         job = Job(corpus, chosen, folder, where, given, progress)

@@ -8,6 +8,7 @@ from typing import Any
 
 from selfplay.store.release.certificate import Facts
 from selfplay.store.release.croissant import description
+from selfplay.store.release.markdown import plain, visible
 
 #: Data files that the front matter names at most; `selfplay corpus compact` makes few of many.
 _LISTED_FILES = 64
@@ -28,10 +29,10 @@ versions lie in the same folders, and a pattern of file names counts episodes tw
 `s3://…`) that holds `episodes` and `released`.
 
 ```python
-# our reader: pip install selfplay-factory
+# our reader, selfplay-factory, is installed from a clone of its repository: pip install .
 from selfplay import store
 corpus = store.open("CORPUS", version={version})
-corpus.get("{episode_id}")
+corpus.get({episode_id})
 corpus.to_duckdb().sql("SELECT status, count(*) FROM episodes GROUP BY 1")
 
 # pyarrow: pip install deltalake pyarrow
@@ -67,11 +68,12 @@ _LIMITS = """\
 
 def card(facts: Facts, episode_id: str | None) -> str:
     """The whole text. episode_id: one that is in it, for the examples; None where there is none."""
-    reading = _READING.format(version=facts.table_version, episode_id=episode_id or "run/slot/epoch/number")
+    example = json.dumps(episode_id or "run/slot/epoch/number").replace("`", "\\u0060")
+    reading = _READING.format(version=facts.table_version, episode_id=example)
     parts = [
         _front_matter(facts),
-        f"# {facts.name}\n\n{description(facts)}",
-        *([facts.note] if facts.note else []),
+        f"# {facts.name}\n\n{plain(description(facts))}",
+        *([plain(facts.note)] if facts.note else []),
         f"Committed {facts.committed_at:%Y-%m-%d %H:%M:%S} UTC; {facts.bytes / 1e6:,.1f} MB in {len(facts.files):,} "
         f"files. Content digest `{facts.content_digest}`.",
         f"## What is in it\n\n{_counts(facts)}",
@@ -89,11 +91,11 @@ def _front_matter(facts: Facts) -> str:
     """YAML: every value is written as JSON, which is YAML, too."""
     size = next((name for end, name in _SIZES.items() if facts.episodes < end), "n>1B")
     values: dict[str, Any] = {
-        "license": [licence.lower() for licence in facts.licences] or ["unknown"],
+        "license": [visible(licence).lower() for licence in facts.licences] or ["unknown"],
         "pretty_name": facts.name,
         "size_categories": [size],
         "task_categories": ["reinforcement-learning"],
-        "tags": ["self-play", "delta-lake", *(str(row["value"]) for row in facts.counts["env_id"])],
+        "tags": ["self-play", "delta-lake", *(visible(row["value"]) for row in facts.counts["env_id"])],
     }
     if len(facts.files) <= _LISTED_FILES:  # a pattern of names would take files of other versions, too
         paths = [f"episodes/{file['path']}" for file in facts.files]
@@ -111,7 +113,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return "none" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    return "none" if value is None else plain(value)
 
 
 def _counts(facts: Facts) -> str:
@@ -149,7 +151,7 @@ def _verification(facts: Facts) -> str:
     lines = [
         f"Checked before the release: {checked}. {verified.true:,} true, 0 false, {verified.not_checkable:,} not "
         "checkable.",
-        *(f"- not checkable ({count:,} episodes): {reason}" for reason, count in sorted(verified.reasons.items())),
+        *(f"- not checkable ({count:,} episodes): {plain(why)}" for why, count in sorted(verified.reasons.items())),
     ]
     command = "```\npip install pyarrow deltalake open_spiel\npython verify_corpus.py CORPUS\n```"
     said = (

@@ -6,11 +6,13 @@ Every data file is named with its sha256: a pattern of names would find the file
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.store.release.certificate import Facts
+from selfplay.store.release.markdown import plain
 from selfplay.store.release.schema_md import comment
 
 #: The context that Croissant 1.1 prescribes; parsers compare it.
@@ -79,9 +81,9 @@ def croissant(facts: Facts) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": facts.name,
-        "description": description(facts),
+        "description": plain(description(facts)),
         "version": f"{facts.table_version}.0.0",
-        "license": [f"https://spdx.org/licenses/{licence}.html" for licence in facts.licences],
+        "license": [f"https://spdx.org/licenses/{quote(licence, safe='+')}.html" for licence in facts.licences],
         "creator": {"@type": "sc:Organization", "name": "selfplay-factory"},
         "dateCreated": date,
         "datePublished": date,

@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.store.lease import acquire
-from selfplay.store.read import Corpus
+from selfplay.store.read import Corpus, refuse_links
 from selfplay.store.release.card import card
 from selfplay.store.release.certificate import Facts, Verified, certificate, facts, summary
 from selfplay.store.release.croissant import croissant
@@ -86,6 +86,7 @@ def release(
     sample: check only so many episodes; the certificate says so. Raises `UserError`, with nothing written, where the
     name is taken or anything is false; of several that release one name at once, all but one are told so.
     """
+    refuse_links(corpus.uri)
     refuse_taken(corpus, name)
     if not corpus.count():
         raise UserError(f"nothing was released: version {corpus.version} of {corpus.uri} holds no episode")
@@ -99,6 +100,7 @@ def release(
         certified = certificate(found, created_at, others)
         texts["certificate.json"] = _json(certified)
         place = storage.join(corpus.uri, FOLDER, name)
+        refuse_links(corpus.uri)  # checking took its time
         for file in FILES:
             storage.write(storage.join(place, file), texts[file], durable=True)
         _refuse_vacuumed(corpus, found)
@@ -148,7 +150,7 @@ def _texts(corpus: Corpus, found: Facts) -> dict[str, bytes]:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 class _alone:

@@ -44,6 +44,10 @@ BATCH_ROWS = 256
 #: Stored priors are in 1/UNITS, stored values in value_scale/UNITS.
 UNITS = 32767
 CHANCE, SIMULTANEOUS = -1, -2
+#: What a file may hold: an honest row group is far below these, and honest columns shrink by two to twenty.
+SMALL_GROUP_BYTES, MOST_GROUP_BYTES, MOST_RATIO = 256 * 2**20, 4 * 2**30, 100
+MOST_FILE_BYTES, MOST_CERTIFICATE_BYTES = 8 * 2**30, 256 * 2**20
+PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet")
 STATUS_OF = {"terminal": "ok", "resignation": "ok", "ply_limit": "truncated", "aborted": "aborted"}
 #: What the content digest covers in schema version 1: these columns, in this order.
 COLUMNS = """episode_id kind run_id schema_version slot epoch number status trainable error origin parents licence
@@ -110,7 +114,7 @@ class Rules:
         import pyspiel
 
         text, ruleset = row["game"]["game_string"], self.rulesets.get((row["env_id"], row["ruleset_digest"]))
-        if ruleset is None or ruleset["game_string"] != text:
+        if ruleset is None or ruleset.get("game_string") != text:
             raise Lie(f"it names the game {text}, and that is not {row['env_id']} in the certificate")
         if text not in self.games:
             known = text.split("(", 1)[0] in pyspiel.registered_names()
@@ -119,9 +123,9 @@ class Rules:
             except RuntimeError:
                 self.games[text] = None
         if self.games[text] is None:
-            package = ruleset["package"] or "the package that brings it"
-            raise Unknown(f"the rules of {row['env_id']} are not in OpenSpiel: install {package} and selfplay-factory, "
-                          "and run `selfplay corpus verify`")  # fmt: skip
+            package = ruleset.get("package") or "the package that brings it"
+            raise Unknown(f"the rules of {row['env_id']} are not in OpenSpiel: install {package} and the project that "
+                          "made this corpus, and run `selfplay corpus verify`")  # fmt: skip
         return self.games[text]
 
     def doubt(self, reason: str) -> None:
@@ -143,7 +147,8 @@ def row_lies(row: Row, schema: pa.Schema, rules: Rules) -> None:
     if [kind for kind in ("game", "reasoning", "control") if row[kind] is not None] != [row["kind"]]:
         raise Lie("its kind contradicts its payload")
     if row["kind"] != "game":
-        raise Unknown(f"nothing here can check episodes of kind {row['kind']}: install a newer selfplay-factory")
+        raise Unknown(f"nothing here can check episodes of kind {row['kind']}: the project that made this corpus can, "
+                      "with `selfplay corpus verify`")  # fmt: skip
     if row["n_steps"] != len(row["game"]["steps"]):
         raise Lie("its number of steps is not that of its steps")
     game = rules.find(row)
@@ -254,15 +259,53 @@ def options() -> dict[str, str]:
     return {"AWS_ALLOW_HTTP": "true"} if plain else {}
 
 
+def refuse_outside(table: DeltaTable) -> None:
+    """A log that names files outside its table (an absolute path, "..", a scheme) would have others' files verified."""
+    root = table.table_uri.removeprefix("file://").rstrip("/") + "/"
+    for uri in table.file_uris():
+        if not uri.startswith(root) or not PLAIN_PATH.fullmatch(uri[len(root):]):
+            raise ValueError(f"the log names a data file that is not plainly inside the table: {uri!r}")
+
+
 def located(place: str) -> str:
     return place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
-def read(folder: str, path: str) -> bytes:
-    """The bytes of a file below a folder, local or s3://. Raises `OSError`."""
+def read(folder: str, path: str, most: int) -> bytes:
+    """The bytes of a file below a folder, local or s3://. Raises `OSError`, and `ValueError` for more than `most`."""
     place = pafs.PyFileSystem(DeltaStorageHandler(folder, options()))
     with place.open_input_stream(path) as stream:
-        return bytes(stream.read())
+        data = bytes(stream.read(most + 1))
+    if len(data) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    return data
+
+
+def certificate_of(data: bytes) -> Row:
+    """The certificate, whose fields are what this file relies on. Raises `ValueError`."""
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise ValueError("the certificate is nested too deeply") from None
+    kinds = {"table_version": int, "episodes": int, "release": str, "content_digest": str, "packages": dict,
+             "rulesets": list, "files": list}  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(found, dict) or type(found.get(name)) is not kind:
+            raise ValueError(f"the certificate has no field {name} that is {kind.__name__}")
+    texts = {"rulesets": ("env_id", "ruleset_digest"), "files": ("path", "sha256")}
+    for name, needed in texts.items():
+        for one in found[name]:
+            if not isinstance(one, dict) or not all(isinstance(one.get(field), str) for field in needed):
+                raise ValueError(f"an entry of the certificate's {name} lacks {' or '.join(needed)}")
+    if found["table_version"] < 0:
+        raise ValueError("the certificate's table_version is below 0")
+    return dict(found)
+
+
+def shown(value: object) -> str:
+    """A stranger's value as one line in which a terminal finds nothing to obey; at most 1000 characters."""
+    text = " ".join(str(value)[:1000].split())
+    return "".join(one if one.isprintable() else "?" for one in text).encode("utf-8", "replace").decode()
 
 
 def file_lies(data: bytes, path: str, certified: Row | None) -> None:
@@ -278,7 +321,12 @@ def file_lies(data: bytes, path: str, certified: Row | None) -> None:
 def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | None) -> Iterator[Row]:
     """The rows of a Parquet file, all or those with the `chosen` indices; two columns are in its path, not in it."""
     before = 0
-    for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(BATCH_ROWS):
+    file = pq.ParquetFile(pa.BufferReader(data))
+    for number in range(file.num_row_groups):
+        size = file.metadata.row_group(number).total_byte_size
+        if size > SMALL_GROUP_BYTES and size > min(MOST_GROUP_BYTES, MOST_RATIO * len(data)):
+            raise ValueError(f"{len(data):,} bytes of it unpack to {size:,} at once")
+    for batch in file.iter_batches(BATCH_ROWS):
         columns = {name: batch.column(name) for name in batch.schema.names}
         columns |= {name: pa.array([value] * batch.num_rows, pa.string()) for name, value in partition.items()}
         columns["started_at"] = columns["started_at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
@@ -321,6 +369,7 @@ class Report:
 def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Report:
     """Checks the released version of the corpus, all of it or `sample` rows and the files that hold them."""
     table = DeltaTable(f"{corpus}/episodes", version=certificate["table_version"], storage_options=options())
+    refuse_outside(table)
     schema = pa.schema(table.schema().to_arrow())
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
     certified = {file["path"]: file for file in certificate["files"]}
@@ -336,7 +385,7 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
         path, told = file["path"], False
         partition = {key.removeprefix("partition."): file[key] for key in file if key.startswith("partition.")}
         try:
-            data = read(f"{corpus}/episodes", path)
+            data = read(f"{corpus}/episodes", path, MOST_FILE_BYTES)
             try:
                 file_lies(data, path, certified.get(path))
             except Lie as lie:
@@ -346,7 +395,7 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
                 report.row(row, schema, rules)
         except FileNotFoundError:
             report.lies.append((path, "the file is missing"))
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, MemoryError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             if not told:
                 report.lies.append((path, f"the file cannot be read: {str(error).splitlines()[0]}"))
         if sys.stderr.isatty() or number + 1 == len(files):
@@ -375,10 +424,10 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         folder, _, name = located(asked.certificate).rpartition("/")
-        certificate = json.loads(read(folder, name))
+        certificate = certificate_of(read(folder, name, MOST_CERTIFICATE_BYTES))
         report = verify(located(asked.corpus), certificate, asked.sample, asked.seed)
     except Exception as error:
-        print(f"cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}", file=sys.stderr)
+        print(f"cannot be read: {shown((str(error) or type(error).__name__).splitlines()[0])}", file=sys.stderr)
         return 2
     counts = {"true": report.true, "false": report.false, "not checkable": report.unknown}
     if asked.json:
@@ -387,11 +436,11 @@ def main() -> int:
         print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing}))
     else:
         for subject, reason in report.lies:
-            print(f"false {subject}: {reason}")
+            print(f"false {shown(subject)}: {shown(reason)}")
         for reason, count in report.missing.items():
-            print(f"not checkable ({count:,} episodes): {reason}")
+            print(f"not checkable ({count:,} episodes): {shown(reason)}")
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
-              f"episodes of release {certificate['release']} (version {certificate['table_version']})"
+              f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', a sample' if asked.sample else ''}")  # fmt: skip
     return 1 if report.lies else 0
 

@@ -1,0 +1,80 @@
+"""What a data file may unpack to. A file of a few kilobytes can claim gigabytes; its footer says so before it is read.
+
+Honest files are far below these limits: columns shrink by a factor of two to twenty, and `write.GROUP_STEPS` bounds a
+row group. Texts of one row are checked after decoding, before they become Python objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from selfplay.errors import UserError
+
+#: A row group up to this size (bytes, uncompressed) is never refused; a larger one may not exceed either of the others.
+SMALL_GROUP_BYTES = 256 * 2**20
+MOST_GROUP_BYTES = 4 * 2**30
+MOST_RATIO = 100
+#: Bytes of one text or list of numbers in a row.
+MOST_CELL_BYTES = 64 * 2**20
+MOST_ROWS_A_GROUP = 16 * 2**20
+#: Footers that are read side by side: a bucket answers late.
+_AT_ONCE = 32
+
+
+class Oversized(UserError):
+    """A file unpacks to far more than an honest one of its size."""
+
+
+def refuse_bombs(fragments: Iterable[pads.ParquetFileFragment]) -> None:
+    """Raises `Oversized` for the first file of a data set whose footer breaks the limits. Reads footers only.
+
+    The footers stay with the fragments, so that reading the same fragments later does not read them again.
+    """
+    files = list(fragments)
+    with ThreadPoolExecutor(min(_AT_ONCE, len(files) or 1)) as pool:
+        for fragment, metadata in zip(files, pool.map(_footer, files), strict=True):
+            refuse_bomb(fragment.path, metadata)
+
+
+def refuse_bomb(path: str, metadata: pq.FileMetaData) -> None:
+    """Raises `Oversized` where a row group has too many rows or bytes. path: for the sentence."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows > MOST_ROWS_A_GROUP:
+            raise Oversized(f"{path} claims {group.num_rows:,} rows in one row group; it is not read")
+        if group.total_byte_size <= SMALL_GROUP_BYTES:
+            continue
+        packed = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+        if group.total_byte_size > min(MOST_GROUP_BYTES, MOST_RATIO * max(packed, 1)):
+            raise Oversized(
+                f"{path} unpacks from {packed:,} to {group.total_byte_size:,} bytes at once; it is not read"
+            )
+
+
+def refuse_long_cells(path: str, batch: pa.RecordBatch) -> None:
+    """Raises `Oversized` where one text in a batch is longer than the limit. path: for the sentence."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if column.nbytes > MOST_CELL_BYTES and (longest := _longest(column)) > MOST_CELL_BYTES:
+            raise Oversized(f"{path} holds a text of {longest:,} bytes in column {name}; it is not read")
+
+
+def _footer(fragment: pads.ParquetFileFragment) -> pq.FileMetaData:
+    return fragment.metadata
+
+
+def _longest(column: pa.Array) -> int:
+    """Bytes of the longest text anywhere in a column."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        return pc.max(pc.binary_length(column)).as_py() or 0
+    if pa.types.is_list(kind):
+        return _longest(column.flatten())
+    if pa.types.is_struct(kind):
+        return max((_longest(part) for part in column.flatten()), default=0)
+    return 0
