@@ -12,8 +12,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from selfplay import machine
 from selfplay.errors import UserError
@@ -79,10 +81,15 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
                 _knock(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
             else:
+                leaving.enter_context(_on_loopback())
                 _start()
+        except UserError:
+            raise
         except Exception as error:  # Ray says that it did not come up with a plain one
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {_reason(error)}") from None
         leaving.callback(ray.shutdown)
+        if not address:
+            _close_token(Path.home() / ".ray" / "auth_token")
         if words is not None and not address:
             leaving.callback(RayWatch(functools.partial(_died, guard, words)).stop)
         yield
@@ -94,6 +101,7 @@ def _start() -> None:
         try:
             ray.init(
                 address="local",
+                _node_ip_address="127.0.0.1",
                 num_cpus=machine.cores(),
                 include_dashboard=False,
                 log_to_driver=False,
@@ -132,6 +140,39 @@ def _died(guard: subprocess.Popen[bytes], words: LastWords, name: str) -> None:
     guard.stdin.write(b"said\n")
     guard.stdin.flush()
     words.end(f"Ray has died under the run: {name} has ended (killed, or out of memory?); {words.advice}")
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray started meanwhile listens on loopback alone, and asks for its token there.
+
+    Ray turns the address 127.0.0.1 into an outward one, unless it believes to be on a system where it cannot make
+    clusters; its processes take that from the environment, and what is loaded here from a constant. Raises `UserError`
+    where the environment turns the token off: then every user of this machine could run programs as this one.
+    """
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        raise UserError("RAY_AUTH_MODE=disabled would let anyone on this machine run programs as you; unset it")
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    outside = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(name)
+        if outside is not None:
+            os.environ[name] = outside
+
+
+def _close_token(file: Path) -> None:
+    """Takes Ray's token from other users' eyes: Ray writes it for all to read. A link or another's file stays."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_uid == os.getuid():
+                os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
 
 
 def _knock(address: str) -> None:
