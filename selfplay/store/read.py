@@ -127,6 +127,15 @@ def readable(what: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be read: {first_line(error)}; {advice}") from error
 
 
+def decoded(what: str, batch: pa.RecordBatch) -> list[Episode]:
+    """The rows as objects. Raises `UserError` where one is not an episode. what: the corpus or the file."""
+    try:
+        return list(from_batch(batch))
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        advice = "`selfplay corpus verify` names what is wrong"
+        raise UserError(f"{what} holds a row that is not an episode: {first_line(error)}; {advice}") from error
+
+
 class Corpus:
     """One version of a corpus: a consistent snapshot, however much is added or compacted meanwhile."""
 
@@ -188,7 +197,7 @@ class Corpus:
 
     def records(self, where: pc.Expression | None = None) -> Iterator[Episode]:
         """Streams whole episodes as objects."""
-        return (episode for batch in self.episodes(where) for episode in from_batch(batch))
+        return (episode for batch in self.episodes(where) for episode in decoded(self.uri, batch))
 
     def ordered(self, where: str = "true", columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Streams rows by run, slot, epoch and number, however the files lie. where: SQL over `episodes`.

@@ -267,7 +267,10 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
 
 def _released(corpus: Corpus) -> list[int]:
     """Versions that are pinned, ascending."""
-    return sorted({int(version) for version in corpus.table("releases").column("table_version").to_pylist()})
+    versions = set(corpus.table("releases").column("table_version").to_pylist())
+    if None in versions:
+        raise UserError(f"the table of releases of {corpus.uri} does not say which version one of them is")
+    return sorted(map(int, versions))
 
 
 def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from selfplay.episode import Episode, from_batch
+from selfplay.episode import Episode
 from selfplay.store.export.chat_turns import broken
+from selfplay.store.read import decoded
 
 if TYPE_CHECKING:
     from selfplay.store.export.job import Job
@@ -36,7 +37,8 @@ def write(job: Job) -> None:
     for batch in job.batches():
         for start in range(0, batch.num_rows, _AT_ONCE):
             part = batch.slice(start, _AT_ONCE)
-            for episode, digest in zip(from_batch(part), part.column("content_digest").to_pylist(), strict=True):
+            digests = part.column("content_digest").to_pylist()
+            for episode, digest in zip(decoded(job.corpus.uri, part), digests, strict=True):
                 assert episode.reasoning is not None
                 wrong = broken([(turn["role"], turn["parent"]) for turn in episode.reasoning["turns"] or ()])
                 if wrong is not None:

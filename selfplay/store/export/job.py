@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 import selfplay
 from selfplay import storage
-from selfplay.episode import Episode, from_batch
+from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store.export.formats import Format, find
+from selfplay.store.read import decoded
 
 if TYPE_CHECKING:
     from selfplay.store.read import Corpus
@@ -81,7 +82,7 @@ class Job:
 
     def episodes(self) -> Iterator[Episode]:
         """As `batches`, one object an episode."""
-        return (episode for batch in self.batches() for episode in from_batch(batch))
+        return (episode for batch in self.batches() for episode in decoded(self.corpus.uri, batch))
 
     def row(self, file: str, row: int, episode_id: str, seat: int | None = None) -> None:
         """Row `row` (from 0) of `file` (below `folder`) is from this episode (and tells of this seat's part).

@@ -197,8 +197,15 @@ def _refuse_vacuumed(corpus: Corpus, found: Facts) -> None:
 
 
 def _released(corpus: Corpus, row: dict[str, Any]) -> Released:
-    kept = json.loads(row["certificate"] or "{}")
-    verification = kept.get("verification", {})
+    try:
+        kept = json.loads(row["certificate"] or "{}")
+        verification = kept.get("verification", {})
+        return _from_summary(corpus, row, kept, verification)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"the table of releases of {corpus.uri} has no valid certificate for {row['name']!r}") from None
+
+
+def _from_summary(corpus: Corpus, row: dict[str, Any], kept: Any, verification: Any) -> Released:
     return Released(
         name=row["name"],
         table_version=row["table_version"],

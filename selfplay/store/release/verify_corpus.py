@@ -261,10 +261,9 @@ def options() -> dict[str, str]:
 
 def refuse_outside(table: DeltaTable) -> None:
     """A log that names files outside its table (an absolute path, "..", a scheme) would have others' files verified."""
-    root = table.table_uri.removeprefix("file://").rstrip("/") + "/"
-    for uri in table.file_uris():
-        if not uri.startswith(root) or not PLAIN_PATH.fullmatch(uri[len(root):]):
-            raise ValueError(f"the log names a data file that is not plainly inside the table: {uri!r}")
+    for path in pa.table(table.get_add_actions()).column("path").to_pylist():
+        if not PLAIN_PATH.fullmatch(path):
+            raise ValueError(f"the log names a data file that is not plainly inside the table: {path!r}")
 
 
 def located(place: str) -> str:
