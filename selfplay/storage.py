@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import signal
@@ -136,15 +135,6 @@ def read(uri: str, most: int | None = None) -> bytes:
 def _refuse_large(uri: str, size: int, most: int | None) -> None:
     if most is not None and size > most:
         raise UserError(f"{uri} has {size:,} bytes, and at most {most:,} are read of such a file")
-
-
-def read_json(uri: str, most: int = 16 * 2**20) -> Any:
-    """The JSON value of a text of at most `most` bytes. Raises `FileNotFoundError`, and `UserError` for other texts."""
-    try:
-        return json.loads(read(uri, most))
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{uri} is not JSON: {reason}") from None
 
 
 def size(uri: str) -> int:
