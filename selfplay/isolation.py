@@ -1,7 +1,7 @@
 """Verifiers in processes of their own, that may be killed: an answer that hangs or kills one harms no other.
 
 A process beside this one loads the task once. For each transcript it starts a copy of itself, which is confined
-(`selfplay.jail`), judges, says the verdict through a pipe of its own, and is gone; so whatever an answer did to it is
+(`selfplay.sandbox`), judges, says the verdict through a pipe of its own, and is gone; so whatever an answer did to it is
 gone too. What it says must begin with a number that was drawn for this one verdict, so that a verdict written blindly,
 to every file that is open, is none. The processes exchange lines of JSON, nothing that could carry code, and what is
 said is checked like any other verdict. It is no sandbox for programs that a model wrote: code that runs in a copy can
@@ -24,7 +24,7 @@ from dataclasses import asdict
 from typing import Any
 
 from selfplay.contract import Criterion, Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.jail import confine, limit
+from selfplay.sandbox import Unconfined, confine, enter_namespaces, limit
 
 #: How long the process may take to begin, and to answer after its copy had to, seconds.
 START_S = 60.0
@@ -151,6 +151,7 @@ def _fixed(spec: TaskSpec, verdicts: tuple[Verdict, ...]) -> TaskSpec:
 
 def serve() -> None:
     """The child: loads a task and judges until its input ends."""
+    enter_namespaces()
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # what a verifier prints or reads is not part of the exchange
@@ -195,7 +196,10 @@ def _judged_apart(spec: TaskSpec, line: bytes, confined: bool) -> bytes:
     try:
         if not said.startswith(nonce):
             raise ValueError("not its number")
-        return json.dumps({"verdicts": json.loads(said.removeprefix(nonce))["verdicts"]}).encode()
+        answer = json.loads(said.removeprefix(nonce))
+        if "failed" in answer:
+            return _failed(str(answer["failed"]))
+        return json.dumps({"verdicts": answer["verdicts"]}).encode()
     except (ValueError, TypeError, KeyError, RecursionError):
         return _failed("the verifier's process said what is no verdict")
 
@@ -207,7 +211,11 @@ def _answer(spec: TaskSpec, line: bytes, confined: bool, nonce: bytes, writes: i
     os.dup2(writes, 3)  # 0, 1 and 2 are nothing
     os.closerange(4, os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 4096)
     asked = json.loads(line)
-    confine() if confined else limit()
+    try:
+        confine(spec.timeout_s + _GRACE_S) if confined else limit()
+    except Unconfined as error:
+        os.write(3, nonce + _failed(f"the verifier cannot be confined here: {error}"))
+        os._exit(0)
     problem = Problem(asked["problem"]["seed"], asked["problem"]["difficulty"], asked["problem"]["data"])
     verdicts = judged(spec, problem, Transcript(tuple(Turn(**turn) for turn in asked["turns"])))
     said = nonce + json.dumps({"verdicts": [asdict(verdict) for verdict in verdicts]}).encode()
