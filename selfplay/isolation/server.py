@@ -19,6 +19,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from selfplay import sandbox
+from selfplay.author import UNCONFINED
 from selfplay.contract import TaskSpec
 from selfplay.isolation import wire
 
@@ -66,6 +68,7 @@ class _Copies:
 
 def serve(descriptor: int) -> None:
     """The server's main function. descriptor: of its socket to the owner."""
+    sandbox.enter_namespaces()  # it must be the only thread, and hold nothing yet
     control = socket.socket(fileno=descriptor)
     told = wire.decode(_exactly(control, LENGTH.unpack(_exactly(control, LENGTH.size))[0]))
     try:
@@ -177,24 +180,21 @@ def _answer_one(spec: TaskSpec, confined: bool) -> None:
     parts = []
     while part := os.read(_LINK, 2**20):
         parts.append(part)
-    refused = _close_in(confined)
-    _write(wire.answered(spec, b"".join(parts)) if refused is None else wire.failed(*refused))
+    try:
+        sandbox.confine() if confined else sandbox.limit()
+    except sandbox.Unconfined as error:
+        _write(wire.failed(UNCONFINED, f"{spec.id}: an answer cannot be read safely here: {error}"))
+        return
+    _write(wire.answered(spec, b"".join(parts)))
 
 
 def _answer_all(spec: TaskSpec, confined: bool) -> None:
     """A line a question, a line an answer."""
-    _close_in(confined)  # it reads nothing that a model wrote, so the limits are enough where no more can be laid
+    with contextlib.suppress(sandbox.Unconfined):  # it reads nothing that a model wrote: limits are enough
+        sandbox.confine() if confined else sandbox.limit()
     with os.fdopen(os.dup(_LINK), "rb", 2**16) as source:
         for line in source:
             _write(wire.answered(spec, line) + b"\n")
-
-
-def _close_in(confined: bool) -> tuple[str, str] | None:
-    """Limits and confines this process for good; (kind, why) where that cannot be."""
-    from selfplay.jail import confine, limit
-
-    confine() if confined else limit()
-    return None
 
 
 def _write(said: bytes) -> None:

@@ -8,16 +8,14 @@ allowed, because verifiers import what they need when they first need it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import platform
-import resource
 import struct
 import sys
 
-#: Address space, bytes.
-MEMORY_BYTES = 4 * 2**30
+from selfplay.sandbox.record import Unconfined
+
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 22, 4, 38
 _X86_64 = 0xC000003E
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -53,21 +51,10 @@ _CLONE, _OPEN, _OPENAT = 56, 2, 257
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 
 
-def limit() -> None:
-    """Limits what this process may use, for good."""
-    for what, most in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(what, (most, most))
-
-
-def confine() -> bool:
-    """Limits and confines this process for good; says whether its calls are filtered. To be called after a fork."""
-    with contextlib.suppress(OSError):
-        os.chdir("/")
-    os.environ.clear()
-    limit()
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+def lay() -> str:
+    """Filters this process's system calls for good; the architecture. Raises `Unconfined`."""
     if not filters():
-        return False
+        raise Unconfined(f"there is no filter of system calls for {sys.platform} on {platform.machine()}")
     libc = ctypes.CDLL(None, use_errno=True)
     program = _program()
     code = ctypes.create_string_buffer(program, len(program))
@@ -76,8 +63,10 @@ def confine() -> bool:
     libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return False
-    return bool(libc.prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(described), 0, 0) == 0)
+        raise Unconfined("the kernel does not give up new privileges")
+    if libc.prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(described), 0, 0) != 0:
+        raise Unconfined("the kernel does not filter system calls")
+    return platform.machine()
 
 
 def filters() -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import jail, registry
+from selfplay import registry
 from selfplay.contract import Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.isolation import Isolated
+from selfplay.sandbox import seccomp
 
 #: A verifier as it must not be: it evaluates what the answer says.
 EVALUATES = '''
@@ -29,7 +30,7 @@ SPEC = TaskSpec(
 '''
 FORGED = b'{"verdicts": [{"state": "accepted", "reward": 1.0, "criteria": [], "error": ""}]}\\n'
 
-filtered = pytest.mark.skipif(not jail.filters(), reason="system calls are filtered on Linux on x86-64 only")
+filtered = pytest.mark.skipif(not seccomp.filters(), reason="system calls are filtered on Linux on x86-64 only")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_what_runs_in_it_may_do_nothing(evaluating: Isolated, code: str, tmp_pat
 def test_a_shell_does_nothing_either(evaluating: Isolated, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     assert ask(evaluating, f"!os.system('touch {canary}')").state == "unverifiable"
-    if jail.filters():
+    if seccomp.filters():
         assert not canary.exists()
 
 

@@ -1,0 +1,44 @@
+"""Resource limits of a process that judges: memory, processor time, files and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+
+#: Address space, bytes.
+MEMORY_BYTES = 4 * 2**30
+#: Open files, besides those that are open already.
+OPEN_FILES = 64
+
+
+def limit() -> None:
+    """Limits what this process may use, for good: address space, written files, core dumps."""
+    lay({"RLIMIT_AS": MEMORY_BYTES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0})
+
+
+def limit_copy(cpu_s: float) -> tuple[tuple[str, int], ...]:
+    """All limits of a confined copy, for good. cpu_s: processor time until it is killed, seconds."""
+    return lay(
+        {
+            "RLIMIT_AS": MEMORY_BYTES,
+            "RLIMIT_FSIZE": 0,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_CPU": max(1, math.ceil(cpu_s)),
+            "RLIMIT_NOFILE": OPEN_FILES,
+            "RLIMIT_NPROC": 0,
+        }
+    )
+
+
+def lay(limits: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    """Lowers each limit, never raising one that is lower already; returns what now holds, by name."""
+    laid = []
+    for name, most in limits.items():
+        what = getattr(resource, name)
+        hard = resource.getrlimit(what)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses to limit the address space
+            resource.setrlimit(what, (least, least))
+            laid.append((name, least))
+    return tuple(laid)
