@@ -20,6 +20,8 @@ from selfplay.errors import UserError
 #: Why there is no verdict. The factory's own reasons stand in the archive as the name of a criterion.
 TIMEOUT, CRASH, UNCONFINED, BUDGET, ERROR = "time-out", "crash", "unconfined", "budget", "error"
 FAILURES = (TIMEOUT, CRASH, UNCONFINED, BUDGET, ERROR)
+#: What an unverifiable verdict is counted as that has none of these: the verifier's own, or of a dialogue cut short.
+OTHER = "other"
 #: Most characters of a reason or an error, of a criterion's name; most criteria of a verdict; largest number.
 MOST_REASON, MOST_NAME, MOST_CRITERIA, MOST_NUMBER = 2_000, 200, 100, 1e12
 
@@ -41,13 +43,25 @@ def pose(spec: TaskSpec, seed: int, difficulty: float) -> tuple[Problem, tuple[M
         problem = spec.sample(seed, difficulty)
         if not isinstance(problem, Problem) or (problem.seed, problem.difficulty) != (seed, difficulty):
             raise ValueError(f"sample({seed}, {difficulty:g}) must give Problem(seed, difficulty, …)")
+    except Exception as error:
+        raise _no_problem(spec, seed, difficulty, error) from error
+    return problem, prompt(spec, problem)
+
+
+def prompt(spec: TaskSpec, problem: Problem) -> tuple[Message, ...]:
+    """What seat 0 is told first. Raises `Failure`."""
+    try:
         messages = tuple(spec.prompt(problem))
     except Exception as error:
-        where = f"seed {seed}, difficulty {difficulty:g}"
-        raise Failure(ERROR, f"{spec.id}: there is no problem of {where}: {told(error)}") from error
+        raise _no_problem(spec, problem.seed, problem.difficulty, error) from error
     if not messages or not _are_messages(messages):
         raise Failure(ERROR, f"{spec.id}: prompt must give messages with the roles {', '.join(_ROLES)}")
-    return problem, messages
+    return messages
+
+
+def _no_problem(spec: TaskSpec, seed: int, difficulty: float, error: Exception) -> Failure:
+    where = f"seed {seed}, difficulty {difficulty:g}"
+    return Failure(ERROR, f"{spec.id}: there is no problem of {where}: {told(error)}")
 
 
 def not_plain(problem: Problem) -> str | None:
@@ -199,7 +213,7 @@ def wrong_with(verdict: object) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and math.isfinite(value) and abs(value) <= MOST_NUMBER
+    return isinstance(value, numbers.Real) and math.isfinite(value) and abs(float(value)) <= MOST_NUMBER
 
 
 def _tidy(verdict: Verdict) -> Verdict:

@@ -22,7 +22,7 @@ from selfplay.isolation import Host, wire
 #: One problem of so many, by its digest, is held out: never trained on.
 HELD_OUT_OF = 10
 #: A transcript of more characters than this is read in a process of its own even where the task says isolated=False.
-MOST_CHARACTERS = 2**17
+MOST_CHARACTERS = 2**20
 _SEEDS = 2**62
 #: Problems of each level that the ruleset digest knows.
 _DIGEST_SEEDS = 4
@@ -119,6 +119,12 @@ class Task:
             raise Failure(ERROR, f"{self.spec.id}: the prompt of {where} has lone surrogates") from None
         return Posed(problem, messages, digest)
 
+    def prompt(self, problem: Problem) -> tuple[Message, ...]:
+        """What seat 0 is told of a problem. Raises `UserError`."""
+        if not self.spec.isolated:
+            return author.prompt(self.spec, problem)
+        return tuple(self._host.make("prompt", [wire.problem_to(problem)]))
+
     def problems(self, difficulty: float, held_out: bool, seed: int = 0) -> Iterator[Posed]:
         """Problems of one side of the split, without end, from `seed` on; each question once.
 
@@ -173,7 +179,13 @@ class Task:
 
         The same transcript gives the same. Raises `UserError` for what the author's code raises or takes too long for.
         """
-        if self.spec.respond is None or author.answers_in(transcript) >= self.spec.max_turns:
+        if author.answers_in(transcript) >= self.spec.max_turns:
+            return None
+        return self.responded(posed, transcript)
+
+    def responded(self, posed: Posed, transcript: Transcript) -> Next | None:
+        """What `respond` gives, also after the last answer that there may be. Raises `UserError`."""
+        if self.spec.respond is None:
             return None
         if self.apart(transcript):
             following: Next | None = self._host.call("respond", self.arguments(posed, transcript))
@@ -199,8 +211,14 @@ class Task:
         return author.unverifiable(self.spec, answer.kind, str(answer))
 
     def apart(self, transcript: Transcript) -> bool:
-        """Whether a transcript is read in a process of its own."""
-        return self.spec.isolated or sum(len(turn.text) for turn in transcript.turns) > MOST_CHARACTERS
+        """Whether a transcript is read in a process of its own: always, or where it is long.
+
+        A spec that was made by hand could not be loaded there: where it is not isolated, all is read here.
+        """
+        if self.spec.isolated:
+            return True
+        long = sum(len(turn.text) for turn in transcript.turns) > MOST_CHARACTERS
+        return long and registry.source_of(self.spec).kind != "unknown"
 
     def arguments(self, posed: Posed, transcript: Transcript) -> list[Any]:
         """Those of `respond` in another process."""

@@ -1,4 +1,4 @@
-"""The owner's side of a fork server: questions go out, each to a copy of its own, and answers come as they are ready."""
+"""The owner's side of a fork server: each question goes to a copy of its own, and answers come as they are ready."""
 
 from __future__ import annotations
 
@@ -241,15 +241,16 @@ class Host:
         poll.register(self._control, select.POLLIN)
         for descriptor, one in reads.items():
             poll.register(descriptor, select.POLLIN | (select.POLLOUT if one.left else 0))
-        for descriptor, event in poll.poll(1e3 * wait):
-            if descriptor == self._control.fileno():
-                self._hear_reports()
-                continue
+        events = dict(poll.poll(1e3 * wait))
+        reported = events.pop(self._control.fileno(), 0)
+        for descriptor, event in events.items():
             one = reads[descriptor]
             if event & select.POLLOUT:
                 self._write(one)
             if event & ~select.POLLOUT:
                 _hear(one)
+        if reported:
+            self._hear_reports()
         for one in list(self._running.values()):
             if one.ended and one.status is not None:
                 self._finish(one, self._answer(one))

@@ -34,6 +34,8 @@ ONE_CALL, WORKER, KILL = 0, 1, 2
 #: Exit statuses of copies that did not come to an answer: out of time; could not be started; broke.
 TIMED_OUT, NOT_STARTED, BROKEN = 1_000, 1_001, 70
 _LINK = 3
+#: Processor time that a copy may take beyond its time by the clock, which ends it first, seconds.
+_SPARE_S = 10.0
 
 
 @dataclass
@@ -181,7 +183,7 @@ def _answer_one(spec: TaskSpec, confined: bool) -> None:
     while part := os.read(_LINK, 2**20):
         parts.append(part)
     try:
-        sandbox.confine() if confined else sandbox.limit()
+        sandbox.confine(spec.timeout_s + _SPARE_S) if confined else sandbox.limit()
     except sandbox.Unconfined as error:
         _write(wire.failed(UNCONFINED, f"{spec.id}: an answer cannot be read safely here: {error}"))
         return

@@ -155,6 +155,10 @@ def _read_pose(plain: Any) -> tuple[Problem, tuple[Message, ...]] | Failure:
     return _problem(problem), _messages(messages)
 
 
+def _run_prompt(spec: TaskSpec, problem: Any) -> Any:
+    return _messages_to(author.prompt(spec, _problem(problem)))
+
+
 def _run_solved(spec: TaskSpec, problem: Any, digest: str, opening: Any) -> Any:
     return transcript_to(author.solved(spec, _problem(problem), digest, _transcript(spec, opening)))
 
@@ -184,11 +188,7 @@ def _read_verdicts(spec: TaskSpec, plain: Any) -> tuple[Verdict, ...]:
     verdicts = []
     for one in _list(plain, spec.seats):
         state, reward, error, criteria = _list(one, 4)
-        read_ = [_list(c, 5) for c in _list(criteria, most=author.MOST_CRITERIA)]
-        told = tuple(
-            Criterion(_str(name, author.MOST_NAME), _float(score), _str(reason, author.MOST_REASON), _float(low), _float(high))
-            for name, score, reason, low, high in read_
-        )
+        told = tuple(_criterion(each) for each in _list(criteria, most=author.MOST_CRITERIA))
         verdict = Verdict(
             _str(state), None if reward is None else _float(reward), told, _str(error, author.MOST_REASON)
         )
@@ -199,6 +199,12 @@ def _read_verdicts(spec: TaskSpec, plain: Any) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
+def _criterion(plain: Any) -> Criterion:
+    name, score, reason, low, high = _list(plain, 5)
+    texts = _str(name, author.MOST_NAME), _str(reason, author.MOST_REASON)
+    return Criterion(texts[0], _float(score), texts[1], _float(low), _float(high))
+
+
 def _read_text(spec: TaskSpec, plain: Any) -> str:
     return _str(plain)
 
@@ -206,6 +212,7 @@ def _read_text(spec: TaskSpec, plain: Any) -> str:
 #: What may be asked.
 CALLS: Mapping[str, Call] = {
     "poses": Call(_run_poses, _read_poses, "{}: sample or prompt"),
+    "prompt": Call(_run_prompt, lambda spec, plain: _messages(plain), "{}: prompt"),
     "gold": Call(lambda spec, problem: author.gold(spec, _problem(problem)), _read_text, "{}: gold"),
     "solve": Call(lambda spec, problem: author.solve(spec, _problem(problem)), _read_text, "{}: solve"),
     "solved": Call(_run_solved, _transcript, "{}: play or respond"),

@@ -9,8 +9,8 @@ import pytest
 
 from selfplay import registry
 from selfplay.contract import Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.isolation import Isolated
 from selfplay.sandbox import seccomp
+from selfplay.task import Task as Isolated
 
 #: A verifier as it must not be: it evaluates what the answer says.
 EVALUATES = '''
