@@ -1,11 +1,11 @@
 """Verifiers in processes of their own, that may be killed: an answer that hangs or kills one harms no other.
 
 A process beside this one loads the task once. For each transcript it starts a copy of itself, which is confined
-(`selfplay.sandbox`), judges, says the verdict through a pipe of its own, and is gone; so whatever an answer did to it is
-gone too. What it says must begin with a number that was drawn for this one verdict, so that a verdict written blindly,
-to every file that is open, is none. The processes exchange lines of JSON, nothing that could carry code, and what is
-said is checked like any other verdict. It is no sandbox for programs that a model wrote: code that runs in a copy can
-read files, and could find that number and lie about its own answer. So verifiers parse, and never evaluate.
+(`selfplay.sandbox`), judges, says the verdict through a pipe of its own, and is gone; so whatever an answer did to it
+is gone too. What it says must begin with a number that was drawn for this one verdict, so that a verdict written
+blindly, to every file that is open, is none. The processes exchange lines of JSON, nothing that could carry code, and
+what is said is checked like any other verdict. It is no sandbox for programs that a model wrote: code that runs in a
+copy could find that number and lie about its own answer. So verifiers parse, and never evaluate.
 """
 
 from __future__ import annotations
