@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from selfplay.author import FAILURES, OTHER
 from selfplay.cli.screen import (
     ACCENT,
     DIM,
@@ -281,7 +282,8 @@ def _unverifiable(status: ReasoningStatus) -> tuple[str, str]:
 
 def failures(status: ReasoningStatus) -> str:
     """Why verification failed, with the answers of the whole run: " (12 time-out, 3 crash)"; "" where it never did."""
-    told = ", ".join(f"{count(answers)} {why}" for why, answers, _ in status.failures)
+    known = (*FAILURES, OTHER)
+    told = ", ".join(f"{count(answers)} {why}" for why, answers, _ in status.failures if why in known)
     return f" ({told})" if told else ""
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import resource
 
 #: Address space, bytes.
 MEMORY_BYTES = 4 * 2**30
 #: Open files, besides those that are open already.
 OPEN_FILES = 64
+#: Libraries of linear algebra end the process where they may not start the threads that they want.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def one_thread() -> None:
+    """Tells numeric libraries that are loaded from now on to work in the thread that calls them."""
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
 
 
 def limit() -> None:

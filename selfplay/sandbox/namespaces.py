@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from selfplay.sandbox import limits
 from selfplay.sandbox.record import Namespaces
 
 _NEW = {"user": 0x10000000, "pid": 0x20000000, "net": 0x40000000, "ipc": 0x08000000, "mount": 0x00020000}
@@ -47,8 +48,10 @@ def enter_namespaces() -> Namespaces:
 
     Must be called from the only thread of the process, before anything is read from its pipes. Returns in the process
     that is to go on: a child where there is a pid namespace, and the caller itself where there is none. The child's
-    death kills all its descendants; killing the caller kills the child.
+    death kills all its descendants; killing the caller kills the child. Copies may start no thread, so numeric
+    libraries that are loaded from now on are told to use one.
     """
+    limits.one_thread()
     got = Namespaces(missing="namespaces are a feature of Linux")
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)

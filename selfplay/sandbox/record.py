@@ -31,8 +31,8 @@ class Namespaces:
 class Confinement:
     """What holds for this process until it ends.
 
-    seccomp: the architecture whose allow-list of system calls is laid, such as "x86_64".
-    landlock: the version of Landlock's interface (ABI) that restricts files, network and signals; 0 where there is none.
+    seccomp: the architecture whose allow-list of system calls is laid, such as x86_64.
+    landlock: the version of Landlock's interface (ABI) that restricts files, network, signals; 0 if none.
     pid_namespace: whether the process dies with its server because both live in a pid namespace.
     limits: (name, value) of each resource limit, such as ("RLIMIT_AS", bytes).
     namespaces: those of the server that forked it.
