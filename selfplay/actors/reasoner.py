@@ -41,8 +41,8 @@ from selfplay.task import Posed, Task
 class ReasonerJob:
     """Everything a reasoner is told once. rows: most answers under way at once. seed: of this incarnation. engine:
     "own" or "vllm", which takes the share `gpu_memory` of a GPU's. endpoint: a frozen policy, which teaches, or answers
-    for `endpoint_seats`. judges: transcripts that are judged at once; budget_s: seconds that a call may wait for verdicts
-    alone; on_timeout: see `Task`.
+    for `endpoint_seats`. judges: transcripts that are judged at once; budget_s: seconds that a call may wait for
+    verdicts alone; on_timeout: see `Task`.
     """
 
     env: registry.Portable

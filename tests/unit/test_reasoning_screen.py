@@ -196,7 +196,9 @@ statuses = st.builds(
     tokens=st.integers(0, 10**13), tokens_per_s=st.floats(0, 1e7), version=st.integers(0, 10**5), loss=numbers,
     reward=numbers, length=numbers, entropy=numbers, mixed_groups=numbers, kl_to_start=numbers, clip_share=numbers,
     unverifiable=numbers, staleness=numbers,
-    failures=st.lists(st.tuples(ANY_TEXT | st.just("time-out"), st.integers(0, 10**6), st.floats(0, 1)), max_size=6).map(tuple),
+    failures=st.lists(
+        st.tuples(ANY_TEXT | st.just("time-out"), st.integers(0, 10**6), st.floats(0, 1)), max_size=6
+    ).map(tuple),
     frontier=st.none() | st.floats(0, 99),
     history=st.lists(st.tuples(st.floats(0, 9), st.floats(), st.floats()), max_size=40).map(tuple),
     scores=st.lists(measured, max_size=12).map(tuple), first_scores=st.lists(measured, max_size=12).map(tuple),
