@@ -15,10 +15,10 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = 0x20080522, 1 << 2
 
 
-def confine(cpu_s: float = 120.0) -> Confinement:
+def confine(cpu_s: float | None = None) -> Confinement:
     """Limits and confines this process for good and says what holds; to be called in a forked copy.
 
-    cpu_s: processor time after which the kernel kills it, seconds.
+    cpu_s: processor time after which the kernel kills it, seconds; None for no such limit.
     Raises `Unconfined` where system calls cannot be filtered, or where nothing would keep the process from reading the
     memory and the environment of the user's other processes. It may be half confined then, and must end.
     """

@@ -100,8 +100,8 @@ _BELOW = tuple(dict.fromkeys(os.path.realpath(path) for path in (*_SYSTEM, *_ins
 def needed() -> list[str]:
     """What this process may need to read: all that is installed, and the packages loaded from elsewhere.
 
-    Of a package that is loaded from elsewhere, its folder; of a module that is a single file, that file. Not the folders
-    they lie in: in a checkout, data and runs lie there too.
+    Of a package that is loaded from elsewhere, its folder; of a module that is a single file, that file. Not the
+    folders they lie in: in a checkout, data and runs lie there too.
     """
     elsewhere = []
     inside = tuple(f"{path}{os.sep}" for path in _BELOW)
