@@ -24,7 +24,7 @@ from dataclasses import asdict
 from typing import Any
 
 from selfplay.contract import Criterion, Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.sandbox import Unconfined, confine, enter_namespaces, limit
+from selfplay.sandbox import Unconfined, confine, enter_namespaces, limit, prepare
 
 #: How long the process may take to begin, and to answer after its copy had to, seconds.
 START_S = 60.0
@@ -161,6 +161,7 @@ def serve() -> None:
     first = json.loads(source.readline())
     spec = registry.unpack_any(registry.Portable(first["reference"], first["text"]))
     assert isinstance(spec, TaskSpec)
+    prepare()
     gc.collect()
     gc.freeze()  # a copy shares what is loaded; collecting in it would copy that
     gc.disable()

@@ -1,4 +1,4 @@
-"""What this machine's confinement holds, found out by attacks on it: `describe`, and the process that it starts."""
+"""The process that `describe` starts: it confines copies of itself and prints which attacks from within are refused."""
 
 from __future__ import annotations
 
@@ -9,59 +9,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from selfplay.sandbox import namespaces
 from selfplay.sandbox.attacks import ATTACKS, Victim
 from selfplay.sandbox.confinement import confine
-from selfplay.sandbox.record import Confinement, Namespaces, Unconfined
+from selfplay.sandbox.record import Unconfined
 
-#: Seconds for all attacks together, and for one.
-_MOST_S, _ATTACK_S = 60.0, 5
-_CODE = "import sys; from selfplay.sandbox.probe import main; main(bool(int(sys.argv[1])))"
+#: Seconds for one attack.
+_ATTACK_S = 5
 #: How a refusal looks: EAGAIN is that of a thread, ENOSYS that of a call which the C library can do without.
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAGAIN}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What confinement holds on this machine.
-
-    confinement: what a copy gets; None where it cannot be confined. reason: why it cannot; "" where it can.
-    refused: the attacks that failed, by name. succeeded: those that did not; anything here is a hole.
-    """
-
-    confinement: Confinement | None
-    reason: str
-    refused: tuple[str, ...]
-    succeeded: tuple[str, ...]
-
-
-def describe(own_namespaces: bool = True) -> Description:
-    """Confines processes on this machine, as a verifier's would be, and attacks from within; takes about a second.
-
-    own_namespaces: False to find out what holds where the kernel refuses namespaces.
-    """
-    if sys.platform != "linux":
-        return Description(None, "it needs Linux", (), ())
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _CODE, str(int(own_namespaces))],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_MOST_S,
-            check=True,
-        )
-        said = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return Description(None, f"the probe failed: {error}", (), ())
-    plain = said["confinement"]
-    found = None
-    if plain is not None:
-        plain["limits"] = tuple((name, value) for name, value in plain["limits"])
-        found = Confinement(**{**plain, "namespaces": Namespaces(**plain["namespaces"])})
-    return Description(found, said["reason"], tuple(said["refused"]), tuple(said["succeeded"]))
 
 
 def main(own_namespaces: bool) -> None:

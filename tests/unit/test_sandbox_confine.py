@@ -249,7 +249,7 @@ def test_doctor_says_where_nothing_holds() -> None:
 
 
 def test_readable_are_packages_not_the_folders_they_lie_in() -> None:
-    paths = landlock.needed()
+    paths = [one.path for one in landlock.needed()]
     assert any(path.endswith("/selfplay") for path in paths)
     top = str(Path(sandbox.__file__).resolve().parents[2])
     assert top not in paths and os.path.expanduser("~") not in paths and "/proc" not in paths and "/" not in paths
