@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfplay.cli.doctor_sandbox import sandbox
 from selfplay.cli.findings import Finding, Level
 from selfplay.errors import UserError
 
@@ -71,7 +72,7 @@ def doctor(
 
 
 def checks(out: str) -> list[Callable[[], Iterator[Finding]]]:
-    return [python, packages, siblings, environments, processor, memory, graphics, lambda: folder(out)]
+    return [python, packages, siblings, environments, processor, memory, graphics, sandbox, lambda: folder(out)]
 
 
 def python() -> Iterator[Finding]:

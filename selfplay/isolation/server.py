@@ -83,6 +83,7 @@ def serve(descriptor: int) -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    sandbox.prepare()
     gc.collect()
     gc.freeze()  # a copy shares what is loaded; collecting in it would copy that
     gc.disable()

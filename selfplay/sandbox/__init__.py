@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from selfplay.sandbox.confinement import confine
+from selfplay.sandbox.confinement import confine, prepare
+from selfplay.sandbox.description import describe
 from selfplay.sandbox.limits import limit
 from selfplay.sandbox.namespaces import enter_namespaces
-from selfplay.sandbox.record import Confinement, Namespaces, Unconfined
+from selfplay.sandbox.record import Confinement, Description, Namespaces, Unconfined
 
-__all__ = ["Confinement", "Namespaces", "Unconfined", "confine", "enter_namespaces", "limit"]
+__all__ = [
+    "Confinement",
+    "Description",
+    "Namespaces",
+    "Unconfined",
+    "confine",
+    "describe",
+    "enter_namespaces",
+    "limit",
+    "prepare",
+]

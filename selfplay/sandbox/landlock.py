@@ -13,9 +13,11 @@ import struct
 import sys
 import sysconfig
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import selfplay
+from selfplay.sandbox.libc import LIBC, last_error
 from selfplay.sandbox.record import Unconfined
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -33,15 +35,22 @@ _SYSTEM = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Readable:
+    """A place that may be read. folder: whether it is one, and all below it may be read too."""
+
+    path: str
+    folder: bool
+
+
 def version() -> int:
     """The version of Landlock's interface that this kernel offers; 0 where it has none or it is switched off."""
     if sys.platform != "linux":
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    return max(0, int(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
+    return max(0, int(LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
 
 
-def lay(readable: Iterable[str]) -> int:
+def lay(readable: Iterable[Readable]) -> int:
     """Restricts this process for good to reading what lies below the given paths; the version that holds, 0 if none.
 
     Paths that do not exist are passed over. To be called after `PR_SET_NO_NEW_PRIVS` is set. Raises `Unconfined` where
@@ -50,7 +59,6 @@ def lay(readable: Iterable[str]) -> int:
     known = version()
     if known == 0:
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
     files = (1 << max(bit for since, bit in _FILE_RIGHTS.items() if since <= known)) - 1
     fields = [files]
     if known >= 4:
@@ -58,31 +66,29 @@ def lay(readable: Iterable[str]) -> int:
     if known >= 6:
         fields.append(_SOCKETS_AND_SIGNALS)
     described = struct.pack(f"{len(fields)}Q", *fields)
-    rules = libc.syscall(_CREATE_RULESET, ctypes.c_char_p(described), ctypes.c_size_t(len(described)), 0)
+    rules = LIBC.syscall(_CREATE_RULESET, ctypes.c_char_p(described), ctypes.c_size_t(len(described)), 0)
     if rules < 0:
-        raise Unconfined(f"Landlock refuses: {os.strerror(ctypes.get_errno())}")
+        raise Unconfined(f"Landlock refuses: {last_error()}")
     try:
-        for path in readable:
-            _allow(libc, rules, path)
-        if libc.syscall(_RESTRICT_SELF, rules, 0) != 0:
-            raise Unconfined(f"Landlock refuses: {os.strerror(ctypes.get_errno())}")
+        for place in readable:
+            _allow(rules, place)
+        if LIBC.syscall(_RESTRICT_SELF, rules, 0) != 0:
+            raise Unconfined(f"Landlock refuses: {last_error()}")
     finally:
         os.close(rules)
     return known
 
 
-def _allow(libc: ctypes.CDLL, rules: int, path: str) -> None:
-    for rights in (_READ_FILE | _READ_DIR, _READ_FILE):  # a file that is no folder cannot be listed
-        try:
-            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            rule = struct.pack("=Qi", rights, place)
-            if libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, ctypes.c_char_p(rule), 0) == 0:
-                return
-        finally:
-            os.close(place)
+def _allow(rules: int, place: Readable) -> None:
+    try:
+        opened = os.open(place.path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        rule = struct.pack("=Qi", _READ_FILE | _READ_DIR if place.folder else _READ_FILE, opened)
+        LIBC.syscall(_ADD_RULE, rules, _PATH_BENEATH, ctypes.c_char_p(rule), 0)
+    finally:
+        os.close(opened)
 
 
 def _installed() -> tuple[str, ...]:
@@ -93,18 +99,27 @@ def _installed() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*found, *(str(Path(place)) for place in selfplay.__path__)]))
 
 
+def _outermost(paths: Iterable[str]) -> tuple[Readable, ...]:
+    """The places that exist, links followed, without those that lie below another."""
+    found: list[Readable] = []
+    for path in sorted({os.path.realpath(path) for path in paths}):
+        if not any(path.startswith(f"{one.path}{os.sep}") for one in found if one.folder) and os.path.exists(path):
+            found.append(Readable(path, os.path.isdir(path)))
+    return tuple(found)
+
+
 #: Found when the module is imported, so that copies need not look.
-_BELOW = tuple(dict.fromkeys(os.path.realpath(path) for path in (*_SYSTEM, *_installed()) if os.path.exists(path)))
+_BELOW = _outermost((*_SYSTEM, *_installed()))
 
 
-def needed() -> list[str]:
+def needed() -> tuple[Readable, ...]:
     """What this process may need to read: all that is installed, and the packages loaded from elsewhere.
 
-    Of a package that is loaded from elsewhere, its folder; of a module that is a single file, that file. Not the folders
-    they lie in: in a checkout, data and runs lie there too.
+    Of a package that is loaded from elsewhere, its folder; of a module that is a single file, that file. Not the
+    folders they lie in: in a checkout, data and runs lie there too.
     """
     elsewhere = []
-    inside = tuple(f"{path}{os.sep}" for path in _BELOW)
+    inside = tuple(f"{one.path}{os.sep}" for one in _BELOW)
     for name, module in list(sys.modules.items()):
         if "." in name:
             continue
@@ -116,4 +131,4 @@ def needed() -> list[str]:
         except (AttributeError, TypeError):
             if isinstance(file, str):
                 elsewhere.append(file)
-    return [*_BELOW, *elsewhere]
+    return (*_BELOW, *_outermost(elsewhere))

@@ -25,18 +25,16 @@ def limit() -> None:
     lay({"RLIMIT_AS": MEMORY_BYTES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0})
 
 
-def limit_copy(cpu_s: float) -> tuple[tuple[str, int], ...]:
-    """All limits of a confined copy, for good. cpu_s: processor time until it is killed, seconds."""
-    return lay(
-        {
-            "RLIMIT_AS": MEMORY_BYTES,
-            "RLIMIT_FSIZE": 0,
-            "RLIMIT_CORE": 0,
-            "RLIMIT_CPU": max(1, math.ceil(cpu_s)),
-            "RLIMIT_NOFILE": OPEN_FILES,
-            "RLIMIT_NPROC": 0,
-        }
-    )
+def limit_copy(cpu_s: float | None) -> tuple[tuple[str, int], ...]:
+    """All limits of a confined copy, for good. cpu_s: processor time until it is killed, seconds; None for no limit."""
+    limits = {
+        "RLIMIT_AS": MEMORY_BYTES,
+        "RLIMIT_FSIZE": 0,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_NOFILE": OPEN_FILES,
+        "RLIMIT_NPROC": 0,
+    }
+    return lay(limits if cpu_s is None else {**limits, "RLIMIT_CPU": max(1, math.ceil(cpu_s))})
 
 
 def lay(limits: dict[str, int]) -> tuple[tuple[str, int], ...]:

@@ -7,7 +7,6 @@ namespace's init and carries on as the server; the parent stays outside, only wa
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from selfplay.sandbox import limits
+from selfplay.sandbox.libc import LIBC, last_error
 from selfplay.sandbox.record import Namespaces
 
 _NEW = {"user": 0x10000000, "pid": 0x20000000, "net": 0x40000000, "ipc": 0x08000000, "mount": 0x00020000}
@@ -54,33 +54,33 @@ def enter_namespaces() -> Namespaces:
     limits.one_thread()
     got = Namespaces(missing="namespaces are a feature of Linux")
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        got = _enter(libc)
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # copies may not look into the server
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        got = _enter()
+        LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # copies may not look into the server
+        LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _Server.namespaces, _Server.pid = got, os.getpid()
     return got
 
 
-def _enter(libc: ctypes.CDLL) -> Namespaces:
+def _enter() -> Namespaces:
     user, group = os.geteuid(), os.getegid()
     maps = {kind: Path(f"/proc/self/{kind}_map").read_text() for kind in ("uid", "gid")}
     missing = ""
     with _outside() as write_maps:
         for names in _SETS:
-            if libc.unshare(sum(_NEW[name] for name in names)) == 0:
+            if LIBC.unshare(sum(_NEW[name] for name in names)) == 0:
                 break
-            missing = missing or os.strerror(ctypes.get_errno())
+            missing = missing or last_error()
         else:
             return Namespaces(missing=f"the kernel refuses user namespaces: {missing}")
         if not (user == 0 and write_maps(_identity(maps["uid"]), _identity(maps["gid"]))):
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+            with contextlib.suppress(OSError):  # where AppArmor refuses, ids stay unmapped, and files as readable
+                Path("/proc/self/setgroups").write_text("deny")
+                Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+                Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     own_proc = False
     if "pid" in names:
-        _go_on_in_child(libc)
-        own_proc = "mount" in names and _mount_proc(libc)
+        _go_on_in_child()
+        own_proc = "mount" in names and _mount_proc()
     lacking = [name for name in _NEW if name not in names]
     return Namespaces(
         **{name: name in names for name in _NEW},
@@ -138,12 +138,12 @@ def _identity(present: str) -> str:
     return "\n".join(f"{inside} {inside} {count}" for inside, _, count in rows)
 
 
-def _go_on_in_child(libc: ctypes.CDLL) -> None:
+def _go_on_in_child() -> None:
     """Forks; the child returns, and is killed when the parent dies; the parent waits for it and ends as it did."""
     alive, kept = os.pipe()  # the parent holds one end open as long as it lives
     child = os.fork()
     if child == 0:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.close(kept)
         if select.select([alive], [], [], 0)[0]:  # it died before it was waited for
             os._exit(70)
@@ -167,8 +167,8 @@ def _end_like(child: int, kept: int) -> NoReturn:
         os._exit(70)
 
 
-def _mount_proc(libc: ctypes.CDLL) -> bool:
+def _mount_proc() -> bool:
     """Mounts a /proc that shows this pid namespace only; whether the kernel allowed it."""
-    if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+    if LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
         return False
-    return bool(libc.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None) == 0)
+    return bool(LIBC.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None) == 0)

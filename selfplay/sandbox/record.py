@@ -43,3 +43,17 @@ class Confinement:
     pid_namespace: bool
     limits: tuple[tuple[str, int], ...]
     namespaces: Namespaces
+
+
+@dataclass(frozen=True)
+class Description:
+    """What confinement holds on this machine.
+
+    confinement: what a copy gets; None where it cannot be confined. reason: why it cannot; "" where it can.
+    refused: the attacks that failed, by name. succeeded: those that did not; anything here is a hole.
+    """
+
+    confinement: Confinement | None
+    reason: str
+    refused: tuple[str, ...]
+    succeeded: tuple[str, ...]

@@ -14,6 +14,7 @@ import platform
 import struct
 import sys
 
+from selfplay.sandbox.libc import LIBC, last_error
 from selfplay.sandbox.record import Unconfined
 from selfplay.sandbox.syscalls import ARCHITECTURES, CHECKED, FREE, LAST, UNKNOWN, Architecture
 
@@ -43,9 +44,8 @@ def lay() -> str:
     program = _LAID[here.name]
     code = ctypes.create_string_buffer(program, len(program))
     described = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(here.seccomp, _SET_MODE_FILTER, _ALL_THREADS, ctypes.c_char_p(described)) != 0:
-        raise Unconfined(f"the kernel does not filter system calls: {os.strerror(ctypes.get_errno())}")
+    if LIBC.syscall(here.seccomp, _SET_MODE_FILTER, _ALL_THREADS, ctypes.c_char_p(described)) != 0:
+        raise Unconfined(f"the kernel does not filter system calls: {last_error()}")
     try:
         os.kill(os.getpid(), 0)
     except PermissionError:
