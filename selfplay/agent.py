@@ -9,19 +9,21 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import numpy as np
 import pyspiel
 
 from selfplay import registry, storage
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 from selfplay.game import Game, load
 from selfplay.nets import weights
 from selfplay.nets.averaged import Averaged
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Evaluator
-from selfplay.run_files import AGENT_FILE, versions, weights_uri
+from selfplay.run_files import AGENT_FILE, read_part, versions, weights_uri
+from selfplay.sealed import load_newest_valid
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 Array = np.ndarray[Any, Any]
@@ -70,34 +72,46 @@ class Agent:
         """The newest agent of a run, or the one of `version`.
 
         A game that came as a file of its own is looked up by its path again; its source as kept in the run is run
-        only if you `trust` it. Raises `UserError` where there is no run, no such version, or a newer schema.
+        only if you `trust` it. Where the newest weights are damaged, the version before is taken, with a warning.
+        Raises `UserError` where there is no run, no such version, or a newer schema, `Damaged` where nothing is whole.
         """
         run_uri = storage.normalise(run_uri)
         try:
-            about = json.loads(storage.read(storage.join(run_uri, AGENT_FILE)))
-        except FileNotFoundError:
+            about, damaged = read_part(run_uri, AGENT_FILE, "agent", SCHEMA)
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{run_uri} holds no run; give the folder that `selfplay run` wrote to (--out)") from None
-        if about["schema"] > SCHEMA:
-            raise UserError(f"{run_uri} was written by a newer version (schema {about['schema']}); upgrade the package")
+        place = storage.join(run_uri, AGENT_FILE)
         if about.get("kind") == "reasoning":
             raise UserError(f"{run_uri} is a reasoning run: its policy is the Hugging Face model in {run_uri}/policy")
-        game = load(_spec(about["env"], trust))
-        net = NetConfig.from_json(json.dumps(about["net"]))
+        try:
+            game = load(_spec(about["env"], trust))
+            net = NetConfig.from_json(json.dumps(about["net"]))
+            search, images, policy_id = SearchConfig(**about["search"]), int(about.get("images", 1)), about["policy_id"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Damaged(place, f"it does not describe an agent ({type(error).__name__}: {error})") from error
         found = versions(run_uri)
         if not found:
             raise UserError(f"{run_uri} has no weights yet; let it run until the first net is published")
         if version is not None and version not in found:
             raise UserError(f"{run_uri} keeps no version {version}; it has {', '.join(map(str, found))}")
-        chosen = found[-1] if version is None else version
-        tensors, _ = weights.load(weights_uri(run_uri, chosen))
+        wanted = [version] if version is not None else found[::-1]
+        places = {weights_uri(run_uri, one): one for one in wanted}
+        whole = load_newest_valid(places, weights.load)
+        if whole.value is None or whole.place is None:
+            raise whole.damaged[0]
+        tensors, chosen = whole.value[0], places[whole.place]
+        told = [(one, "the record of the run's last start") for one in damaged]
+        told += [(one, f"version {chosen}") for one in whole.damaged]
+        for one, instead in told:
+            warnings.warn(f"{one}; {instead} is used instead", stacklevel=2)
         evaluator = Evaluator(net, device="cpu", threads=threads)
         try:
             evaluator.load(tensors)
         except ValueError as error:
             raise UserError(f"the weights of {run_uri} do not fit its net: {error}") from None
-        symmetries = game.encoder.symmetries()[: about.get("images", 1) - 1]
+        symmetries = game.encoder.symmetries()[: images - 1]
         evaluate = Averaged(evaluator, symmetries) if symmetries else evaluator
-        return cls(game, evaluate, SearchConfig(**about["search"]), chosen, about["policy_id"])
+        return cls(game, evaluate, search, chosen, policy_id)
 
     def act(self, state: pyspiel.State, simulations: int = 64) -> int:
         """The move that the search prefers, without noise; `simulations=0`: the likeliest legal move of the net."""

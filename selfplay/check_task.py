@@ -209,7 +209,7 @@ def _split(task: Task) -> str | None:
             try:
                 found = [next(source) for _ in range(wanted)]
             except UserError as error:
-                return str(error)
+                return f"{error}; at least {_HELD_OUT} held-out and {_TRAINING} training problems are needed"
             assert len({one.digest for one in found}) == wanted
     return None
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from selfplay import answers as answers
+
 if TYPE_CHECKING:
     import numpy as np
     import pyspiel
@@ -213,6 +215,7 @@ class TaskSpec:
       transcript of more than a million characters is read in a process of its own all the same).
     timeout_s: of one call of an isolated `verify` or `respond`, seconds; the other functions may take ten times that.
     licence: SPDX id under which episodes of this task are published.
+    held_out_of: one question of so many is held out for testing; at least 2.
     """
 
     id: str
@@ -230,6 +233,7 @@ class TaskSpec:
     isolated: bool = True
     timeout_s: float = 5.0
     licence: str = "CC0-1.0"
+    held_out_of: int = 10
 
     def __post_init__(self) -> None:
         if not ENV_ID.match(self.id):
@@ -238,6 +242,8 @@ class TaskSpec:
             raise ValueError(f"{self.id}: difficulties must be one or more different numbers, ascending")
         if self.seats < 1 or self.max_turns < 1 or self.timeout_s <= 0:
             raise ValueError(f"{self.id}: seats and max_turns must be at least 1, timeout_s more than 0")
+        if self.held_out_of < 2:
+            raise ValueError(f"{self.id}: held_out_of must be at least 2, or there is nothing to learn from")
         if (self.seats > 1 or self.max_turns > 1) and self.respond is None:
             raise ValueError(f"{self.id}: a task with several seats or turns needs `respond`")
         if (self.respond is None) != (self.play is None):
@@ -265,7 +271,8 @@ class TaskFamily:
     members: what may stand after it, without versions; known without importing what the tasks need.
     make: a member -> its task. Raises `ImportError` where a package is missing.
     left_out: what is no member, though one may look for it -> why.
-    version: of all members.
+    version: of all members but those in `versions`.
+    versions: member -> its version, where verdicts of one member changed.
     extra: what brings the packages that the tasks need, as one gives it to pip.
     """
 
@@ -276,10 +283,14 @@ class TaskFamily:
     left_out: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
     extra: str = ""
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    def version_of(self, member: str) -> int:
+        return self.versions.get(member, self.version)
 
     def id_of(self, member: str) -> str:
         """The environment id of a member."""
-        return f"{self.name}/{member}-v{self.version}"
+        return f"{self.name}/{member}-v{self.version_of(member)}"
 
 
 EnvSpec = GameSpec | TaskSpec

@@ -8,3 +8,17 @@ class UserError(Exception):
 
     Commands print the sentence and exit with code 2; nothing was changed.
     """
+
+
+class Damaged(UserError):
+    """A file is not what was written: half, empty, changed, or gone. Readers that know an older one go on with that.
+
+    uri: the file. reason: what is wrong with it, the end of a sentence.
+    """
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(uri, reason)
+        self.uri, self.reason = uri, reason
+
+    def __str__(self) -> str:
+        return f"{self.uri} is damaged: {self.reason}"

@@ -2,8 +2,8 @@
 
 The clients retry by themselves, but not everything (not a list whose answer breaks off), and back off too little to
 outlast more than a moment. So they are asked again here, with growing pauses of random length, for as long as a run
-should wait rather than end. A store that has not answered this process at all is sooner given up: its address may be
-wrong.
+should wait rather than end. A store that has not answered this process at all is sooner given up, as its address may
+be wrong, unless whoever started the process has heard it.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def ask(uri: str, request: Callable[[Any, str], _Answer]) -> _Answer:
             return answer
 
 
-def listed(uri: str) -> Iterator[Any]:
-    """What obstore says of each object below `uri`, in the order of their names.
+def listed(uri: str, begin_after: str | None = None) -> Iterator[Any]:
+    """What obstore says of each object below `uri`, in the order of their names; only of those after a URI, if given.
 
     A page is one request, asked again by itself: of a long list neither all is held, nor all begun anew.
     """
@@ -94,13 +94,18 @@ def listed(uri: str) -> Iterator[Any]:
         stream = _obstore().list(store, prefix=key or None, offset=after, chunk_size=_PAGE)
         return next(iter(stream), ())
 
-    after: str | None = None
+    after: str | None = None if begin_after is None else _split(begin_after)[1]
     while True:
         found = ask(uri, page)
         yield from found
         if len(found) < _PAGE:
             return
         after = found[-1]["path"]
+
+
+def trust(uri: str) -> None:
+    """Whoever has started this process has heard the store: its silence is an outage, to be outlasted."""
+    _heard.add(_split(uri)[0])
 
 
 def knock(uri: str) -> None:

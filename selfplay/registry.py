@@ -291,7 +291,9 @@ def _member(reference: str) -> TaskSpec:
     """The task of a family that `reference` names, with or without its version; made once a process."""
     family, source = _known.families[reference.partition("/")[0]]
     given = reference.partition("/")[2]
-    member = given.removesuffix(f"-v{family.version}")
+    member, versioned, version = given.rpartition("-v")
+    if not versioned or version != str(family.version_of(member)):
+        member = given
     env_id = family.id_of(member)
     if member in family.left_out:
         raise UserError(f"{env_id} is left out: {family.left_out[member]}")

@@ -1,17 +1,29 @@
-"""Where a run keeps what others use: names below its URI. Imports neither torch nor ray."""
+"""Where a run keeps what others use: names below its URI, and how the small files are read. Imports neither torch nor
+ray.
+
+Every driver writes down under its epoch what it begins with (`begun/000003.json`: the run's id, settings and agent) and
+then what the run must remember (`state/000003.json`). Where a file is damaged, a reader takes what the one before
+says; see `selfplay.sealed`.
+"""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from selfplay import storage
+from selfplay import sealed, storage
+from selfplay.errors import Damaged
 
 AGENT_FILE = "agent.json"
+#: The resolved configuration.
+CONFIG_FILE = "config.json"
+RUN_FILE = "run.json"
 WEIGHTS_FOLDER = "weights"
+CHECKPOINTS_FOLDER = "checkpoints"
 #: How the run is doing, written every few seconds.
 STATUS_FILE = "status.json"
-_STATES = "state"
+#: Where damaged files are put: nothing is deleted.
+DAMAGED_FOLDER = "damaged"
+_STATES, _BEGUN = "state", "begun"
 #: Of schema 1, where a run's drivers all wrote their state.
 OLD_STATE_FILE = "state.json"
 
@@ -23,19 +35,78 @@ def state_uri(run_uri: str, epoch: int) -> str:
 
 def state_epochs(run_uri: str) -> list[int]:
     """The epochs whose states the run keeps, ascending."""
-    names = storage.names(storage.join(run_uri, _STATES))
-    return sorted(int(stem) for name in names if (stem := name.removesuffix(".json")).isdigit())
+    return _epochs(storage.join(run_uri, _STATES))
+
+
+def begun_uri(run_uri: str, epoch: int) -> str:
+    """Where the driver of an epoch writes down what it begins with: `run_id`, `config`, `agent`."""
+    return storage.join(run_uri, _BEGUN, f"{epoch:06d}.json")
+
+
+def begun_epochs(run_uri: str) -> list[int]:
+    """The epochs of whose beginnings the run keeps a record, ascending."""
+    return _epochs(storage.join(run_uri, _BEGUN))
+
+
+def read_begun(run_uri: str) -> dict[str, Any]:
+    """What the newest driver of which there is a whole record began with. Empty where there is none."""
+    places = [begun_uri(run_uri, epoch) for epoch in reversed(begun_epochs(run_uri))]
+    return sealed.load_newest_valid(places, sealed.read).value or {}
+
+
+def read_part(
+    run_uri: str, name: str, part: str, schema: int | None = None
+) -> tuple[dict[str, Any], tuple[Damaged, ...]]:
+    """A file that is written once by every driver; where it is damaged, what the newest driver began with instead.
+
+    name: of the file. part: its field in the record of the beginning. schema: as in `sealed.loads`. Also returns what
+    was damaged. Raises `Damaged` where there is no such record, and `FileNotFoundError` where there is neither.
+    """
+    uri = storage.join(run_uri, name)
+    found = sealed.load_newest_valid([uri], lambda place: sealed.read(place, schema))
+    if found.value is not None:
+        return found.value, ()
+    instead = read_begun(run_uri).get(part)
+    if isinstance(instead, dict):
+        return instead, found.damaged
+    if not storage.exists(uri):
+        raise FileNotFoundError(uri)
+    raise Damaged(uri, f"{found.damaged[0].reason}; `selfplay repair {run_uri}` shows what can be done")
 
 
 def read_state(run_uri: str) -> dict[str, Any]:
-    """The state that counts, the newest driver's; empty where nothing was saved."""
+    """The state that counts, the newest driver's; empty where nothing was saved. Raises `Damaged`."""
     epochs = state_epochs(run_uri)
     if epochs:
-        return dict(json.loads(storage.read(state_uri(run_uri, epochs[-1]))))
+        return sealed.read(state_uri(run_uri, epochs[-1]))
     try:
-        return dict(json.loads(storage.read(storage.join(run_uri, OLD_STATE_FILE))))
+        return sealed.read(storage.join(run_uri, OLD_STATE_FILE))
     except FileNotFoundError:
         return {}
+
+
+def state_places(run_uri: str) -> list[str]:
+    """Files that hold a state of the run, newest first: of every driver its state, then its checkpoints.
+
+    A checkpoint holds the state as it was then, so that one is never without the other.
+    """
+    places = [(epoch, "~", state_uri(run_uri, epoch)) for epoch in state_epochs(run_uri)]
+    for name in checkpoints(run_uri):
+        epoch = name.split("-")[0]
+        places.append((int(epoch) if epoch.isdigit() else 0, name, checkpoint_uri(run_uri, name)))
+    old = storage.join(run_uri, OLD_STATE_FILE)
+    return [uri for _, _, uri in sorted(places, reverse=True)] + [old] * storage.exists(old)
+
+
+def checkpoint_uri(run_uri: str, name: str) -> str:
+    """Where a run keeps a checkpoint."""
+    return storage.join(run_uri, CHECKPOINTS_FOLDER, name)
+
+
+def checkpoints(run_uri: str) -> list[str]:
+    """Names of the checkpoints that the run keeps, oldest first: they begin with the epoch of their driver."""
+    names = storage.names(storage.join(run_uri, CHECKPOINTS_FOLDER))
+    return [name for name in names if name.endswith(".safetensors")]
 
 
 def weights_uri(run_uri: str, version: int) -> str:
@@ -51,4 +122,18 @@ def claim_uri(run_uri: str, version: int) -> str:
 def versions(run_uri: str) -> list[int]:
     """The versions whose weights the run keeps, ascending."""
     names = storage.names(storage.join(run_uri, WEIGHTS_FOLDER))
-    return sorted(int(name.split(".")[0]) for name in names if name.endswith(".safetensors"))
+    stems = (name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors"))
+    return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
+def set_aside(run_uri: str, uri: str) -> str:
+    """Moves a damaged file of the run below `damaged/`; its new place. Raises `FileNotFoundError`."""
+    inside = storage.normalise(uri).removeprefix(storage.normalise(run_uri) + "/")
+    place = storage.join(run_uri, DAMAGED_FOLDER, inside)
+    storage.move(uri, place)
+    return place
+
+
+def _epochs(folder: str) -> list[int]:
+    stems = (name.removesuffix(".json") for name in storage.names(folder) if name.endswith(".json"))
+    return sorted(int(stem) for stem in stems if stem.isdigit())

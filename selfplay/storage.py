@@ -6,6 +6,10 @@ temporary file with a rename or a hard link; on S3 a conditional put, so no lock
 not answer is asked again for a while (`selfplay.object_store`). The endpoint and the keys of S3 come from the usual
 variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
 
+What was written survives the death of the process. To survive a power cut, too, it must be written with `durable=True`,
+or be given to `sync` afterwards: then the bytes, the name, and every folder above it have reached the disk (fsync) when
+the call returns. On an object store an answered request is durable in any case.
+
 A missing object is `FileNotFoundError`. What only a person can cure (a full disk, no permission, an unknown bucket,
 an endpoint that does not answer) is a `UserError`.
 """
@@ -72,7 +76,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def write(uri: str, data: bytes | memoryview, durable: bool = False) -> None:
-    """Writes the object, atomically, over whatever was there. durable: survive a power cut, too (fsync)."""
+    """Writes the object, atomically, over whatever was there. durable: survive a power cut, too."""
     with _told(uri):
         if is_remote(uri):
             body = bytes(data)
@@ -88,11 +92,28 @@ def upload(file: Path, uri: str) -> None:
 
 
 def create(uri: str, data: bytes | memoryview, durable: bool = False) -> bool:
-    """Writes the object if there is none. False, and nothing written, if there is."""
+    """Writes the object if there is none. False, and nothing written, if there is.
+
+    durable: the object survives a power cut, whether it was written now or was there.
+    """
     with _told(uri):
         if not is_remote(uri):
             return _write_local(Path(normalise(uri)), data, durable, replace=False)
         return object_store.create(normalise(uri), bytes(data))
+
+
+def sync(uris: Sequence[str]) -> None:
+    """Returns when these objects, whoever wrote them, would survive a power cut. Raises `FileNotFoundError`."""
+    folders: dict[Path, None] = {}
+    for uri in uris:
+        if not is_remote(uri):
+            path = Path(normalise(uri))
+            with _told(uri):
+                _fsync(path)
+            folders[path.parent] = None
+    for folder in folders:
+        with _told(str(folder)):
+            _fsync_folder(folder)
 
 
 def read(uri: str) -> bytes:
@@ -138,20 +159,28 @@ def exists(uri: str) -> bool:
 
 
 def refuse_unseen(uri: str) -> None:
-    """Raises `UserError` where a local folder that a run's driver has made is not there: this is another machine."""
-    if not is_remote(uri) and not exists(uri):
+    """For an actor: its run's driver uses this place. A store that is silent is given the driver's patience.
+
+    Raises `UserError` where a local folder that the driver has made is not there: this is another machine.
+    """
+    if is_remote(uri):
+        object_store.trust(normalise(uri))
+    elif not exists(uri):
         raise UserError(
             f"{normalise(uri)} is a folder that {os.uname().nodename} does not see; where a run spans machines, "
             "give s3://bucket/prefix, or a folder that they share"
         )
 
 
-def entries(uri: str) -> Iterator[Entry]:
-    """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out."""
+def entries(uri: str, after: str | None = None) -> Iterator[Entry]:
+    """All objects below `uri`, in no order; none if there is no such place. Unfinished writes are left out.
+
+    after: a URI; a bucket then names only objects that sort after it.
+    """
     if is_remote(uri):
         bucket = normalise(uri).split("/")[2]
         with _told(uri):
-            for meta in object_store.listed(normalise(uri)):
+            for meta in object_store.listed(normalise(uri), None if after is None else normalise(after)):
                 yield Entry(f"s3://{bucket}/{meta['path']}", int(meta["size"]), meta["last_modified"].timestamp())
         return
     with _told(uri):
@@ -189,6 +218,18 @@ def delete_tree(uri: str) -> None:
         return
     for entry in list(entries(uri)):
         delete(entry.uri)
+
+
+def move(uri: str, place: str) -> None:
+    """Gives the object another name at the same kind of place, over whatever was there. Raises `FileNotFoundError`."""
+    with _told(uri):
+        if is_remote(uri):
+            write(place, read(uri))
+            delete(uri)
+            return
+        target = Path(normalise(place))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(normalise(uri), target)
 
 
 def server_time(uri: str) -> float:
@@ -274,8 +315,16 @@ def now() -> datetime:
 
 def _write_local(path: Path, data: bytes | memoryview, durable: bool, replace: bool) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not replace and path.exists():
-        return False
+    made = (replace or not path.exists()) and _write_beside(path, data, durable, replace)
+    if durable:
+        if not made:
+            _fsync(path)
+        _fsync_folder(path.parent)
+    return made
+
+
+def _write_beside(path: Path, data: bytes | memoryview, durable: bool, replace: bool) -> bool:
+    """Writes a temporary file in the same folder, then gives it its name; False if the name was taken."""
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
         with open(temporary, "wb") as file:
@@ -294,6 +343,41 @@ def _write_local(path: Path, data: bytes | memoryview, durable: bool, replace: b
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+#: Folders, by device and inode, whose names this process knows to be on the disk, up to the root.
+_lasting: set[tuple[int, int]] = set()
+
+
+def _fsync_folder(folder: Path) -> None:
+    """The names in a folder reach the disk, and so do those of the folder and of all above it, once a process.
+
+    Whoever made them: another process may have, a moment ago.
+    """
+    _fsync(folder)
+    above: list[tuple[int, int]] = []
+    while (key := _identity(folder)) not in _lasting and folder != folder.parent:
+        folder = folder.parent
+        with contextlib.suppress(PermissionError):  # nobody who may not read it has made anything in it
+            _fsync(folder)
+        above.append(key)
+    _lasting.update(above)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # a file system whose folders need no fsync says so
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _is_set(name: str) -> bool:

@@ -19,20 +19,21 @@ from selfplay.contract import Message, Next, Problem, TaskSpec, Transcript, Turn
 from selfplay.errors import UserError
 from selfplay.isolation import Host, wire
 
-#: One problem of so many, by its digest, is held out: never trained on.
+#: One problem of so many, by its digest, is held out, where the task does not say otherwise: never trained on.
 HELD_OUT_OF = 10
 #: A transcript of more characters than this is read in a process of its own even where the task says isolated=False.
 MOST_CHARACTERS = 2**20
 _SEEDS = 2**62
+_SPLIT_HINT = ": add questions, or change the share by ?held_out=1/4 after the file's name"
 #: Problems of each level that the ruleset digest knows.
 _DIGEST_SEEDS = 4
 #: Problems that are made ahead, where seeds are tried one after the other in another process.
 _AHEAD = 16
 
 
-def is_held_out(digest: str) -> bool:
-    """Whether the problem with this digest is for testing only."""
-    return int(digest[:8], 16) % HELD_OUT_OF == 0
+def is_held_out(digest: str, of: int = HELD_OUT_OF) -> bool:
+    """Whether the problem with this digest is for testing only. of: the task's `held_out_of`."""
+    return int(digest[:8], 16) % of == 0
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ class Posed:
     problem: Problem
     messages: tuple[Message, ...]
     digest: str
+    held_out_of: int = HELD_OUT_OF
 
     @property
     def held_out(self) -> bool:
         """Whether it is for testing only. The digest alone decides, so the same question is never on both sides."""
-        return is_held_out(self.digest)
+        return is_held_out(self.digest, self.held_out_of)
 
     @property
     def opening(self) -> Transcript:
@@ -117,7 +119,7 @@ class Task:
         except UnicodeEncodeError:
             where = f"seed {seed}, difficulty {difficulty:g}"
             raise Failure(ERROR, f"{self.spec.id}: the prompt of {where} has lone surrogates") from None
-        return Posed(problem, messages, digest)
+        return Posed(problem, messages, digest, self.spec.held_out_of)
 
     def prompt(self, problem: Problem) -> tuple[Message, ...]:
         """What seat 0 is told of a problem. Raises `UserError`."""
@@ -131,6 +133,7 @@ class Task:
         Raises `UserError` where a level has so few questions that a side of the split cannot be filled.
         """
         seen: set[str] = set()
+        others: set[str] = set()
         misses = 0
         while True:
             posed = self.pose(seed % _SEEDS, difficulty)
@@ -140,10 +143,16 @@ class Task:
                 misses = 0
                 yield posed
                 continue
+            if posed.held_out != held_out and len(others) < 1000:
+                others.add(posed.digest)
             misses += 1
             if misses > 10_000:
-                side = "held-out" if held_out else "training"
-                raise UserError(f"{self.spec.id} has only {len(seen)} {side} problems of difficulty {difficulty:g}")
+                side, other = ("held-out", "training") if held_out else ("training", "held-out")
+                raise UserError(
+                    f"{self.spec.id} has only {len(seen)} {side} problems of difficulty {difficulty:g} "
+                    f"({len(others)}{' or more' if len(others) == 1000 else ''} {other}); "
+                    f"one in {self.spec.held_out_of} is held out{_SPLIT_HINT * self.spec.id.startswith('jsonl/')}"
+                )
 
     # -- what the author's solver says ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -25,13 +26,15 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError
 from selfplay.actors.player import Report
 from selfplay.errors import UserError
 from selfplay.store import Receipt
-from trainers.cluster import told
+from trainers.causes import cause_of, in_words
 from trainers.config import RunConfig
 from trainers.crew import Crew
 from trainers.exams import Exams
 from trainers.journal import note, note_block
+from trainers.restoring import Restored
 from trainers.roster import Arrivals, Roster
-from trainers.run_folder import RunFolder, State
+from trainers.run_folder import RunFolder
+from trainers.run_state import State
 from trainers.scoreboard import Scoreboard
 from trainers.status import Summary
 from trainers.watch import Watch
@@ -78,6 +81,7 @@ class Loop:
         self.taken_rows = 0  # of lessons that the learner is just taking in
         self.last_report: Report | None = None
         self.studying: Any = None
+        self.restoring: Any = None  # what a new learner goes on from, until that is known
         self.progress: Progress | None = None
         self.published_samples = 0
         self.pace = 0.0  # samples a second of the learner's last call
@@ -109,10 +113,8 @@ class Loop:
         self.watch.activity("starting the players")
         self.archived = self.crew.open_archive(self.crew.about_agent())
         self.watch.count_archived()
-        if not self.crew.kept_versions():
-            self.crew.publish_first(self.crew.first_weights())
-        else:
-            self.crew.publish_kept()
+        self.crew.publish_kept(self.crew.first_weights)
+        self.folder.tell_damage(self.watch.message)
         if self.stop.is_set():
             return
         self.hire()
@@ -125,9 +127,14 @@ class Loop:
 
     def hire_others(self) -> None:
         """Starts learner and examiner: they take long to load, and would take the players' cores before a game."""
-        self.student = self.crew.student()
-        self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
+        self.hire_student()
         self.exams.open()
+
+    def hire_student(self) -> None:
+        """A learner that goes on from the newest checkpoint and the archive."""
+        self.student = self.crew.student()
+        self.restoring = self.student.restore.remote(self.folder.checkpoints())
+        self.studying = self.student.resume.remote(self.archived)
 
     def over(self) -> bool:
         return self.watch.share_done() >= 1.0
@@ -245,7 +252,7 @@ class Loop:
 
     def bury(self, slot: str, error: RayError) -> None:
         """A player died: its games are lost and counted, and another takes its place under a new epoch."""
-        note(self.folder.run_id, "died", who=f"player {slot}", why=str(error))
+        note(self.folder.run_id, "died", who=f"player {slot}", why=in_words(error))
         ray.kill(self.roster.players[slot])  # one that is only cut off would go on for nothing
         games = self.count_lost(slot)
         if self.roster.lost(slot, error):
@@ -340,20 +347,28 @@ class Loop:
             self.learner_died(error)
             self.watch.message("the learner died; another goes on from the last checkpoint")
             self.lessons, self.lesson_rows = [], 0  # the new one finds them in the archive
-            self.student = self.crew.student()
-            self.studying = self.student.resume.remote(self.checkpoint_uri(), self.archived)
+            self.hire_student()
             return
+        if self.restoring is not None:
+            self.restored(ray.get(self.restoring))
         if before is not None and self.progress.samples > before.samples:
             self.learner_deaths = 0
             self.pace = (self.progress.samples - before.samples) / self.progress.losses["seconds"]
         if before is None or before.samples > self.progress.samples:
             self.published_samples = self.progress.samples
 
+    def restored(self, found: Restored) -> None:
+        """Notes which checkpoint the learner went on from, and says so where it is not the newest."""
+        self.restoring = None
+        self.state.checkpoint = found.checkpoint
+        self.folder.pass_over(found.damaged, found.place or "a new learner, which learns from the archive")
+        self.folder.tell_damage(self.watch.message)
+
     def learner_died(self, error: RayActorError) -> None:
         """Counts a death; one too many in a row ends the run."""
-        note(self.folder.run_id, "died", who="the learner", why=str(error))
+        note(self.folder.run_id, "died", who="the learner", why=in_words(error))
         ray.kill(self.student)
-        cause = told(error)
+        cause = cause_of(error)
         if isinstance(cause, UserError):  # it could not begin, and another could not either
             raise cause from None
         self.learner_deaths += 1
@@ -388,24 +403,27 @@ class Loop:
         assert self.progress is not None
         name = f"{self.crew.epoch:06d}-{self.progress.step:09d}.safetensors"
         self.checkpointed = time.monotonic()
+        before, self.state.checkpoint = self.state.checkpoint, name
+        self.note_counts()
         try:
-            ray.get(self.student.checkpoint.remote(name))
+            ray.get(self.student.checkpoint.remote(name, asdict(self.state)))
         except RayActorError:
+            self.state.checkpoint = before
             return
-        self.state.checkpoint = name
         self.save()
         self.crew.forget_old()
 
     def save(self) -> None:
         """Writes down what the run remembers, so that the next driver goes on from here."""
+        self.note_counts()
+        self.folder.save()
+
+    def note_counts(self) -> None:
+        """Puts what is counted into the state, to be saved."""
         self.saved = time.monotonic()
         self.state.games_in_flight = sum(games for games, _ in self.in_flight.values())
         self.state.plies_in_flight = sum(plies for _, plies in self.in_flight.values())
         self.watch.note_clock()
-        self.folder.save()
-
-    def checkpoint_uri(self) -> str | None:
-        return self.folder.checkpoint_uri(self.state.checkpoint) if self.state.checkpoint else None
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ the run. `selfplay top` reads the file; the metrics are those of `METRICS`, with
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -16,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from selfplay import run_files, storage
+from selfplay import run_files, sealed, storage
 from selfplay.store import Lease
 from trainers.experiment import AnyStatus
 from trainers.status import Status
@@ -80,15 +79,19 @@ class Beacon:
         ended = False
         while not ended:
             ended = self._ended.wait(EVERY_S)
-            if self._newest is not None and self._newest.corpus and not self._lease.taken.is_set():
+            if self._newest is not None and self._newest.corpus and not self._over():
                 with contextlib.suppress(Exception):  # nobody's run ends because it could not be watched
                     self._tell(self._newest)
+
+    def _over(self) -> bool:
+        """Whether another driver tells of the run, or it is not there any more."""
+        return self._lease.taken.is_set() or self._lease.vanished.is_set()
 
     def _tell(self, status: AnyStatus) -> None:
         kind = "reasoning" if hasattr(status, "rounds") else "self-play"
         about = {"schema": SCHEMA, "kind": kind, "written_at": datetime.now(UTC).isoformat(), "pid": os.getpid()}
         told = {**about, "host": socket.gethostname(), "every_s": EVERY_S, "status": asdict(status)}
-        storage.write(storage.join(self._uri, run_files.STATUS_FILE), json.dumps(told).encode())
+        storage.write(storage.join(self._uri, run_files.STATUS_FILE), sealed.dumps(told).encode())
         if self._gauges is not None:
             self._export(status, self._gauges)
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-import re
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import RayActorError, RayError
 
+from selfplay import machine
 from selfplay.errors import UserError
 from trainers import placement, ray_guard
 from trainers.config import RunConfig
+from trainers.ray_watch import RayWatch
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _KNOCK_S = 10.0
+#: In what Ray says where its processes were not up in time.
+_LATE = "timed out during startup"
 
 
 @dataclass(frozen=True)
@@ -43,36 +47,91 @@ class Sizing:
         )
 
 
+@dataclass(frozen=True)
+class LastWords:
+    """What is said where the run cannot go on, and cannot end by itself either, as Ray hangs or ends its process.
+
+    err: descriptor of the person's standard error. advice: the end of the sentence, what is safe and what to do.
+    end: says a sentence, gives the terminal back and ends the process with exit code 1; called by another thread.
+    """
+
+    err: int
+    advice: str
+    end: Callable[[str], None]
+
+
 @contextlib.contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
-    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet; nothing is left behind."""
+def ray_session(address: str | None, words: LastWords | None = None) -> Iterator[None]:
+    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet; nothing is left behind.
+
+    words: for when Ray dies under the run. Raises `UserError` where Ray cannot be used.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield
         return
     with contextlib.ExitStack() as leaving:
+        guard = _guard(own=not address, words=words)
+        leaving.callback(guard.communicate, b"bye\n")
         try:
             if address:
                 _knock(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
             else:
-                leaving.callback(_guard().communicate, b"bye\n")
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    namespace="selfplay",
-                )
+                _start()
         except Exception as error:  # Ray says that it did not come up with a plain one
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            if "Failed to connect" in reason and os.environ.get("RAY_AUTH_MODE") != "token":
-                reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, and its ~/.ray/auth_token"
-            raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
+            raise UserError(f"Ray at {address or 'this machine'} cannot be used: {_reason(error)}") from None
         leaving.callback(ray.shutdown)
+        if words is not None and not address:
+            leaving.callback(RayWatch(functools.partial(_died, guard, words)).stop)
         yield
+
+
+def _start() -> None:
+    """Starts Ray here; a second time where a busy machine had not got round to the first."""
+    for attempt in range(2):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=machine.cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                namespace="selfplay",
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            for pid in ray_guard.members(os.getpid()):  # of what has been started
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if attempt or _LATE not in str(error):
+                raise
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says, in one line, and what helps."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Version mismatch"):
+        return f"{' '.join(lines)}; install the same versions of Ray and Python here and there"
+    if _LATE in lines[0]:
+        return "it was started twice and not ready in time; the machine is busy, so try again when it is less so"
+    if isinstance(error, OSError) and f"{os.sep}.ray" in str(error.filename or ""):
+        home = os.path.expanduser("~")
+        return f"it keeps files in the home directory, and {home} cannot be written; set HOME to one that can"
+    if "Failed to connect" in lines[0] and os.environ.get("RAY_AUTH_MODE") != "token":
+        return f"{lines[0]}; a cluster that asks for a token needs RAY_AUTH_MODE=token here, and its ~/.ray/auth_token"
+    return lines[0]
+
+
+def _died(guard: subprocess.Popen[bytes], words: LastWords, name: str) -> None:
+    """A process of Ray is gone. The guard is to be quiet, and to end what is left when this process has ended."""
+    assert guard.stdin is not None
+    guard.stdin.write(b"said\n")
+    guard.stdin.flush()
+    words.end(f"Ray has died under the run: {name} has ended (killed, or out of memory?); {words.advice}")
 
 
 def _knock(address: str) -> None:
@@ -86,11 +145,14 @@ def _knock(address: str) -> None:
         raise ConnectionError(f"nobody answers there ({error})") from None
 
 
-def _guard() -> subprocess.Popen[bytes]:
-    """Ends our Ray when this process is gone; see `trainers.ray_guard`."""
-    command = [sys.executable, "-I", "-S", ray_guard.__file__, str(os.getpid())]
+def _guard(own: bool, words: LastWords | None) -> subprocess.Popen[bytes]:
+    """Ends our own Ray when this process is gone, and says the last word; see `trainers.ray_guard`."""
+    sentence = f"the process of the run was ended from outside, or by Ray; {words.advice}" if words else ""
+    command = [sys.executable, "-I", "-S", ray_guard.__file__, str(os.getpid() if own else 0), sentence]
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=quiet, stderr=words.err if words else quiet, start_new_session=True
+    )
 
 
 def size(config: RunConfig, joined: bool) -> Sizing:
@@ -102,18 +164,3 @@ def size(config: RunConfig, joined: bool) -> Sizing:
     wanted = config.selfplay.actors
     players = cores if wanted == "auto" else wanted
     return Sizing(1 if config.run.deterministic and wanted == "auto" else players, cores, gpus, joined)
-
-
-def told(error: RayError) -> Exception:
-    """What an actor that could not begin had to say, where it is for people; else the error itself."""
-    if not isinstance(error, RayActorError):
-        return error
-    cause = error.__cause__
-    while cause is not None:
-        inner = getattr(cause, "cause", None)
-        if isinstance(inner, UserError):
-            return inner
-        cause = cause.__cause__
-    name = re.escape(f"{UserError.__module__}.{UserError.__qualname__}")
-    said = re.findall(rf"^{name}: (.+)$", str(error), re.MULTILINE) if error.actor_init_failed else []
-    return UserError(said[-1]) if said else error  # Ray keeps only the text of what a constructor raised

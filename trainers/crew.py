@@ -23,7 +23,8 @@ from trainers.cluster import Sizing
 from trainers.config import RunConfig
 from trainers.office import Office
 from trainers.placement import Place
-from trainers.run_folder import RunFolder, State
+from trainers.run_folder import RunFolder
+from trainers.run_state import State
 
 
 class Crew(Office):

@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 
 from selfplay.actors.examiner import Exam, Marks
 from selfplay.errors import UserError
-from trainers.cluster import told
+from trainers.causes import cause_of, in_words
 from trainers.crew import Crew
 from trainers.journal import note
 from trainers.scoreboard import Scoreboard
@@ -84,8 +84,8 @@ class Exams:
         self.ref, self._began = self._examiner.examine.remote(exam), time.monotonic()
 
     def _replace(self, error: RayActorError) -> None:
-        note(self._crew.folder.run_id, "died", who="the examiner", why=str(error))
-        cause = told(error)
+        note(self._crew.folder.run_id, "died", who="the examiner", why=in_words(error))
+        cause = cause_of(error)
         if isinstance(cause, UserError):  # it could not begin, and another could not either
             raise cause from None
         self._deaths += 1

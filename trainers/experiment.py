@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfplay.errors import UserError
+from selfplay import run_files, sealed, storage
+from selfplay.errors import Damaged
 from trainers import config, reasoning_config
 from trainers.config import RunConfig
 from trainers.reasoning_config import ReasoningConfig
@@ -17,8 +17,6 @@ from trainers.status import Status, Summary
 AnyConfig = RunConfig | ReasoningConfig
 AnyStatus = Status | ReasoningStatus
 AnySummary = Summary | ReasoningSummary
-#: The resolved configuration in a run's folder.
-CONFIG_NAME = "config.json"
 
 
 def kind_of(data: Mapping[str, Any]) -> type[AnyConfig]:
@@ -34,12 +32,18 @@ def first_status(config: AnyConfig, env_id: str, out: str, activity: str) -> Any
 
 
 def from_json(text: str, source: str) -> AnyConfig:
-    """Reads what `to_json` of a configuration wrote."""
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{source} is not JSON: {error}") from None
+    """Reads what `to_json` of a configuration wrote. Raises `Damaged` for what is no JSON object."""
+    data = sealed.loads(text, source)
     return from_mapping(kind_of(data), data, source)
+
+
+def read_config(run_uri: str) -> tuple[AnyConfig, tuple[Damaged, ...]]:
+    """The configuration of a run, and what was damaged; see `run_files.read_part`.
+
+    Raises `FileNotFoundError` where there is no run, `Damaged`, and `UserError` for settings that are not known.
+    """
+    data, damaged = run_files.read_part(run_uri, run_files.CONFIG_FILE, "config")
+    return from_mapping(kind_of(data), data, storage.join(run_uri, run_files.CONFIG_FILE)), damaged
 
 
 def from_toml(text: str, source: str, overrides: Sequence[str] = ()) -> AnyConfig:

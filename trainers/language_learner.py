@@ -15,7 +15,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 from selfplay.nets import weights
 from selfplay.nets.inference import has_bfloat16, pick_device
 from selfplay.nets.language.policy import PolicySpec
@@ -162,21 +162,30 @@ class ReasoningLearner:
         """What to generate with: name -> float32 array."""
         return self.learner.policy.to_arrays()
 
-    def save(self, uri: str, more: dict[str, Any]) -> None:
-        """Writes policy, optimiser, reference and counters as one safetensors object; `more`: JSON kept beside."""
+    def save(self, uri: str, more: dict[str, Any], state: dict[str, Any] | None = None) -> None:
+        """Writes policy, optimiser, reference and counters as one safetensors object.
+
+        more: JSON kept beside. state: of the run, kept with it.
+        """
         tensors = self.learner.state()
         tensors |= {f"reference/{name}": value for name, value in (self._reference or {}).items()}
         meta = {"kind": "language", "learner_schema": SCHEMA, "step": self.step, "samples": self.samples}
-        weights.save(uri, tensors, {**meta, "baselines": self.baselines.state(), "more": more})
+        meta |= {"baselines": self.baselines.state(), "more": more, "state": state}
+        weights.save(uri, tensors, meta)
 
-    def restore(self, uri: str) -> dict[str, Any]:
-        """Reads what `save` wrote; returns `more`. Raises `UserError` for something else."""
+    def restore(self, uri: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Reads what `save` wrote; returns `more` and the run's state.
+
+        Raises `Damaged` for something else, `UserError` for a newer schema.
+        """
         tensors, meta = weights.load(uri)
-        if meta.get("kind") != "language" or meta["learner_schema"] > SCHEMA:
-            raise UserError(f"{uri} is no checkpoint of a language model that this version can read")
+        if meta.get("kind") != "language":
+            raise Damaged(uri, f"it is not a language model's checkpoint but {meta.get('kind', 'something else')!r}")
+        if meta["learner_schema"] > SCHEMA:
+            raise UserError(f"{uri} is a checkpoint of a newer schema than {SCHEMA}; upgrade the package")
         self.learner.load_state(tensors)
         reference = {n.removeprefix("reference/"): v for n, v in tensors.items() if n.startswith("reference/")}
         self._reference = reference or None
         self.step, self.samples = int(meta["step"]), int(meta["samples"])
         self.baselines = SeatBaselines.from_state(meta["baselines"])
-        return dict(meta["more"])
+        return dict(meta["more"]), meta.get("state")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
-
+from selfplay import run_files, storage
 from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
 from selfplay.store import Fenced, Lease, acquire
 from trainers import cluster
 from trainers.beacon import Beacon
+from trainers.causes import cause_of
 from trainers.config import RunConfig
 from trainers.experiment import AnyConfig, AnySummary, first_status
 from trainers.placement import Place, reserve
 from trainers.reasoning_config import ReasoningConfig, refuse_unfit
 from trainers.reasoning_status import ReasoningSummary
-from trainers.run_folder import ReasoningState, RunFolder, State
+from trainers.run_folder import RunFolder
+from trainers.run_state import ReasoningState, State
 from trainers.status import Summary
 
 
@@ -43,11 +46,12 @@ def run(
     address: str | None,
     on_status: Callable[[Any], None],
     stop: threading.Event,
+    words: cluster.LastWords | None = None,
 ) -> AnySummary:
     """Runs until the time is over or `stop` is set; everything played or sampled is archived by then.
 
     out: URI of the run's folder; one that exists is continued. on_status: is given an `AnyStatus` of the run's kind.
-    Raises `UserError` for what only a person can mend.
+    words: for when Ray dies under the run. Raises `UserError` for what only a person can mend.
     """
     if isinstance(config, ReasoningConfig) and isinstance(spec, TaskSpec):
         refuse_unfit(config, spec)
@@ -62,10 +66,11 @@ def run(
 
     with (
         acquire(uri, f"selfplay run {config.name}", wait) as lease,
+        _swept(lease),
         _loading(play),
-        cluster.ray_session(address),
+        cluster.ray_session(address, words),
         Beacon(uri, on_status, lease, metrics=joined) as tell,
-        _in_words(uri),
+        _in_words(lease),
     ):
         # Ray has taken SIGTERM for itself: whoever hears of a status takes it back.
         tell(first_status(config, spec.id, out, "loading torch"))
@@ -79,17 +84,37 @@ def run(
 
 
 @contextlib.contextmanager
-def _in_words(uri: str) -> Iterator[None]:
-    """What an actor told by failing, as the `UserError` that it was."""
+def _in_words(lease: Lease) -> Iterator[None]:
+    """What ended the run, as the error that it was before Ray wrapped it; of a folder that is gone, that it is."""
     try:
         yield
-    except (RayTaskError, Fenced) as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
+    except Exception as error:
+        cause = cause_of(error)
         if isinstance(cause, Fenced):
-            raise UserError(f"{uri} was taken over by another driver; this one has stopped") from None
-        raise (cause if isinstance(cause, UserError) else error) from None
-    except RayActorError as error:
-        raise cluster.told(error) from None
+            raise UserError(f"{lease.run_uri} was taken over by another driver; this one has stopped") from None
+        if not storage.is_remote(lease.run_uri):
+            lease.lost()  # raises where the folder is gone: whatever else failed then, it was for that
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise cause from (error if cause is not error else error.__cause__)
+
+
+@contextlib.contextmanager
+def _swept(lease: Lease) -> Iterator[None]:
+    """Where a run's folder has vanished, actors may have begun another in its place: that is removed."""
+    try:
+        yield
+    finally:
+        kept = (run_files.CONFIG_FILE, run_files.RUN_FILE, "corpus/episodes/_delta_log")
+        root = Path(lease.run_uri)
+        gone = lease.vanished.is_set() and not storage.is_remote(lease.run_uri)
+        if gone and not any((root / name).exists() for name in kept):
+            for folder, _, names in os.walk(root, topdown=False):
+                with contextlib.suppress(OSError):  # what is somebody else's stays, and the folders above it
+                    for path in (Path(folder, name) for name in names):
+                        if path.stat().st_mtime > lease.seen:
+                            path.unlink()
+                    os.rmdir(folder)
 
 
 def _play(config: RunConfig, spec: GameSpec, start: _Start) -> Summary:

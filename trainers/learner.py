@@ -23,7 +23,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from selfplay.contract import Symmetry
 from selfplay.episode.rows import Rows, take
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.inference import has_bfloat16, pick_device
 from trainers.learner_settings import LearnerSettings
@@ -157,7 +157,7 @@ class AlphaZeroLearner:
     def load_state(self, tensors: dict[str, np.ndarray], meta: dict[str, Any], source: str) -> None:
         """The inverse of `state`. `source` names the place in errors. Raises `UserError` for another net's state."""
         if meta.get("kind") != "learner":
-            raise UserError(f"{source} is not a learner's checkpoint but {meta.get('kind', 'something else')!r}")
+            raise Damaged(source, f"it is not a learner's checkpoint but {meta.get('kind', 'something else')!r}")
         if meta["learner_schema"] > SCHEMA:
             raise UserError(f"{source} is a checkpoint of a newer schema than {SCHEMA}; upgrade the package")
         if NetConfig.from_json(meta["net"]) != self.net:
@@ -165,16 +165,20 @@ class AlphaZeroLearner:
         self.step, self.samples, self.total = int(meta["step"]), int(meta["samples"]), int(meta["total"])
         self._each(_load_state, tensors=tensors if self.shards == 1 else ray.put(tensors), total=self.total)
 
-    def save(self, uri: str) -> None:
-        """Writes net, optimiser and counters as one safetensors object (no pickle)."""
-        weights.save(uri, *self.state())
+    def save(self, uri: str, state: dict[str, Any] | None = None) -> None:
+        """Writes net, optimiser and counters as one safetensors object (no pickle). state: of the run, kept with it."""
+        tensors, meta = self.state()
+        weights.save(uri, tensors, meta if state is None else {**meta, "state": state})
 
-    def restore(self, uri: str) -> None:
+    def restore(self, uri: str) -> dict[str, Any] | None:
         """Reads what `save` wrote; training goes on exactly as it would have, given the same window.
 
         The window is not saved: put its newest `capacity` rows back with `add(rows, new=False)`.
+        Returns the state of the run that was kept with it. Raises `Damaged` for what is no whole checkpoint.
         """
-        self.load_state(*weights.load(uri), uri)
+        tensors, meta = weights.load(uri)
+        self.load_state(tensors, meta, uri)
+        return meta.get("state")
 
     def shutdown(self) -> None:
         """Ends the learner processes."""

@@ -53,7 +53,8 @@ class ScalarWriter:
         folder = Path(run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / ID_NAME
-        self.wandb_id = wandb_id or (kept.read_text().strip() if kept.exists() else "") or wandb_safe(run_id)
+        before = wandb_safe(kept.read_text(errors="ignore").strip()) if kept.exists() else ""
+        self.wandb_id = wandb_id or before or wandb_safe(run_id)
         kept.write_text(self.wandb_id)
         self._tell = tell
         self._step = -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import ray
 
 import selfplay
-from selfplay import registry, run_files, store
+from selfplay import registry, run_files, sealed, store
 from selfplay.actors.archivist import Archivist
 from selfplay.actors.weights import Published, WeightServer
 from selfplay.contract import EnvSpec
@@ -124,10 +125,20 @@ class Office:
         self.enter_policy(0, digest, "")
         self._serve(0, digest, tensors)
 
-    def publish_kept(self) -> None:
-        """The newest version that the run kept, also one that was published after the last checkpoint."""
-        newest = self._kept[-1]
-        tensors, meta = weights.load(run_files.weights_uri(self.folder.uri, newest))
+    def publish_kept(self, first: Callable[[], dict[str, Any]]) -> None:
+        """The newest version that the run kept whole, also one that was published after the last checkpoint.
+
+        first: makes the untrained net's weights, for where none is whole.
+        """
+        places = {run_files.weights_uri(self.folder.uri, version): version for version in reversed(self._kept)}
+        found = sealed.load_newest_valid(places, weights.load)
+        self.folder.pass_over(found.damaged, found.place or "the untrained net")
+        damaged = {error.uri for error in found.damaged}
+        self._kept = sorted(version for uri, version in places.items() if uri not in damaged)
+        if found.value is None or found.place is None:
+            self.publish_first(first())
+            return
+        (tensors, meta), newest = found.value, places[found.place]
         self.enter_policy(newest, meta["digest"], "")
         self._serve(newest, meta["digest"], tensors)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from selfplay.actors.reasoner import Ask
 from selfplay.errors import UserError
-from selfplay.task import Task, is_held_out
+from selfplay.task import HELD_OUT_OF, Task, is_held_out
 
 #: Of the problems that may be learned from, one of so many is for development: measured on, not learned from.
 DEVELOPMENT_OF = 20
@@ -19,14 +19,14 @@ _SEEDS_A_RUN = 10**9
 _MISSES = 20_000
 
 
-def for_development(digest: str) -> bool:
+def for_development(digest: str, held_out_of: int = HELD_OUT_OF) -> bool:
     """Whether the problem with this digest is of the development split, and not held out."""
-    return not is_held_out(digest) and int(digest[8:16], 16) % DEVELOPMENT_OF == 0
+    return not is_held_out(digest, held_out_of) and int(digest[8:16], 16) % DEVELOPMENT_OF == 0
 
 
-def to_learn_from(digest: str) -> bool:
+def to_learn_from(digest: str, held_out_of: int = HELD_OUT_OF) -> bool:
     """Whether the problem with this digest is on neither of the sides that are only measured on."""
-    return not is_held_out(digest) and not for_development(digest)
+    return not is_held_out(digest, held_out_of) and not for_development(digest, held_out_of)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Problems:
         seed = self.cursors.get(key, (self._seed + 1) * _SEEDS_A_RUN)
         for candidate in range(seed, seed + _MISSES):
             posed = self.task.pose(candidate, level)
-            if (level, candidate) not in self._taken and to_learn_from(posed.digest):
+            if (level, candidate) not in self._taken and to_learn_from(posed.digest, self.task.spec.held_out_of):
                 self.cursors[key] = candidate + 1
                 return candidate
         raise UserError(f"{self.task.spec.id} has no problems of difficulty {level:g} to learn from")
@@ -124,12 +124,16 @@ class Problems:
             seen: set[str] = set()
             for seed in range(_MISSES * 4):
                 posed = self.task.pose(seed, level)
-                right = posed.held_out if side == "held_out" else for_development(posed.digest)
+                right = posed.held_out if side == "held_out" else for_development(posed.digest, posed.held_out_of)
                 if right and posed.digest not in seen:
                     seen.add(posed.digest)
                     found.append(seed)
                     if len(found) == wanted:
                         break
             if not found:
-                raise UserError(f"{self.task.spec.id} has no {side.replace('_', '-')} problems of difficulty {level:g}")
+                hint = "; add questions, or set ?held_out=1/4" if self.task.spec.id.startswith("jsonl/") else ""
+                raise UserError(
+                    f"{self.task.spec.id} has no {side.replace('_', '-')} problems of difficulty {level:g}; "
+                    f"one in {self.task.spec.held_out_of} is held out{hint}"
+                )
         return found[:wanted]

@@ -1,10 +1,14 @@
-"""Ends a local Ray when the process that started it is gone, however it went. Run as a script, beside the driver.
+"""Ends a local Ray when the process that started it is gone, however it went, and says the last word for it.
+
+Run as a script, beside the driver: `ray_guard.py PID SENTENCE`; the sentence goes to standard error.
 
 Ray does most of it by itself. But an agent whose raylet was killed stays for a minute, to report that to a control
 store that is gone, too; and a driver killed while Ray starts leaves what has just been started.
 
-Standard input tells: a line means that the driver has shut Ray down in order; the end of it without one, that the
-driver died. A process belongs to the session if it writes to a file in the session's folder.
+Standard input tells: "bye" means that the driver has shut Ray down in order; "said", that it has not, but has said so
+itself; the end of it without a line, that the driver died, or that Ray's core has ended it, without a word. PID is 0
+where the Ray is somebody else's: nothing is ended then. A process belongs to the session if it writes to a file in the
+session's folder.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from collections.abc import Iterator
 
 def members(driver: int) -> Iterator[int]:
     """Processes, but for the driver, that write to files of the driver's Ray sessions (their names end in its pid)."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):
             if int(pid) not in (driver, os.getpid()) and any(_writes(pid, fd, driver) for fd in _open(pid)):
                 yield int(pid)
@@ -42,8 +46,15 @@ def _writes(pid: str, fd: str, driver: int) -> bool:
 
 
 def main() -> None:
-    driver = int(sys.argv[1])
-    in_order = bool(sys.stdin.readline())
+    driver, sentence = int(sys.argv[1]), sys.argv[2]
+    word = sys.stdin.readline().strip()
+    in_order = word == "bye"
+    if not word:
+        leave = "\x1b[?1049l\x1b[?25h" if sys.stderr.isatty() else ""  # the driver's screen
+        with contextlib.suppress(OSError):
+            print(f"{leave}error: {sentence}", file=sys.stderr, flush=True)
+    if not driver:
+        return
     for wait in (0.0,) if in_order else (0.0, 1.0, 1.0, 2.0):  # what was just being started appears a little later
         time.sleep(wait)
         for pid in members(driver):
@@ -51,5 +62,5 @@ def main() -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-if __name__ == "__main__" and os.path.isdir("/proc"):
+if __name__ == "__main__":
     main()

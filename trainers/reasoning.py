@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -36,7 +36,9 @@ from trainers.reasoning_staff import Call, Staff, TutorDied
 from trainers.reasoning_status import ReasoningSummary
 from trainers.reasoning_watch import ReasoningWatch
 from trainers.rejection import Gate
-from trainers.run_folder import ReasoningState, RunFolder
+from trainers.restoring import Restored
+from trainers.run_folder import RunFolder
+from trainers.run_state import ReasoningState
 from trainers.tutor import Lesson, Recalled, round_of, sampling_of
 
 _WARM_CHUNK_S = 2.0
@@ -92,10 +94,8 @@ class Course:
         self.watch.activity("opening the archive")
         self.staff.archived = self.crew.open_archive(self.crew.about_agent())
         self.watch.activity("starting the reasoners")
-        if not self.crew.kept_versions():
-            self.crew.publish_first(self.crew.first_weights())
-        else:
-            self.crew.publish_kept()
+        self.crew.publish_kept(self.crew.first_weights)
+        self.folder.tell_damage(self.watch.message)
         self.version, self.digest = self.folder.state.version, self.folder.state.digest
         self.staff.begin()
 
@@ -103,13 +103,16 @@ class Course:
         """Makes a learner; everything counted is as at its checkpoint. The archive knows what came after."""
         for number in sorted(self.flying):  # a former learner's: the archive is to have them all
             self._land(self.flying[number])
-        state = self.state = self.folder.reload()
+        state = self.folder.reload()
         task, c = self.crew.task, self.config
         self.levels = [float(level) for level in (c.task.difficulties or task.spec.difficulties)]
         unknown = [level for level in self.levels if level not in task.spec.difficulties]
         if unknown:
             known = ", ".join(f"{level:g}" for level in task.spec.difficulties)
             raise UserError(f"{task.spec.id} has no difficulty {unknown[0]:g}; it has {known}")
+        self.watch.activity("loading the learner")
+        self.staff.tutor = self.crew.tutor()
+        state = self.state = self._restored(state)
         self.problems = Problems(task, self.levels, c.run.seed, state.cursors, self._rounds_found(), state.taken)
         self.curriculum = Curriculum(self.levels, c.curriculum.floor, c.curriculum.decay)
         if state.curriculum:
@@ -117,10 +120,7 @@ class Course:
         self.gate = self._gate(state.gate.get("level"))
         self.ended_by = self.ended_by if self.ended_by == "time" else None
         self.flying.clear()
-        self.watch.activity("loading the learner")
-        self.staff.tutor = self.crew.tutor()
-        uri = self.folder.checkpoint_uri(state.checkpoint) if state.checkpoint else None
-        lesson: Lesson = self.staff.learned(self.staff.tutor.resume.remote(uri))
+        lesson: Lesson = self.staff.learned(self.staff.tutor.standing.remote())
         if state.checkpoint is not None:
             if c.warm.corpus is not None:
                 self.staff.learned(self.staff.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
@@ -129,6 +129,17 @@ class Course:
             if c.learner.algorithm == "expert":
                 self.staff.learned(self.staff.tutor.recall_own.remote(self.staff.archived, state.round))
             self.publish(lesson, (state.version, state.digest))
+
+    def _restored(self, state: ReasoningState) -> ReasoningState:
+        """Has the new learner go on from a checkpoint; the state that belongs to it, also where it is an older one."""
+        if state.checkpoint is None:
+            return state
+        found: Restored = self.staff.learned(self.staff.tutor.restore.remote(self.folder.checkpoints()))
+        self.folder.pass_over(found.damaged, found.place or "a new learner, which learns from the archive")
+        self.folder.tell_damage(self.watch.message)
+        if found.checkpoint == state.checkpoint:
+            return state
+        return self.folder.went_back(found.checkpoint, found.state)
 
     def _gate(self, level: float | None) -> Gate | None:
         """The frontier of expert iteration, at `level` or where it begins."""
@@ -192,7 +203,7 @@ class Course:
             chunk = max(1, min(200, int(chunk * _WARM_CHUNK_S / max(1e-3, time.monotonic() - began))))
             self.watch.warmed(self.state.warm_steps, w.steps, lesson)
             self._now_and_then()
-        self.publish(self.staff.learned(self.staff.tutor.resume.remote(None)))
+        self.publish(self.staff.learned(self.staff.tutor.standing.remote()))
         if not self.over():
             self.measure()
 
@@ -366,13 +377,13 @@ class Course:
         """Learner and everything counted, as one: the state names the checkpoint that it belongs to."""
         state = self.state
         name = f"{self.crew.epoch:06d}-{state.warm_steps:06d}-{state.round:06d}.safetensors"
-        self.staff.learned(self.staff.tutor.checkpoint.remote(name))
         state.checkpoint, state.version, state.digest = name, self.version, self.digest
         flying = [ask for flight in self.flying.values() for ask in flight.asks]
         state.cursors, state.taken = self.problems.state(flying)
         state.curriculum = self.curriculum.state()
         state.gate = {"level": self.levels[self.gate.level]} if self.gate is not None else {}
         self.watch.note(state)
+        self.staff.learned(self.staff.tutor.checkpoint.remote(name, asdict(state)))
         self.folder.save()
         self.crew.forget_old()
         self.checkpointed = time.monotonic()
@@ -389,4 +400,4 @@ class Course:
             self.checkpoint()
             self.staff.learned(self.staff.tutor.export.remote())
         except TutorDied:
-            self.watch.message("the learner died at the end; what was archived is safe, run again to go on")
+            self.watch.message("the learner died at the end; the next start learns the rest from the archive")

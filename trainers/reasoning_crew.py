@@ -13,7 +13,7 @@ import ray
 from selfplay import registry, run_files, storage
 from selfplay.actors.reasoner import Reasoner, ReasonerJob
 from selfplay.contract import TaskSpec
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 from selfplay.nets.inference import pick_device
 from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec, fresh, load
@@ -25,7 +25,8 @@ from trainers.fit import Footprint, parameters_of, refuse_too_large
 from trainers.office import Office
 from trainers.placement import Place
 from trainers.reasoning_config import ReasoningConfig
-from trainers.run_folder import ReasoningState, RunFolder
+from trainers.run_folder import RunFolder
+from trainers.run_state import ReasoningState
 from trainers.tutor import Tutor, TutorJob
 
 SCHEMA = 1
@@ -106,6 +107,21 @@ def texts_of(task: Task, problems: int) -> list[str]:
     return texts
 
 
+def _kept_policy(folder: RunFolder[ReasoningState]) -> PolicySpec | None:
+    """The policy as the run began with it; None for a run that has not begun. Raises `Damaged`."""
+    if folder.new:
+        return None
+    try:
+        about, damaged = run_files.read_part(folder.uri, run_files.AGENT_FILE, "agent")
+    except FileNotFoundError:
+        return None
+    folder.pass_over(damaged, "the record of the last start")
+    try:
+        return PolicySpec.from_json(json.dumps(about["policy"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Damaged(storage.join(folder.uri, run_files.AGENT_FILE), f"it describes no policy ({error})") from error
+
+
 def endpoint_of(config: ReasoningConfig) -> Endpoint | None:
     """The frozen policy behind HTTP that takes part. Raises `UserError` for a URL that is none."""
     e = config.endpoint
@@ -133,11 +149,7 @@ class ReasoningCrew(Office):
         self.config, self.sizing = config, sizing
         self.task = Task(spec)
         self.env = registry.pack(spec)
-        kept = storage.join(folder.uri, run_files.AGENT_FILE)
-        if not folder.new and storage.exists(kept):
-            self.policy = PolicySpec.from_json(json.dumps(json.loads(storage.read(kept))["policy"]))
-        else:
-            self.policy = policy_spec(config, self.task)
+        self.policy = _kept_policy(folder) or policy_spec(config, self.task)
         self.parameters = parameters_of(self.policy)
         self._refuse_too_large()
         if config.learner.overlong == "penalty" and spec.max_turns > 1:
@@ -229,6 +241,7 @@ class ReasoningCrew(Office):
             run_uri=self.folder.uri,
             corpus=self.folder.corpus,
             run_id=self.folder.run_id,
+            held_out_of=self.task.spec.held_out_of,
         )
         gpus = 0.0 if c.learner.device == "cpu" else self._gpus(learner=True)
         options = {"num_cpus": 0, "num_gpus": gpus, "max_restarts": 0, **self.place.options()}

@@ -21,7 +21,7 @@ from selfplay.actors.notice import Leaving
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
 from selfplay.store import Receipt
-from trainers.cluster import told
+from trainers.causes import cause_of, in_words
 from trainers.journal import note, note_block
 from trainers.placement import Shortage
 from trainers.reasoning_crew import ReasoningCrew
@@ -229,13 +229,13 @@ class Staff:
             self._watch.message(f"reasoner {slot} died; another asks again for what it had not finished")
             self._call_in(slot)
             return
-        note(self._crew.folder.run_id, "left out", who=f"reasoner {slot}", why=str(error))
+        note(self._crew.folder.run_id, "left out", who=f"reasoner {slot}", why=in_words(error))
         self._left_out.add(slot)
         self._watch.message(f"reasoner {slot} died again and again and is left out; the others go on")
 
     def _died(self, who: str, key: str, error: RayError) -> None:
-        note(self._crew.folder.run_id, "died", who=who, why=str(error))
-        cause = told(error)
+        note(self._crew.folder.run_id, "died", who=who, why=in_words(error))
+        cause = cause_of(error)
         if isinstance(cause, UserError):  # it could not begin, and another could not either
             raise cause from None
         self._deaths[key] += 1

@@ -20,7 +20,8 @@ from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
 from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_status import ReasoningPhase, ReasoningStatus, ReasoningSummary, Sample, Score
-from trainers.run_folder import ReasoningState, RunFolder
+from trainers.run_folder import RunFolder
+from trainers.run_state import ReasoningState
 from trainers.tutor import Lesson
 
 _SHOW_S = 0.25

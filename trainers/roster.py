@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from selfplay.errors import UserError
-from trainers.cluster import told
+from trainers.causes import cause_of
 from trainers.placement import Shortage
 
 #: A player that dies this often in a row, without one good call between, is left out.
@@ -97,7 +97,7 @@ class Roster:
 
         Raises `UserError` where it could not begin, or where nobody is left to play.
         """
-        cause = told(error)
+        cause = cause_of(error)
         if isinstance(cause, UserError):  # another could not begin either
             raise cause from None
         del self.players[slot]

@@ -1,14 +1,20 @@
 """The folder of a run: which experiment it belongs to, who holds it, and what is needed to go on.
 
     config.json    the resolved configuration            agent.json    what `Agent.load` needs besides weights
-    run.json       the run's identity                    state/        the newest checkpoint and everything counted
-    lease/         who holds the run                     weights/      one safetensors file a kept version
-    checkpoints/   net, optimiser and counters           corpus/       the archive, or corpus.uri: where it lies
+    run.json       the run's identity                    begun/        these three as each driver began with them
+    state/         the newest checkpoint and counts      weights/      one safetensors file a kept version
+    checkpoints/   net, optimiser, counters and state    corpus/       the archive, or corpus.uri: where it lies
+    lease/         who holds the run                     damaged/      files that were found damaged
     status.json    how it is doing, every few seconds
 
-Every place is a URI. The state is written last, in one piece: what it names is complete. Each driver writes a state of
-its own, `state/000003.json` under epoch 3, and the highest counts: a write of a driver that was replaced, however late
-it arrives, changes nothing.
+Every place is a URI. What is needed to go on is written in an order, and each write is on the disk before the next
+begins: checkpoint, weights, then the state, which names them. Each driver writes a state of its own,
+`state/000003.json` under epoch 3, and the highest counts: a write of a driver that was replaced, however late it
+arrives, changes nothing.
+
+A file that is damaged all the same is passed over for the one before: an older state or the one in a checkpoint, an
+older checkpoint, older weights, the record of the last beginning. The corpus tells what came after. The driver that
+passes a file over says so, and moves it to `damaged/`.
 """
 
 from __future__ import annotations
@@ -17,127 +23,86 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Generic
 
 from deltalake.exceptions import TableNotFoundError
 
-from selfplay import run_files, storage
-from selfplay.errors import UserError
+from selfplay import run_files, sealed, storage
+from selfplay.errors import Damaged, UserError
+from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
+from selfplay.store.log import DamagedLog
 from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
-from trainers.experiment import CONFIG_NAME, AnyConfig, from_json, incompatible
-
-#: Rises when older code would misread state or `run.json`.
-SCHEMA = 2
-_RUN = "run.json"
-
-
-@dataclass
-class State:
-    """What a run must remember beside net, optimiser and corpus.
-
-    checkpoint: name below `checkpoints/`, None before the first. version: newest published.
-    total_s, elapsed_s: of the present plan; a plan that was cut short is finished before a new one begins.
-    matches: results of matches, as (version, opponent, wins, draws, losses, cut, elapsed_s, simulations) mappings.
-    exact: results against exact play, as (version, label, mistakes, positions) mappings.
-    lost_games, lost_plies: games that died with their process.
-    games_in_flight, plies_in_flight: not sealed when this was saved; lost, if nothing was saved after it.
-    """
-
-    schema: int = SCHEMA
-    checkpoint: str | None = None
-    version: int = -1
-    digest: str = ""
-    total_s: float = 0.0
-    elapsed_s: float = 0.0
-    matches: list[dict[str, Any]] = field(default_factory=list)
-    exact: list[dict[str, Any]] = field(default_factory=list)
-    lost_games: int = 0
-    lost_plies: int = 0
-    games_in_flight: int = 0
-    plies_in_flight: int = 0
-    wandb_id: str | None = None
-
-    def resumed(self) -> None:
-        """What was under way when this was saved is lost."""
-        self.lost_games += self.games_in_flight
-        self.lost_plies += self.plies_in_flight
-        self.games_in_flight = self.plies_in_flight = 0
-
-
-@dataclass
-class ReasoningState:
-    """What a reasoning run must remember beside policy, optimiser and corpus; as of the newest checkpoint.
-
-    checkpoint, version, digest, total_s, elapsed_s, wandb_id: as in `State`.
-    warm_steps: of the warm start. round: rounds that were learned from.
-    cursors: level (as text) -> seed from which the next problem is sought; taken: (level, seed) pairs beyond that were
-    asked for already. curriculum, gate: their own states.
-    scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
-    failures: why verification failed -> answers; see `ReasoningStatus`.
-    """
-
-    schema: int = SCHEMA
-    checkpoint: str | None = None
-    version: int = -1
-    digest: str = ""
-    total_s: float = 0.0
-    elapsed_s: float = 0.0
-    warm_steps: int = 0
-    round: int = 0
-    cursors: dict[str, int] = field(default_factory=dict)
-    taken: list[list[float]] = field(default_factory=list)
-    curriculum: dict[str, Any] = field(default_factory=dict)
-    gate: dict[str, Any] = field(default_factory=dict)
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    failures: dict[str, int] = field(default_factory=dict)
-    wandb_id: str | None = None
-
-    def resumed(self) -> None:
-        """Nothing is lost: rounds that were archived since are learned from again."""
-
-
-AnyState = TypeVar("AnyState", State, ReasoningState)
+from trainers.experiment import AnyConfig, incompatible, read_config
+from trainers.journal import note
+from trainers.run_state import SCHEMA, AnyState, state_from
 
 
 class RunFolder(Generic[AnyState]):
-    """A run's folder, found to fit the configuration. Nothing is written until `begin`."""
+    """A run's folder, found to fit the configuration. Nothing is written until `begin`.
 
+    new: whether there was no run before.
+    """
+
+    uri: str
+    config: AnyConfig
+    new: bool
+    run_id: str
     state: AnyState
 
     def __init__(self, uri: str, config: AnyConfig, state: type[AnyState], lease: Lease | None = None) -> None:
         """Raises `UserError` for a folder of another experiment or of a newer schema. lease: of who writes to it."""
         self.uri, self._lease = storage.normalise(uri), lease
-        self.config = config
+        self.config, self._kind = config, state
         self.new = True
         self.run_id = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self.state = state()
+        self._passed: list[tuple[Damaged, str]] = []  # damaged files, and what is used in their place
+        self._aside: set[str] = set()  # those that were moved
         try:
-            before = from_json(self._read(CONFIG_NAME), storage.join(self.uri, CONFIG_NAME))
-            identity = json.loads(self._read(_RUN))
+            before, damaged = read_config(self.uri)
+            identity, more = self._identity()
         except FileNotFoundError:
             return
         self.new = False
+        self.pass_over([*damaged, *more], "the record of the last start")
         reason = incompatible(before, config)
         if reason is not None:
             raise UserError(f"{self.uri} holds another run: {reason}; give another --out")
-        self._check(identity, _RUN)
-        self.run_id = identity["run_id"]
-        with contextlib.suppress(TableNotFoundError):
+        self.run_id = identity
+        with contextlib.suppress(TableNotFoundError, DamagedLog):  # the committer repairs its log, or says why not
             open_table(episodes_uri(self.corpus))  # refuses a newer schema
-        kept = self._saved()
-        if kept:
-            self.state = state(**kept)
-            self.state.resumed()
+        self.state = self._saved()
+        self.state.resumed()
+
+    def _identity(self) -> tuple[str, Sequence[Damaged]]:
+        """The run's id. Raises `FileNotFoundError` where there is no run."""
+        data, damaged = run_files.read_part(self.uri, run_files.RUN_FILE, "run", SCHEMA)
+        source = storage.join(self.uri, run_files.RUN_FILE)
+        if not isinstance(data.get("run_id"), str):
+            raise Damaged(source, "it does not hold the run's id")
+        return data["run_id"], damaged
 
     def reload(self) -> AnyState:
         """The state as it was saved last, or of a run that has not begun where nothing was saved."""
-        before = self.state.wandb_id
-        self.state = type(self.state)(**self._saved())
-        self.state.wandb_id = self.state.wandb_id or before
-        return self.state
+        return self._become(self._saved())
+
+    def went_back(self, checkpoint: str | None, data: dict[str, Any] | None) -> AnyState:
+        """The state as of a checkpoint that is used in place of a damaged one; None: as of the beginning.
+
+        data: the state that it holds.
+        """
+        source = "the checkpoint" if checkpoint is None else self.checkpoint_uri(checkpoint)
+        state = self._kind() if data is None else state_from(self._kind, data, source)
+        state.checkpoint = checkpoint
+        return self._become(state)
+
+    def _become(self, state: AnyState) -> AnyState:
+        state.wandb_id = state.wandb_id or self.state.wandb_id
+        self.state = state
+        return state
 
     @property
     def corpus(self) -> str:
@@ -150,57 +115,103 @@ class RunFolder(Generic[AnyState]):
 
         about_agent: JSON of what is needed besides weights to use its policy.
         """
-        storage.write(storage.join(self.uri, _RUN), json.dumps({"schema": SCHEMA, "run_id": self.run_id}).encode())
-        storage.write(storage.join(self.uri, run_files.AGENT_FILE), about_agent.encode())
+        self._set_aside()
+        run = {"schema": SCHEMA, "run_id": self.run_id}
+        config, agent = self.config.to_json(), json.loads(about_agent)
+        sealed.write(
+            run_files.begun_uri(self.uri, self._epoch), {"run": run, "agent": agent, "config": json.loads(config)}
+        )
+        sealed.write(storage.join(self.uri, run_files.RUN_FILE), run)
+        sealed.write(storage.join(self.uri, run_files.AGENT_FILE), agent, indent=2)
         if self.config.run.corpus:
-            storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode())
-        storage.write(storage.join(self.uri, CONFIG_NAME), self.config.to_json().encode())
+            storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode(), durable=True)
+        storage.write(storage.join(self.uri, run_files.CONFIG_FILE), config.encode(), durable=True)
         self.save()
         storage.delete(storage.join(self.uri, run_files.OLD_STATE_FILE))
 
     def checkpoint_uri(self, name: str) -> str:
-        return storage.join(self.uri, "checkpoints", name)
+        return run_files.checkpoint_uri(self.uri, name)
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints to go on from: that of the state, and the others from the newest on."""
+        named = self.state.checkpoint
+        if named is None:
+            return []
+        return [named, *(name for name in reversed(run_files.checkpoints(self.uri)) if name != named)]
 
     def save(self) -> None:
         """Writes the state; the checkpoint that it names must be complete. Raises `Fenced` if another has the run."""
         if self._lease is not None and self._lease.lost():
             raise Fenced(f"{self.uri} was taken over by another driver")
-        storage.write(run_files.state_uri(self.uri, self._epoch), json.dumps(asdict(self.state)).encode())
+        sealed.write(run_files.state_uri(self.uri, self._epoch), asdict(self.state))
 
     def forget_old(self) -> None:
         """Deletes checkpoints and weights beyond the stated rule: the newest few, and of weights every k-th version.
 
-        Of other drivers' states the last is left.
+        Of other drivers' states, and records of their beginnings, the last is left.
         """
         newest, every = self.config.run.keep_checkpoints, self.config.run.keep_every
-        names = [n for n in storage.names(storage.join(self.uri, "checkpoints")) if n != self.state.checkpoint]
+        names = [n for n in run_files.checkpoints(self.uri) if n != self.state.checkpoint]
         self._delete([self.checkpoint_uri(name) for name in names[: -newest + 1 or None]])
         found = run_files.versions(self.uri)
         old = [v for v in found[:-newest] if v % every and v != self.state.version]
         self._delete([run_files.weights_uri(self.uri, version) for version in old])
         before = [epoch for epoch in run_files.state_epochs(self.uri) if epoch < self._epoch]
         self._delete([run_files.state_uri(self.uri, epoch) for epoch in before[:-1]])
+        begun = [epoch for epoch in run_files.begun_epochs(self.uri) if epoch < self._epoch]
+        self._delete([run_files.begun_uri(self.uri, epoch) for epoch in begun[:-1]])
 
     def _delete(self, uris: Sequence[str]) -> None:
         for uri in uris:
             storage.delete(uri)
 
+    # -- what was damaged ---------------------------------------------------------------------------------------
+
+    def pass_over(self, damaged: Iterable[Damaged], instead: str) -> None:
+        """Remembers that damaged files were not used. instead: what is, for people."""
+        known = {error.uri for error, _ in self._passed}
+        self._passed += [(error, instead) for error in damaged if error.uri not in known]
+
+    def tell_damage(self, message: Callable[[str], None]) -> None:
+        """Says once, to a person and to the log, which files were passed over; they are set aside."""
+        self._set_aside()
+        for error, instead in self._passed:
+            name = error.uri.removeprefix(self.uri + "/")
+            message(f"{name} is damaged ({error.reason}); the run goes on with {instead.removeprefix(self.uri + '/')}")
+            note(self.run_id, "damaged", file=error.uri, why=error.reason, instead=instead)
+        self._passed.clear()
+
+    def _set_aside(self) -> None:
+        if self._lease is None or not self._lease.lost():
+            for error, _ in self._passed:
+                if error.uri not in self._aside and storage.exists(error.uri):
+                    run_files.set_aside(self.uri, error.uri)
+                self._aside.add(error.uri)  # what is written there from now on is whole
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
     @property
     def _epoch(self) -> int:
         return self._lease.epoch if self._lease is not None else 0
 
-    def _saved(self) -> dict[str, Any]:
-        """What the newest driver has saved, empty where none has."""
-        kept = run_files.read_state(self.uri)
-        self._check(kept, "state")
-        return {**kept, "schema": SCHEMA} if kept else {}
+    def _saved(self) -> AnyState:
+        """What the newest driver has saved, or what is left where that is damaged: see `run_files.state_places`."""
+        places = run_files.state_places(self.uri)
+        found = sealed.load_newest_valid(places, self._load_state)
+        self.pass_over(found.damaged, found.place or "what the archive holds")
+        return found.value if found.value is not None else self._kind()
 
-    def _read(self, name: str) -> str:
-        return storage.read(storage.join(self.uri, name)).decode()
+    def _load_state(self, uri: str) -> AnyState:
+        if not uri.endswith(".safetensors"):
+            return state_from(self._kind, sealed.read(uri, SCHEMA), uri)
+        _, meta = weights.load(uri)
+        state = state_from(self._kind, _held_state(meta, uri), uri)
+        state.checkpoint = uri.rpartition("/")[2]
+        return state
 
-    def _check(self, data: dict[str, Any], name: str) -> None:
-        if data.get("schema", 0) > SCHEMA:
-            raise UserError(
-                f"{storage.join(self.uri, name)} has schema {data['schema']}, newer than the {SCHEMA} known here; "
-                "upgrade the package"
-            )
+
+def _held_state(meta: dict[str, Any], uri: str) -> dict[str, Any]:
+    if not isinstance(meta.get("state"), dict):
+        raise Damaged(uri, "it holds no state of the run: an older version of the package wrote it")
+    state: dict[str, Any] = meta["state"]
+    return state

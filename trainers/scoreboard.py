@@ -9,7 +9,7 @@ from selfplay.actors.examiner import Exam, Marks
 from selfplay.arena.match import wilson
 from selfplay.arena.rating import Pairing, ratings
 from trainers.config import EvaluationConfig
-from trainers.run_folder import State
+from trainers.run_state import State
 from trainers.status import ExactRow, RatingPoint, StrengthRow
 
 #: Games and positions of the first look at a net, so that a figure is there within seconds.

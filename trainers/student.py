@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import registry, storage
+from selfplay import registry, run_files, storage
 from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.game import load
 from selfplay.nets import weights
@@ -19,6 +20,7 @@ from selfplay.store import Receipt
 from selfplay.store.changes import run_at
 from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
+from trainers.restoring import Restored, restore
 from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
 
 
@@ -71,6 +73,7 @@ class Student:
     """Owns the net, the optimiser and the replay window of a run."""
 
     def __init__(self, job: StudentJob) -> None:
+        storage.refuse_unseen(job.run_uri)
         from trainers.learner import AlphaZeroLearner  # RLlib: not in the driver, which imports this module, too
 
         self._job = job
@@ -81,15 +84,17 @@ class Student:
         self._losses: dict[str, float] = {}
         self._events: list[dict[str, Any]] = []  # since the last version; see `trainers.uses`
 
-    def resume(self, checkpoint: str | None, table_version: int) -> Progress:
-        """Restores a checkpoint and refills the window with the run's newest archived games.
+    def restore(self, checkpoints: Sequence[str]) -> Restored:
+        """Goes on from the first of the run's checkpoints that is whole; from none: with a new net."""
+        return restore(self._job.run_uri, checkpoints, self._learner.restore)
+
+    def resume(self, table_version: int) -> Progress:
+        """Refills the window with the run's newest archived games.
 
         table_version: of the corpus; whatever was committed later comes as lessons. The corpus also says how many
         positions there were, so what was archived after the checkpoint is still learned from.
         """
         learner, job = self._learner, self._job
-        if checkpoint is not None:
-            learner.restore(checkpoint)
         corpus, mine = run_at(job.corpus, job.run_id, table_version)
         mine &= pc.field("trainable")
         learner.recount(sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"])))
@@ -154,6 +159,6 @@ class Student:
         events, self._events = self._events, []
         return Issue(version, weights.digest(tensors), events, sampler_of(self._job.learner)), tensors
 
-    def checkpoint(self, name: str) -> None:
-        """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""
-        self._learner.save(storage.join(self._job.run_uri, "checkpoints", name))
+    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
+        """Writes everything that `restore` needs to `checkpoints/NAME` of the run. state: of the run, kept with it."""
+        self._learner.save(run_files.checkpoint_uri(self._job.run_uri, name), state)

@@ -14,8 +14,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from selfplay import storage
 from selfplay.store import open as open_corpus
 from selfplay.store import upkeep
+from trainers.causes import in_words
 from trainers.journal import note
 from trainers.placement import Place
 
@@ -58,11 +60,12 @@ class Tidier:
         try:
             compacted: upkeep.Compacted = ray.get(done)
         except RayError as error:
-            note(self._run_id, "not compacted", why=str(error).strip().splitlines()[-1])
+            note(self._run_id, "not compacted", why=in_words(error))
         else:
             note(self._run_id, "compacted", before=compacted.files_before, after=compacted.files_after)
 
 
 def _compact(corpus: str, run_id: str) -> upkeep.Compacted:
+    storage.refuse_unseen(corpus)
     os.nice(19)  # it has time, unlike who plays
     return upkeep.compact(corpus, LARGE_BYTES, run_id)

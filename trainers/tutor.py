@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import storage
+from selfplay import run_files, storage
 from selfplay.errors import UserError
 from selfplay.nets import weights
 from selfplay.nets.language.policy import PolicySpec, save
@@ -22,11 +22,13 @@ from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from selfplay.store.changes import run_at
+from selfplay.task import HELD_OUT_OF
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.problems import to_learn_from
 from trainers.reasoning_config import ReasoningConfig
 from trainers.rejection import Sample, keep
+from trainers.restoring import Restored, restore
 
 #: (receipt, a list with the ObjectRef of its episodes)
 Given = tuple[Receipt, list[Any]]
@@ -34,7 +36,7 @@ Given = tuple[Receipt, list[Any]]
 
 @dataclass(frozen=True)
 class TutorJob:
-    """Everything the learner is told once. config: JSON. seats: of the task."""
+    """Everything the learner is told once. config: JSON. seats, held_out_of: of the task."""
 
     policy: str
     config: str
@@ -43,6 +45,7 @@ class TutorJob:
     run_uri: str
     corpus: str
     run_id: str
+    held_out_of: int = HELD_OUT_OF
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Tutor:
     """Owns policy and optimiser of a run."""
 
     def __init__(self, job: TutorJob) -> None:
+        storage.refuse_unseen(job.run_uri)
         from trainers.experiment import from_json
         from trainers.language_learner import ReasoningLearner  # RLlib: not in the driver, which imports this module
 
@@ -95,11 +99,18 @@ class Tutor:
         self._events: list[dict[str, Any]] = []
         self._first_rl_step = 0
 
-    def resume(self, checkpoint: str | None) -> Lesson:
-        """Restores a checkpoint, or begins."""
-        if checkpoint is not None:
-            more = self._learner.restore(checkpoint)
+    def restore(self, checkpoints: Sequence[str]) -> Restored:
+        """Goes on from the first of the run's checkpoints that is whole; from none: with a new policy."""
+
+        def load(uri: str) -> dict[str, Any] | None:
+            more, state = self._learner.restore(uri)
             self._first_rl_step = int(more["first_rl_step"])
+            return state
+
+        return restore(self._job.run_uri, checkpoints, load)
+
+    def standing(self) -> Lesson:
+        """Where the learner stands, without doing anything."""
         return self._lesson({})
 
     def take_base(self, given: Sequence[Given]) -> int:
@@ -110,7 +121,9 @@ class Tutor:
     def _imitable(self, lessons: Lessons) -> Lessons:
         """What was accepted, as far as the policy's context holds it; of no problem that is only measured on."""
         fits = lessons.lengths() <= PolicySpec.from_json(self._job.policy).context
-        open_to_all = np.array([to_learn_from(digest) for digest in lessons.names["problem"]], bool)
+        open_to_all = np.array(
+            [to_learn_from(digest, self._job.held_out_of) for digest in lessons.names["problem"]], bool
+        )
         return lessons.take(np.flatnonzero(lessons.numbers["accepted"] & fits & open_to_all))
 
     def warm(self, first: int, steps: int) -> Lesson:
@@ -270,10 +283,10 @@ class Tutor:
         how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch, "corpus": c.warm.corpus}
         return Made(version, weights.digest(tensors), events, json.dumps(how)), tensors
 
-    def checkpoint(self, name: str) -> None:
-        """Writes everything that `resume` needs to `checkpoints/NAME` of the run."""
-        uri = storage.join(self._job.run_uri, "checkpoints", name)
-        self._learner.save(uri, {"first_rl_step": self._first_rl_step})
+    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
+        """Writes everything that `restore` needs to `checkpoints/NAME` of the run. state: of the run, kept with it."""
+        uri = run_files.checkpoint_uri(self._job.run_uri, name)
+        self._learner.save(uri, {"first_rl_step": self._first_rl_step}, state)
 
     def export(self) -> str:
         """Writes the policy as a Hugging Face directory below the run; returns its place."""

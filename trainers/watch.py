@@ -17,7 +17,8 @@ from selfplay.contract import GameSpec
 from trainers.config import RunConfig
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
-from trainers.run_folder import RunFolder, State
+from trainers.run_folder import RunFolder
+from trainers.run_state import State
 from trainers.scoreboard import Scoreboard
 from trainers.status import Candidate, LastGame, LostGames, Status, Summary
 

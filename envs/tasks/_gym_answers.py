@@ -15,12 +15,15 @@ from fractions import Fraction
 from typing import Any
 
 from envs.tasks import _expression
+from selfplay.contract import answers
 
 #: (answer, the data set's own answer, metadata) -> whether it is right.
 Check = Callable[[str, str, Mapping[str, Any]], bool]
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,60}|[0-9]{1,3}(?:,[0-9]{3}){1,15})(?:\.[0-9]{1,60})?(?:[eE][+-]?[0-9]{1,2})?")
 _RATIO = re.compile(r"([+-]?[0-9]{1,60})/([0-9]{1,60})")
 _COMPLEX = re.compile(r"(?:([+-]?[0-9.]{1,40})(?![0-9.i]))?(?:([+-]?[0-9.]{0,40})i)?")
+#: One statement of knights_knaves: who is what.
+_ROLE = re.compile(r"([a-z]+)(?: is)?(?: an?)? ([a-z]+)")
 _LATEX_RATIO = re.compile(r"\$?\\d?frac\{([0-9]{1,60})\}\{([0-9]{1,60})\}\$?")
 
 
@@ -35,13 +38,13 @@ def text(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
 
 
 def caseless(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
-    """Capital letters and white space do not count."""
-    return "".join(answer.lower().split()) == "".join(gold.lower().split())
+    """Capital letters do not count, nor does white space but between words."""
+    return _spaced(answer.lower()) == _spaced(gold.lower())
 
 
 def spaceless(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
-    """White space does not count."""
-    return "".join(answer.split()) == "".join(gold.split())
+    """White space does not count but between words and numbers: "4 21" is not 421."""
+    return _spaced(answer) == _spaced(gold)
 
 
 def degrees(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
@@ -149,6 +152,41 @@ def palindrome(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
     return given == given[::-1] and sorted(given) == sorted(about["letters"])
 
 
+def antiderivative(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
+    """An expression whose derivative is the integrand, at points that nobody can know before."""
+    if "\n" in answer:
+        return False
+    return answers.is_antiderivative(answer, str(about["integrand"]), str(about["variable"])).same
+
+
+def survo(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
+    """The matrix with each given number in one empty cell, so that all sums are right; there may be several."""
+    given = [[number(cell) for cell in row] for row in _rows(answer)]
+    puzzle: list[list[int]] = about["puzzle"]
+    if [len(row) for row in given] != [len(row) for row in puzzle]:
+        return False
+    pairs = [pair for mine, theirs in zip(given, puzzle, strict=True) for pair in zip(mine, theirs, strict=True)]
+    if any(cell != fixed for cell, fixed in pairs if fixed):
+        return False
+    if Counter(cell for cell, fixed in pairs if not fixed) != Counter(about["candidate_numbers"]):
+        return False
+    lines = [*given, *zip(*given, strict=True)]
+    return all(sum(cell or 0 for cell in line[:-1]) == line[-1] for line in lines)
+
+
+def roles(answer: str, gold: str, about: Mapping[str, Any]) -> bool:
+    """Who is what, each once, in any order, and nothing besides: "Ann is a knight, and Bo is a knave."."""
+    given = _roles(answer)
+    return given is not None and given == _roles(gold)
+
+
+def _roles(written: str) -> dict[str, str] | None:
+    plain = " ".join(written.lower().removesuffix(".").replace(",", " , ").split())
+    found = [_ROLE.fullmatch(part.strip()) for part in re.split(r" , and | , | and ", plain)]
+    pairs = [(one[1], one[2]) for one in found if one is not None]
+    return dict(pairs) if len(pairs) == len(found) == len({name for name, _ in pairs}) else None
+
+
 def _uses(answer: str, given: list[int], target: int) -> bool:
     if re.search(r"[0-9]\s+[0-9]", answer) or len(answer) > _expression.MOST_CHARACTERS:
         return False
@@ -159,6 +197,11 @@ def _uses(answer: str, given: list[int], target: int) -> bool:
     except ValueError:
         return False
     return value == target and Counter(used) == Counter([*given, *[0] * signs])
+
+
+def _spaced(written: str) -> str:
+    """Without white space, but for one space between two letters or digits, or a digit and a decimal point."""
+    return re.sub(r"(?<![\w.]) | (?![\w.])", "", " ".join(written.split()))
 
 
 def _rows(written: str) -> list[list[str]]:
@@ -203,7 +246,7 @@ def _sorted_lists(written: str, within: bool) -> list[list[str]] | str:
 
 
 def _complex(written: str) -> tuple[Fraction, Fraction] | None:
-    plain = "".join(written.split())
+    plain = _spaced(written)
     found = _COMPLEX.fullmatch(plain)
     if not plain or not found:
         return None

@@ -13,13 +13,21 @@ Answer:
     or parsed here (`_gym_answers.py`), or handed to the data set's scorer if they follow a strict grammar
     (`_gym_scored.py`), and are then right if its score is 1. These checks take less than the scorers of reasoning-gym
     where those take what is wrong (puzzle24: any four numbers; number_sorting: [NaN, NaN]; coin_flip: 0 for 0.25;
-    complex_arithmetic: nan; game_of_life_halting: anything; integrals: "Integral(…)", which does not integrate).
+    complex_arithmetic: nan; game_of_life_halting: anything; integrals: "Integral(…)", which does not integrate, and
+    "F + 1/0"; knights_knaves: words before a name and a second role after the first), and survo takes every right
+    filling, of which its scorer knows one.
+
+    `reasoning_gym/NAME_lenient` asks the same and takes an answer also in the dress that chat models give it: **…**,
+    $…$, a code fence, a full stop, also round the tags.
 
 Difficulty:
     The level of the data set's curriculum, from 0; 0 alone where it has none.
 
 Version history:
     v0: first version.
+    v1: knights_knaves takes statements alone; survo takes every right filling; the two integrals are differentiated by
+        numbers, so that what is undefined, such as F + 1/0, is wrong and no answer takes long. Where white space does
+        not count, it still does between digits and between letters: 2 x 4 21 is not 2 x 421.
 """
 
 from __future__ import annotations
@@ -33,33 +41,37 @@ from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
+from envs.tasks import _gym_answers as by
 from envs.tasks import _gym_sets as sets
 from envs.tasks._gym_scored import SCORED
-from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Turn, Verdict
+from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Verdict, answers
 
 #: Characters of an answer; a longer one is wrong.
 LIMIT = 60_000
 ASKED = "Write your final answer between <answer> and </answer>, with nothing after it."
+#: What the name of a data set ends in where answers of chat models are taken with what dresses them.
+LENIENT = "_lenient"
+_NO_ANSWER = "the text does not end in <answer>…</answer>, or is too long"
 _INDICES = 2**31 - 1
 
 
-def make(name: str) -> TaskSpec:
-    """The task of a data set. Raises `ImportError` without reasoning-gym."""
+def make(member: str) -> TaskSpec:
+    """The task of a data set, strict or lenient. Raises `ImportError` without reasoning-gym."""
+    name = member.removesuffix(LENIENT)
     if find_spec("reasoning_gym") is None:
         raise ModuleNotFoundError("reasoning-gym is missing", name="reasoning_gym")
     levels = tuple(map(float, sets.LEVELS[name]))
     if name in SCORED:  # the verifier's process needs it; where it does not, it stays small, and its copies are quick
         for level in sets.LEVELS[name]:
             _data_set(name, level)
-    if name in sets.SYMBOLIC:  # fills sympy's tables once, not in each copy of the verifier's process
-        problem = sample(name, 0, levels[0])
-        verify(name, problem, Transcript((Turn(0, "assistant", gold(problem)),)))
+    if sets.CHECKS.get(name) is by.antiderivative:
+        answers.is_antiderivative("x", "1", "x")  # loads what it needs once, not in each copy of the verifier's process
     return TaskSpec(
-        id=FAMILY.id_of(name),
-        summary=f"{name.replace('_', ' ').capitalize()}, of reasoning-gym.",
+        id=FAMILY.id_of(member),
+        summary=f"{name.replace('_', ' ').capitalize()}, of reasoning-gym{', in any dress' * (member != name)}.",
         sample=partial(sample, name),
         prompt=prompt,
-        verify=partial(verify, name),
+        verify=partial(verify if member == name else verify_lenient, name),
         gold=gold,
         difficulties=levels,
         timeout_s=10.0,
@@ -86,7 +98,20 @@ def gold(problem: Problem) -> str:
 def verify(name: str, problem: Problem, transcript: Transcript) -> Verdict:
     answer = final(transcript.answer)
     if answer is None:
-        return Verdict.of(False, "the text does not end in <answer>…</answer>, or is too long")
+        return Verdict.of(False, _NO_ANSWER)
+    return _judged(name, problem, answer)
+
+
+def verify_lenient(name: str, problem: Problem, transcript: Transcript) -> Verdict:
+    """As `verify`; what is wrong as it is written may be right without its dress, such as **…** and a full stop."""
+    inside = final(transcript.answer.rstrip().rstrip("`*_$.").rstrip())
+    if inside is None:
+        return Verdict.of(False, _NO_ANSWER)
+    verdict, bare = _judged(name, problem, inside), answers.undressed(inside)
+    return verdict if verdict.state == "accepted" or bare == inside else _judged(name, problem, bare)
+
+
+def _judged(name: str, problem: Problem, answer: str) -> Verdict:
     own, about = problem.data["answer"].strip(), problem.data["about"]
     if name not in SCORED:
         return Verdict.of(sets.CHECKS[name](answer, own, about), f"the data set's answer is {own[:200]}")
@@ -171,8 +196,9 @@ def _made(name: str, level: int, seed: int, size: int) -> Any:
 FAMILY = TaskFamily(
     name="reasoning_gym",
     summary="Data sets of reasoning-gym, such as countdown.",
-    members=tuple(sorted({*sets.CHECKS, *SCORED})),
+    members=tuple(sorted(name + dress for name in (*sets.CHECKS, *SCORED) for dress in ("", LENIENT))),
     make=make,
     left_out=sets.LEFT_OUT,
     extra="selfplay-factory[tasks]",
+    versions={name + dress: number for name, number in sets.VERSIONS.items() for dress in ("", LENIENT)},
 )

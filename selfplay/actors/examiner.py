@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfplay import registry
+from selfplay import registry, storage
 from selfplay.agent import Agent
 from selfplay.arena.exact import mistakes, test_sets
 from selfplay.arena.match import Player, play_match
@@ -60,6 +60,7 @@ class Examiner:
 
     def __init__(self, env: registry.Portable, run_uri: str, seed: int) -> None:
         os.nice(19)
+        storage.refuse_unseen(run_uri)
         self._game = load(registry.unpack(env))
         self._run_uri = run_uri
         self._seed = seed

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfplay import machine
 from selfplay.cli.strength import strength
 from selfplay.errors import UserError
 
@@ -92,7 +92,7 @@ def search(
     reason = unsearchable(load(spec))
     if reason is not None:
         raise UserError(f"{spec.id} cannot be played by this search: {reason}")
-    n = processes or os.cpu_count() or 1
+    n = processes or machine.cores()
     work = [
         Work(
             game, channels, blocks, simulations, games, seconds, cache, max(1, version_positions // n), dtype,  # type: ignore[arg-type]

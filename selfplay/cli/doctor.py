@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfplay import machine
 from selfplay.cli.doctor_sandbox import sandbox
 from selfplay.cli.findings import Finding, Level
 from selfplay.errors import UserError
@@ -72,7 +73,7 @@ def doctor(
 
 
 def checks(out: str) -> list[Callable[[], Iterator[Finding]]]:
-    return [python, packages, siblings, environments, processor, memory, graphics, sandbox, lambda: folder(out)]
+    return [python, packages, siblings, environments, processor, memory, graphics, sandbox, home, lambda: folder(out)]
 
 
 def python() -> Iterator[Finding]:
@@ -134,7 +135,7 @@ def environments() -> Iterator[Finding]:
 
 
 def processor() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.cores()
     flags = set()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -146,6 +147,20 @@ def processor() -> Iterator[Finding]:
     fast = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
     bf16 = "bfloat16 in hardware" if {"avx512_bf16", "amx_bf16"} & flags else "no bfloat16: nets run in float32"
     yield Finding("processor", "ok", f"{cores} cores, {', '.join(fast) or 'vector units unknown'}; {bf16}")
+
+
+def home() -> Iterator[Finding]:
+    """Ray keeps files in the home directory, and ends where it cannot."""
+    place = Path(os.path.expanduser("~"))
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = error.strerror or "it cannot be used"
+        text = f"{place} cannot be written ({reason}), and Ray needs it; set HOME to a folder that can"
+        yield Finding("home", "bad", text)
+    else:
+        yield Finding("home", "ok", f"{place} can be written")
 
 
 def memory() -> Iterator[Finding]:

@@ -89,6 +89,12 @@ def _corpus() -> Any:
     return app
 
 
+def _repair() -> Any:
+    from selfplay.cli.repair import repair
+
+    return repair
+
+
 def _doctor() -> Any:
     from selfplay.cli.doctor import doctor
 
@@ -114,6 +120,7 @@ VERBS = {
     "envs": Verb("List the environments that are installed.", _envs),
     "check-env": Verb("Check a new environment: an id or a Python file.", _check_env),
     "corpus": Verb("Show, count, query, verify and follow archived episodes.", _corpus),
+    "repair": Verb("Make a run or a corpus whole again after a power cut or a bad disk.", _repair),
     "top": Verb("Watch runs, wherever they run.", _top),
     "tune": Verb("Try settings of a recipe against each other, with Ray Tune.", _tune),
     "bench": Verb("Measure the speed of this machine.", _bench),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,8 +47,12 @@ def play(
     from selfplay.agent import Agent
 
     _know_game_file(run)
-    agent = Agent.load(run, version=version, trust=trust)
     console = Console(highlight=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        agent = Agent.load(run, version=version, trust=trust)
+    for warning in caught:
+        console.print(f"[{screen.FAIR}]{escape(str(warning.message))}[/]", soft_wrap=True)
     read = _prompt(console) if sys.stdin.isatty() else _piped(console)
     Match(agent, console, read, simulations, 0 if seat == "first" else 1).play()
 
@@ -55,11 +61,10 @@ def _know_game_file(run: str) -> None:
     """Loads the game's own file where the run was started with one that is still there: it is the user's."""
     from selfplay import registry, storage
     from trainers.config import RunConfig
-    from trainers.experiment import CONFIG_NAME, from_json
+    from trainers.experiment import read_config
 
-    uri = storage.join(run, CONFIG_NAME)
-    if storage.exists(uri):
-        config = from_json(storage.read(uri).decode(), uri)
+    with contextlib.suppress(FileNotFoundError):
+        config, _ = read_config(storage.normalise(run))
         reference = config.env.id if isinstance(config, RunConfig) else ""
         if reference.endswith(".py") and Path(reference).is_file():
             registry.find(reference)

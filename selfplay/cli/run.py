@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
+import shlex
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay import scratch
-from selfplay.cli.terminal import Logged, Terminal, one_line, taken
+from selfplay import run_files, scratch
+from selfplay.cli.signals import stopping
+from selfplay.cli.terminal import Logged, Terminal, taken
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
-    from selfplay.cli.display import Display
     from selfplay.contract import EnvSpec
     from trainers.experiment import AnyConfig, AnyStatus, AnySummary
 
@@ -72,17 +71,19 @@ def run(
 def configuration(recipe: str | None, out: str | None, overrides: Sequence[str]) -> AnyConfig:
     """The settings of the recipe, or of the run in `out` where no recipe is named."""
     from selfplay import storage
-    from trainers.experiment import CONFIG_NAME, from_data, from_json
+    from trainers.experiment import from_data, read_config
     from trainers.recipe import load_recipe
 
     if recipe is not None:
         return load_recipe(recipe, overrides)
     if out is None:
         raise UserError("say what to run: a recipe such as connect_four, or --out with a run to continue")
-    uri = storage.join(out, CONFIG_NAME)
-    if not storage.exists(uri):
-        raise UserError(f"there is no run in {out} to continue (no {CONFIG_NAME}); name a recipe to begin one")
-    begun = from_json(storage.read(uri).decode(), uri)
+    uri = storage.join(out, run_files.CONFIG_FILE)
+    try:
+        begun, _ = read_config(storage.normalise(out))
+    except FileNotFoundError:
+        reason = f"no {run_files.CONFIG_FILE}"
+        raise UserError(f"there is no run in {out} to continue ({reason}); name a recipe to begin one") from None
     return from_data(begun.model_dump(mode="json"), uri, overrides)
 
 
@@ -102,7 +103,7 @@ def need_packages(*names: str) -> None:
 def run_log(out: str, name: str) -> Iterator[Path]:
     """The file that everything but the display is printed to, in the run folder where that is local.
 
-    A refused run (`UserError`) leaves neither an empty log nor folders that were made for it.
+    A run that was refused before it began leaves neither a log nor folders that were made for it.
     """
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     local = "://" not in out or out.startswith("file://")
@@ -113,6 +114,8 @@ def run_log(out: str, name: str) -> Iterator[Path]:
         yield log
     except UserError:
         with contextlib.suppress(OSError):
+            if log.stat().st_size and (not local or (root / run_files.RUN_FILE).exists()):
+                raise  # it had begun: the log says what happened
             log.unlink()
             for path in made:
                 path.rmdir()
@@ -130,17 +133,28 @@ def watch(
     os.environ.setdefault("WANDB_SILENT", "true")
     display = make(terminal.out, terminal.err, as_json)
     stop = threading.Event()
+    advice = f"nothing that was archived is lost, and `selfplay run --out {shlex.quote(out)}` goes on"
+
+    def end(sentence: str, code: int) -> None:
+        """Ends the process where its main thread cannot: the terminal is given back, as far as that is possible."""
+        closing = threading.Thread(target=display.close, daemon=True)
+        closing.start()
+        closing.join(2.0)
+        print(f"error: {sentence}", file=terminal.err, flush=True)
+        os._exit(code)
+
     try:
-        with stopping(stop, display) as rearm:
+        with stopping(stop, display, lambda: end("aborted", 130)) as rearm:
             display.update(first_status(config, spec.id, out, "starting Ray and loading torch"))
-            from trainers import launch
+            from trainers import causes, cluster, launch
 
             def on_status(status: AnyStatus) -> None:
                 rearm()
                 display.update(status)
 
+            words = cluster.LastWords(terminal.err.fileno(), advice, lambda sentence: end(sentence, 1))
             summary = launch.run(
-                config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop
+                config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop, words=words
             )
         display.finish(summary)
         return summary
@@ -149,44 +163,12 @@ def watch(
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        advice = f"what was archived is safe, `selfplay run --out {out}` goes on"
-        raise Logged(f"the run broke: {one_line(error)}; {advice}", terminal.log) from error
+        if causes.passes(error):
+            raise Logged(f"the run broke: {causes.in_words(error)}; {advice}", terminal.log) from error
+        raise Logged(
+            f"the run broke: {causes.in_words(error)}; if the same command breaks again, a file in {out} may be "
+            f"damaged: `selfplay repair {shlex.quote(out)}` looks at them all",
+            terminal.log,
+        ) from error
     finally:
         display.close()
-
-
-@contextlib.contextmanager
-def stopping(stop: threading.Event, display: Display) -> Iterator[Callable[[], None]]:
-    """The first Ctrl-C (or SIGTERM, or the terminal closing) sets `stop`, the second raises KeyboardInterrupt.
-
-    Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM for itself.
-    """
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    times = 0
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal times
-        times += 1
-        if times == 1:
-            stop.set()
-            display.stopping()
-        elif times == 2:
-            raise KeyboardInterrupt
-        else:
-            display.close()
-            os._exit(130)
-
-    def arm() -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in signals:
-                if signal.getsignal(number) is not handle:
-                    signal.signal(number, handle)
-
-    before = {number: signal.getsignal(number) for number in signals}
-    arm()
-    try:
-        yield arm
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, old in before.items():
-                signal.signal(number, old)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from typing import Annotated, Any
 
 import typer
 
+from selfplay import machine
 from selfplay.errors import UserError
 
 
@@ -33,7 +33,7 @@ def strength(
     from selfplay.agent import Agent
 
     loaded = Agent.load(run, version, trust=True)
-    n = processes or os.cpu_count() or 1
+    n = processes or machine.cores()
     tasks = [(run, loaded.version, name, simulations, games, part, n) for name in names for part in range(n)]
     if positions:
         tasks += [(run, loaded.version, "exact", s, positions, part, n) for s in (simulations, 0) for part in range(n)]

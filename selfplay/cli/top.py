@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from selfplay import run_files, storage
+from selfplay import run_files, sealed, storage
 from selfplay.cli.untrusted import one_line
 from selfplay.errors import UserError
 
@@ -66,7 +66,7 @@ def look(places: Sequence[str]) -> list[dict[str, Any]]:
 def read(place: str) -> dict[str, Any] | None:
     """The newest `status.json` of a run; None where there is none."""
     try:
-        told: dict[str, Any] = json.loads(storage.read(storage.join(place, run_files.STATUS_FILE)))
+        told: dict[str, Any] = sealed.read(storage.join(place, run_files.STATUS_FILE))
         age = (datetime.now(UTC) - datetime.fromisoformat(told["written_at"])).total_seconds()
         ended = told["status"]["phase"] == "finished"
         return {**told, "age_s": round(age, 1), "alive": not ended and age < _PERIODS * float(told["every_s"])}

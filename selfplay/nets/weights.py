@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from selfplay import run_files, storage
-from selfplay.errors import UserError
+from selfplay import run_files, sealed, storage
+from selfplay.errors import Damaged
 
 #: Rises when readers must know something new to use what `save` writes.
 SCHEMA = 1
@@ -36,38 +36,38 @@ def to_bytes(tensors: Tensors, meta: dict[str, Any]) -> bytes:
     """The safetensors file as bytes. `meta` is JSON-able; the schema and the digest of `tensors` are added to it."""
     from safetensors.numpy import save as encode
 
-    text = json.dumps({**meta, "schema": SCHEMA, "digest": digest(tensors)}, sort_keys=True)
+    text = sealed.dumps({**meta, "schema": SCHEMA, "digest": digest(tensors)})
     return bytes(encode({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata={"json": text}))
 
 
 def from_bytes(data: bytes, source: str) -> tuple[Tensors, dict[str, Any]]:
     """The inverse of `to_bytes`; `source` names the place in errors.
 
-    Raises `UserError` for something else, a newer schema, or bytes that do not have the digest they claim.
+    Raises `Damaged` for something else and for what does not have the digests that it states, `UserError` for a newer
+    schema.
     """
     from safetensors.numpy import load as decode
 
     try:
         size = struct.unpack("<Q", data[:8])[0]
         header = json.loads(data[8 : 8 + size])
-        meta = json.loads(header.get("__metadata__", {})["json"])
-        schema = int(meta["schema"])
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is not a weights file of this package ({type(error).__name__})") from error
-    if schema > SCHEMA:
-        raise UserError(f"{source} has schema {schema}, newer than the {SCHEMA} known here; upgrade the package")
+        meta = sealed.loads(header.get("__metadata__", {})["json"], source, SCHEMA)
+        stated = meta["digest"]
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = "it is empty" if not data else f"it is not a weights file of this package ({type(error).__name__})"
+        raise Damaged(source, reason) from error
     try:
         tensors = decode(data)
     except Exception as error:
-        raise UserError(f"{source} is damaged: {error}") from error
-    if digest(tensors) != meta["digest"]:
-        raise UserError(f"{source} is damaged: its weights do not have the digest that it states")
+        raise Damaged(source, str(error)) from error
+    if digest(tensors) != stated:
+        raise Damaged(source, "its weights do not have the digest that it states")
     return tensors, meta
 
 
 def save(uri: str, tensors: Tensors, meta: dict[str, Any]) -> None:
-    """Writes one object, atomically, over whatever was there."""
-    storage.write(uri, to_bytes(tensors, meta))
+    """Writes one object, atomically and durably, over whatever was there."""
+    storage.write(uri, to_bytes(tensors, meta), durable=True)
 
 
 def save_version(run_uri: str, version: int, tensors: Tensors, meta: dict[str, Any]) -> int:
@@ -79,7 +79,7 @@ def save_version(run_uri: str, version: int, tensors: Tensors, meta: dict[str, A
     while not storage.create(run_files.claim_uri(run_uri, version), b""):
         version += 1
     data = to_bytes(tensors, {"kind": "weights", "version": version, **meta})
-    storage.write(run_files.weights_uri(run_uri, version), data)
+    storage.write(run_files.weights_uri(run_uri, version), data, durable=True)
     return version
 
 

@@ -4,7 +4,7 @@
 """
 
 from selfplay.store.commit import Committer, Fenced, OutOfOrder, Receipt, Registration
-from selfplay.store.lease import Lease, acquire
+from selfplay.store.lease import Lease, Vanished, acquire
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import SIDE_TABLES, append
 from selfplay.store.write import Block, write_block
@@ -19,6 +19,7 @@ __all__ = [
     "OutOfOrder",
     "Receipt",
     "Registration",
+    "Vanished",
     "acquire",
     "append",
     "open",

@@ -7,6 +7,13 @@ epoch of the writer and the number of its last block. Every commit of a run also
 the lower epoch finds out that it was replaced. Commits of different runs do not collide. And as long as the counter of
 the run is where this committer left it, so are those of its slots: they need not be sought in the log again, which
 would cost more than the rest of a commit of a thousand writers.
+
+Exactly once holds through the death of any process, at any instant, and through that of the machine: a receipt is given
+when the block, the entry of the log, all entries that it builds on, and the names of all of them have reached the disk
+(fsync); in a bucket, when the requests were answered. A power cut can leave damaged what nobody was told of, and a disk
+that breaks or lies can damage more: a committer finds that in the log when it opens the corpus, and restores the log
+from the blocks (`selfplay.store.repair`). Not covered: who reads the newest version before its receipts are given may,
+after a power cut, have seen one that is gone.
 """
 
 from __future__ import annotations
@@ -23,6 +30,9 @@ from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
+from selfplay.store import log
+from selfplay.store.counters import pack, unpack
+from selfplay.store.repair import mend
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
 from selfplay.store.write import Block
 
@@ -81,7 +91,10 @@ class Committer:
         self._registered: dict[str, int] = {}
         self._counter: int | None = None  # of the run, when `_last` was right
         self._last: dict[str, tuple[int, int]] = {}  # slot -> (epoch, number) of its last block
+        #: What had to be repaired of the corpus's logs before it could be opened.
+        self.mended = mend(corpus_uri)
         self._table = open_or_create_episodes(corpus_uri)
+        self._durable = log.last_checkpoint(self._table.table_uri) - 1  # of what came later some may not be on the disk
         self._commit([])
 
     @property
@@ -124,14 +137,14 @@ class Committer:
             if counter != self._counter:
                 self._last.clear()
                 self._counter = counter
-            driver, commits = _parts(counter)
+            driver, commits = unpack(counter)
             if driver > self.epoch:
                 raise Fenced(f"run {self.run_id} was taken over by epoch {driver}; this driver has {self.epoch}")
             new = self._new(blocks)
             if blocks and not new:
                 return self._receipts(blocks, new)
-            counters = {self._app(block.slot): _version(block.epoch, block.number) for block in new}
-            counters[self.run_id] = _version(self.epoch, commits + 1 if driver == self.epoch else 0)
+            counters = {self._app(block.slot): pack(block.epoch, block.number) for block in new}
+            counters[self.run_id] = pack(self.epoch, commits + 1 if driver == self.epoch else 0)
             storage.fault("before_commit")
             try:
                 self._table.create_write_transaction(
@@ -140,6 +153,7 @@ class Committer:
                     self._table.schema(),
                     PARTITION_BY,
                     commit_properties=CommitProperties(
+                        custom_metadata={log.ACTIONS: str(len(new) + len(counters))},
                         app_transactions=[Transaction(a, v, int(time.time() * 1000)) for a, v in counters.items()],
                         max_commit_retries=MAX_COMMIT_RETRIES,
                     ),
@@ -197,7 +211,7 @@ class Committer:
     def _last_of(self, slot: str) -> tuple[int, int]:
         """(epoch, number) of the slot's last block in the table's snapshot; (0, -1) if there is none."""
         if slot not in self._last:
-            self._last[slot] = _parts(self._table.transaction_version(self._app(slot)))
+            self._last[slot] = unpack(self._table.transaction_version(self._app(slot)))
         return self._last[slot]
 
     def _check_files(self, blocks: Sequence[Block]) -> None:
@@ -210,6 +224,8 @@ class Committer:
                 raise ValueError(f"block {block.path} has {size} bytes instead of {block.size}")
 
     def _receipts(self, blocks: Sequence[Block], new: Sequence[Block]) -> list[Receipt]:
+        log.persist(self._table.table_uri, self._durable, self.table_version)
+        self._durable = self.table_version
         fresh = {(block.slot, block.epoch, block.number) for block in new}
         return [
             Receipt(
@@ -229,15 +245,6 @@ class Committer:
         return f"{self.run_id}/{slot}"
 
 
-def _version(epoch: int, number: int) -> int:
-    return epoch << 32 | number
-
-
-def _parts(version: int | None) -> tuple[int, int]:
-    """(epoch, number) of a counter in the log; (0, -1) where there is none."""
-    return (0, -1) if version is None else (version >> 32, version & 0xFFFFFFFF)
-
-
 def _action(block: Block) -> AddAction:
     return AddAction(
         path=block.path,
@@ -251,10 +258,10 @@ def _action(block: Block) -> AddAction:
 
 def last_committed(table: DeltaTable, run_id: str, slot: str) -> tuple[int, int]:
     """(epoch, block number) of the last block of a slot in the table; (0, -1) if there is none."""
-    return _parts(table.transaction_version(f"{run_id}/{slot}"))
+    return unpack(table.transaction_version(f"{run_id}/{slot}"))
 
 
 def is_fenced(table: DeltaTable, run_id: str, slot: str, epoch: int) -> bool:
     """Whether nothing of this writer can be committed any more: its driver, or it in its slot, was replaced."""
-    driver, _ = _parts(table.transaction_version(run_id))
+    driver, _ = unpack(table.transaction_version(run_id))
     return driver > epoch // WRITERS_PER_DRIVER or last_committed(table, run_id, slot)[0] > epoch

@@ -4,13 +4,13 @@ Numbered objects `lease/000007.json` are made by put-if-absent, so every epoch b
 thread renews a heartbeat object beside it. Who comes later may take the run when the heartbeat is old, when it was
 released, or when the holder was a process of this machine that has ended; who waits is told at the holder's next
 heartbeat that it lives, or takes the run when none has come. A driver that was only thought dead is harmless: its epoch
-is lower, the committer refuses it, and its own heartbeat tells it.
+is lower, the committer refuses it, and its own heartbeat tells it. Where the object that names the holder is damaged,
+only its heartbeat counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -21,12 +21,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay import storage
-from selfplay.errors import UserError
+from selfplay import sealed, storage
+from selfplay.errors import Damaged, UserError
 
 HEARTBEAT_S = 5.0
 EXPIRES_S = 30.0
 LOOK_S = 1.0
+
+
+class Vanished(UserError):
+    """The folder of a run is not there any more, while its driver still works."""
+
+    def __init__(self, run_uri: str) -> None:
+        super().__init__(run_uri)
+        self.run_uri = run_uri
+
+    def __str__(self) -> str:
+        return (
+            f"{self.run_uri}/lease has vanished while the run was using it (was the folder deleted, moved or "
+            "unmounted?), so the run has stopped; put the folder back to continue it, or begin a new run"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,9 @@ class Holder:
         """Whether it was a process of this machine, and has ended."""
         return self.here and _born(self.pid) != self.born
 
+    def __str__(self) -> str:
+        return f"{self.owner} (process {self.pid} on {self.host})"
+
 
 class Lease:
     """A held run. `epoch` rises with every holding. Leave with `release`, or as a context manager."""
@@ -63,6 +80,8 @@ class Lease:
         self.run_uri = run_uri
         self.holder = holder
         self.taken = threading.Event()  # a later driver has the run: whoever hears of it should stop
+        self.vanished = threading.Event()  # the run's folder is not there any more: nothing is to be written
+        self.seen = time.time()  # when the folder was there for certain, by this machine's clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
         self._thread.start()
@@ -72,9 +91,15 @@ class Lease:
         return self.holder.epoch
 
     def lost(self) -> bool:
-        """Whether a later driver has taken the run (asks the storage)."""
-        if not self.taken.is_set() and _newest(self.run_uri) > self.epoch:
-            self.taken.set()
+        """Whether a later driver has taken the run (asks the storage). Raises `Vanished` where its folder is gone."""
+        if not self.taken.is_set():
+            now, newest = time.time(), _newest(self.run_uri)
+            if newest < self.epoch:
+                self.vanished.set()
+                raise Vanished(self.run_uri)
+            self.seen = now
+            if newest > self.epoch:
+                self.taken.set()
         return self.taken.is_set()
 
     def release(self) -> None:
@@ -84,6 +109,7 @@ class Lease:
         self._stop.set()
         self._thread.join(timeout=HEARTBEAT_S)
         with contextlib.suppress(UserError, OSError):  # it would hide what ended the run
+            self.lost()
             storage.write(_object(self.run_uri, self.epoch, "released"), b"{}")
 
     def __enter__(self) -> Lease:
@@ -95,8 +121,8 @@ class Lease:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
-                storage.write(_object(self.run_uri, self.epoch, "heartbeat"), b"{}")
                 self.lost()
+                storage.write(_object(self.run_uri, self.epoch, "heartbeat"), b"{}")
             except (UserError, OSError):
                 continue  # the storage may come back; if it does not, the lease runs out by itself
 
@@ -115,13 +141,13 @@ def acquire(run_uri: str, owner: str, wait: Callable[[str], None] | None = None)
         pid = os.getpid()
         holder = Holder(newest + 1, owner, socket.gethostname(), pid, _born(pid), _space(), uuid.uuid4().hex)
         storage.write(_object(run_uri, holder.epoch, "heartbeat"), b"{}")
-        mine = storage.create(_object(run_uri, holder.epoch), json.dumps(asdict(holder)).encode())
+        mine = storage.create(_object(run_uri, holder.epoch), sealed.dumps(asdict(holder)).encode(), durable=True)
         if mine or _read(run_uri, holder.epoch) == holder:  # the word that it was written may have been lost
             return Lease(run_uri, holder)
 
 
 def holder_of(run_uri: str) -> Holder | None:
-    """The last driver that took the run, None if there was none."""
+    """The last driver that took the run, None if there was none or its lease is damaged."""
     newest = _newest(storage.normalise(run_uri))
     return _read(storage.normalise(run_uri), newest) if newest else None
 
@@ -129,14 +155,15 @@ def holder_of(run_uri: str) -> Holder | None:
 def _refuse_if_held(run_uri: str, epoch: int, wait: Callable[[str], None] | None = None) -> None:
     holder, beat = _read(run_uri, epoch), _last_beat(run_uri, epoch)
     first, age = beat, _age(run_uri, beat)
-    who = f"{holder.owner} (process {holder.pid} on {holder.host}"
-    while not (storage.exists(_object(run_uri, epoch, "released")) or holder.gone or age > EXPIRES_S):
-        if wait is None or beat > first or holder.here:
+    here, gone = (holder.here, holder.gone) if holder is not None else (False, False)
+    who = str(holder or f"a driver that cannot be identified ({_object(run_uri, epoch)} is damaged)")
+    while not (storage.exists(_object(run_uri, epoch, "released")) or gone or age > EXPIRES_S):
+        if wait is None or beat > first or here:
             raise UserError(
-                f"{run_uri} is held by {who}, heard of {age:.0f} s ago); "
-                f"stop it, or wait until {EXPIRES_S:.0f} s have passed since it was last heard of"
+                f"{run_uri} is held by {who}, last heard from {age:.0f} s ago; "
+                f"stop it, or wait until {EXPIRES_S:.0f} s have passed since then"
             )
-        wait(f"waiting for a sign of life of {who}), which held the run {age:.0f} s ago")
+        wait(f"waiting up to {EXPIRES_S:.0f} s for a sign of life from {who}, which may still hold the run")
         time.sleep(LOOK_S)
         beat = _last_beat(run_uri, epoch)
         age = _age(run_uri, beat)
@@ -164,9 +191,13 @@ def _newest(run_uri: str) -> int:
     return max(epochs, default=0)
 
 
-def _read(run_uri: str, epoch: int) -> Holder:
-    values: dict[str, Any] = json.loads(storage.read(_object(run_uri, epoch)))
-    return Holder(**values)
+def _read(run_uri: str, epoch: int) -> Holder | None:
+    """Who took the epoch; None where that cannot be read."""
+    try:
+        values: dict[str, Any] = sealed.read(_object(run_uri, epoch))
+        return Holder(**values)
+    except (Damaged, TypeError, FileNotFoundError):
+        return None
 
 
 def _space() -> str:

@@ -22,7 +22,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from selfplay import storage
 from selfplay.episode import Episode, from_batch
 from selfplay.errors import UserError
-from selfplay.store.table import ELSEWHERE, EPISODES_TABLE, SIDE_TABLES, first_line, open_table
+from selfplay.store.places import places
+from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,7 +49,7 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
     the version was vacuumed.
     """
     root = storage.normalise(uri)
-    for place in _places(root):
+    for place in places(root):
         table = storage.join(place, EPISODES_TABLE)
         try:
             corpus = Corpus(place, open_table(table, version))
@@ -62,14 +63,6 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
             if not isinstance(error, TableNotFoundError):
                 raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
-
-
-def _places(root: str) -> Iterator[str]:
-    """Where the corpus of `root` may lie; a run that shares one says where in a file."""
-    yield root
-    yield storage.join(root, "corpus")
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        yield storage.read(storage.join(root, ELSEWHERE)).decode().strip()
 
 
 def _refuse_vacuumed(corpus: Corpus, table: str) -> None:

@@ -23,6 +23,7 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
+from selfplay.store import log
 
 #: In a run's folder: where its corpus lies, if it shares one.
 ELSEWHERE = "corpus.uri"
@@ -172,17 +173,21 @@ def episodes_uri(corpus_uri: str) -> str:
 def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTable:
     """The table as of `version`, a number or a time with its zone (None: now).
 
-    Raises `TableNotFoundError`, and `UserError` for a newer schema.
+    Raises `TableNotFoundError`, `DamagedLog`, and `UserError` for a newer schema.
     """
     patience = Patience()
     while True:
         try:
             table = _open(table_uri, version)
         except (DeltaError, OSError) as error:
-            if not patience.again(error):
+            if patience.again(error):
+                continue
+            if isinstance(error, TableNotFoundError):
                 raise
+            raise log.explain(table_uri, error) from error
         else:
             check_schema_version(table)
+            log.refuse_damage(table_uri, table.version())
             return table
 
 
@@ -219,21 +224,29 @@ def open_or_create(
             raise UserError(f"the table at {table_uri} cannot be opened: {first_line(error)}") from error
         try:
             storage.server_time(storage.join(table_uri, "_delta_log"))  # says at once if nothing can be written
-            DeltaTable.create(
-                table_uri,
-                Schema.from_arrow(schema),
-                mode="error",
-                partition_by=partition_by,
-                configuration=_configuration(statistics),
-                name=table_uri.rsplit("/", 1)[1],
-                description=f"selfplay corpus, schema_version={SCHEMA_VERSION}",
-                storage_options=storage.deltalake_options(table_uri) or None,
-            )
+            create(table_uri, schema, partition_by, statistics)
+            log.persist(table_uri, -1, 0)
         except (DeltaError, OSError) as error:
             if attempt == 19:
                 raise UserError(f"no table could be made at {table_uri}: {first_line(error)}") from error
             pause(attempt)
     raise AssertionError("unreachable")
+
+
+def create(
+    table_uri: str, schema: pa.Schema, partition_by: list[str] | None = None, statistics: tuple[str, ...] = ()
+) -> None:
+    """Makes a table where there is none."""
+    DeltaTable.create(
+        table_uri,
+        Schema.from_arrow(schema),
+        mode="error",
+        partition_by=partition_by,
+        configuration=_configuration(statistics),
+        name=table_uri.rsplit("/", 1)[1],
+        description=f"selfplay corpus, schema_version={SCHEMA_VERSION}",
+        storage_options=storage.deltalake_options(table_uri) or None,
+    )
 
 
 def _configuration(statistics: tuple[str, ...]) -> dict[str, str | None]:
@@ -277,7 +290,9 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
         there = {app: table.transaction_version(app) for app in by_app}
         new = {app: some for app, some in by_app.items() if there[app] is None}
         if not new:
+            log.persist(table.table_uri, log.last_checkpoint(table.table_uri), table.version(), data=True)
             return sum(len(some) for app, some in by_app.items() if there[app] == mine)
+        before = table.version()
         properties = CommitProperties(
             app_transactions=[Transaction(app, mine, int(time.time() * 1000)) for app in new],
             max_commit_retries=MAX_COMMIT_RETRIES,
@@ -285,6 +300,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
         data = pa.Table.from_pylist([dict(row) for some in new.values() for row in some], schema=side.schema)
         try:
             write_deltalake(table, data, mode="append", commit_properties=properties)
+            log.persist(table.table_uri, before, table.version(), data=True)
             return int(data.num_rows)
         except CommitFailedError:
             pause(attempt)

@@ -28,18 +28,17 @@ from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
+from selfplay.store import log
 from selfplay.store.commit import is_fenced
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, episodes_uri, first_line, open_table, pause
-from selfplay.store.write import write_file
+from selfplay.store.write import MADE_BY, write_file
 
 #: Size of a compacted file, bytes.
 TARGET_BYTES = 64 * 2**20
 #: Files that no version needs, or that were written and never committed, are kept this long: a slow writer may still
 #: come to commit, and a reader may still read.
 RETENTION_HOURS = 7 * 24
-#: Says in a file's metadata that compaction wrote it.
-MADE_BY = b"selfplay.made_by"
 #: Files, and bytes of them, that are read side by side: a bucket answers late.
 _AT_ONCE, _AT_ONCE_BYTES = 32, 8 * 2**20
 
@@ -198,7 +197,10 @@ def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = N
 
 
 def _commit(table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
+    before = table.version()
     table.create_write_transaction(list(actions), "append", table.schema(), PARTITION_BY, commit_properties=properties)
+    table.update_incremental()
+    log.persist(table.table_uri, before, table.version())
 
 
 def _add(path: str, size: int, stats: str, part: tuple[str, str]) -> AddAction:
@@ -227,9 +229,11 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     """Deletes files that the newest version and the released ones do not need and that are older than `hours`.
 
     That ends older versions. Files that were never committed go when their writer was fenced, or after a week: however
-    few the hours, a slow writer that lives loses nothing.
+    few the hours, a slow writer that lives loses nothing. Raises `DamagedLog` where the log has lost an entry: a file
+    that seems never to have been committed may then hold episodes that were acknowledged.
     """
     corpus = open(uri)
+    log.refuse_any_damage(episodes_uri(corpus.uri))
     table = open_table(episodes_uri(corpus.uri))
     released = _released(corpus)
     options: dict[str, Any] = {

@@ -18,11 +18,23 @@ import pyarrow.compute as pc
 
 from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.store import log
 from selfplay.store.read import Corpus
-from selfplay.store.table import EPISODES_TABLE, first_line
+from selfplay.store.replayed import missing_blocks, replay
+from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line
 from selfplay.store.truth import FALSE, NOT_CHECKABLE, TRUE, Array, Check, Rules, verify_batch, verify_episode
 
-__all__ = ["FALSE", "NOT_CHECKABLE", "TRUE", "Check", "Rules", "summary", "verify_corpus", "verify_episode"]
+__all__ = [
+    "FALSE",
+    "NOT_CHECKABLE",
+    "TRUE",
+    "Check",
+    "Rules",
+    "summary",
+    "uncommitted",
+    "verify_corpus",
+    "verify_episode",
+]
 
 #: Rows checked at once.
 _BATCH_ROWS = 256
@@ -47,6 +59,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     the answers then come in no fixed order. One-file environments that this process has loaded are known to them.
     """
     if sample is None:
+        yield from _damaged_logs(corpus)
         yield from _doubled(corpus)
     tasks = _tasks(corpus, sample, seed)
     if processes <= 1 or len(tasks) <= 1:
@@ -64,6 +77,26 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, trusted)) as pool:
         for checks in pool.imap_unordered(_work, tasks):
             yield from checks
+
+
+def uncommitted(corpus: Corpus) -> list[str]:
+    """Blocks, by their paths below the episodes table, that lie there whole and are in no entry of the log.
+
+    Their writer was not replaced: it may be about to commit them, or was killed before it could; or the log has lost
+    them.
+    """
+    table = episodes_uri(corpus.uri)
+    again, left = missing_blocks(table, replay(table, {fault.file for fault in log.check(table)}), damaged=False)
+    return sorted([block.path for block in again] + [block.path for block in left])
+
+
+def _damaged_logs(corpus: Corpus) -> Iterator[Check]:
+    """Files of the logs that are empty, torn or missing, whatever their age."""
+    for name in (EPISODES_TABLE, *SIDE_TABLES):
+        table = storage.join(corpus.uri, name)
+        for fault in log.check(table):
+            reason = f"the file {fault.what}; `selfplay repair` restores the log"
+            yield Check(log.place(table, fault.file), FALSE, reason)
 
 
 def _doubled(corpus: Corpus) -> Iterator[Check]:

@@ -15,6 +15,8 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.store.table import STATISTICS, check_name, episodes_uri
 
+#: Says in a file's metadata that compaction wrote it.
+MADE_BY = b"selfplay.made_by"
 #: Steps in a row group, about: what a reader of a large file must hold at once. Smaller ones cost room.
 GROUP_STEPS = 2**15
 
@@ -89,8 +91,10 @@ def write_file(corpus_uri: str, batch: pa.RecordBatch) -> File:
     data = encode(batch)
     sha256 = hashlib.sha256(data).hexdigest()
     path = f"kind={kind}/run_id={run_id}/{sha256}.parquet"
-    storage.create(storage.join(episodes_uri(corpus_uri), path), data, durable=True)
-    return File(kind, run_id, path, len(data), sha256, _stats(batch))
+    place = storage.join(episodes_uri(corpus_uri), path)
+    if not storage.create(place, data, durable=True) and storage.size(place) != len(data):
+        storage.write(place, data, durable=True)  # it was damaged
+    return File(kind, run_id, path, len(data), sha256, stats_of(batch))
 
 
 def encode(batch: pa.RecordBatch) -> memoryview:
@@ -133,7 +137,8 @@ def _only(batch: pa.RecordBatch, column: str) -> Any:
     return values[0]
 
 
-def _stats(batch: pa.RecordBatch) -> str:
+def stats_of(batch: pa.RecordBatch | pa.Table) -> str:
+    """The Delta statistics of a file with these rows, JSON."""
     ends = {name: pc.min_max(batch.column(name)).as_py() for name in STATISTICS}
     return json.dumps(
         {

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -18,6 +19,7 @@ from envs.tasks._gym_sets import CHECKS, LEFT_OUT  # noqa: E402
 from envs.tasks.reasoning_gym import FAMILY  # noqa: E402
 from selfplay import registry  # noqa: E402
 from selfplay.check_task import check_task  # noqa: E402
+from selfplay.contract import Transcript, Turn, Verdict  # noqa: E402
 from selfplay.errors import UserError  # noqa: E402
 from selfplay.task import Task, said  # noqa: E402
 
@@ -74,6 +76,36 @@ def test_its_own_answers_are_right_and_those_of_others_are_not_all(name: str) ->
                     assert task.judge(one.problem, said(one, [gold(other.problem)]))[0].state != "unverifiable"
     finally:
         task.close()
+
+
+#: Near-misses of a right answer that are right in no data set: name -> what is made of it.
+NEAR = {
+    "denied": "not {}", "called false": "It is false that {}", "hedged": "{} or not", "commented": "{} is wrong",
+    "said twice": "{0} {0}", "said on two lines": "{0}\n{0}", "negated": "-({})", "with zoo": "{} + zoo",
+    "over nothing": "{} + 1/0", "with nan": "{} + nan", "with oo": "{} + oo", "with a line": "{}\nx",
+    "listed": "{0},{0}", "after a line": "0\n{}", "with a unit": "{} apples", "named": "x = {}", "chained": "1 = {}",
+    "in per cent": "{}%",
+    "with a comment": "{} # x", "invisible": "{}\u200b", "null": "{}\0", "nothing": "", "no number": "nan",
+    "inf": "inf", "JSON": '{{"answer": 1}}', "None": "None",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_near_misses_are_wrong_and_verdicts_are_quick(name: str) -> None:
+    spec = registry.find_task(FAMILY.id_of(name))
+    for level in (spec.difficulties[0], spec.difficulties[-1]):
+        for seed in range(3):
+            problem = spec.sample(seed, level)
+            own = str(problem.data["answer"]).strip()
+            for what, made in NEAR.items():
+                text = made.format(own)
+                if text.strip() != own:
+                    verdict = spec.verify(problem, Transcript((Turn(0, "assistant", f"<answer>{text}</answer>"),)))
+                    assert isinstance(verdict, Verdict) and verdict.state == "rejected", (what, text[:200])
+            began = time.process_time()
+            spec.verify(problem, Transcript((Turn(0, "assistant", f"<answer>{own}</answer>"),)))
+            assert time.process_time() - began < spec.timeout_s / 4
 
 
 @pytest.mark.slow

@@ -135,6 +135,25 @@ def test_a_run_outlasts_a_store_that_is_away(
     assert driver.summary()["status"]["episodes"] == rows.num_rows
 
 
+@pytest.mark.parametrize("kind", ["Student", "Player", "Archivist"])
+def test_an_actor_that_starts_while_the_store_is_away_outlasts_it(
+    faulty: FaultyStore, s3_uri: str, start: Start, sound: Sound, quick: list[str], kind: str
+) -> None:
+    """It has never heard the store itself, but its driver has: its patience is the driver's."""
+    driver = start("tic_tac_toe", "--out", f"{s3_uri}/run", *quick, "--minutes=30", "--json")
+    before = driver.until_archived(f"{s3_uri}/run", 300)
+    driver.until(lambda: driver.actor(kind), kind)
+    faulty.down()
+    driver.actor(kind).kill()  # another begins in vain
+    time.sleep(45.0)  # more than a store is given that nobody has heard
+    faulty.up()
+    driver.until_archived(f"{s3_uri}/run", before + 500)
+    driver.interrupt()
+    assert driver.wait() == 0, driver.told
+    rows = sound(f"{s3_uri}/run")
+    assert driver.summary()["status"]["episodes"] == rows.num_rows
+
+
 def test_a_run_ends_in_a_sentence_where_the_store_stays_away(
     faulty: FaultyStore, s3_uri: str, start: Start, sound: Sound, quick: list[str]
 ) -> None:

@@ -20,7 +20,8 @@ from selfplay.nets.policy_value import build, to_arrays
 from trainers.crew import net_config, search_config
 from trainers.learner import AlphaZeroLearner
 from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder, State
+from trainers.run_folder import RunFolder
+from trainers.run_state import State
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]

@@ -57,7 +57,9 @@ class Run:
             registry.pack(SPEC), net.to_json(), self.settings, TARGETS, 3.0, 60, str(self.place), self.corpus, "run"
         )
         self.student = Student(job)
-        self.student.resume(checkpoint, self.committer.table_version)
+        if checkpoint is not None:
+            assert self.student.restore([checkpoint]).checkpoint == checkpoint
+        self.student.resume(self.committer.table_version)
 
     def play(self, blocks: int) -> None:
         for _ in range(blocks):
@@ -118,9 +120,9 @@ def test_the_samples_of_a_version_are_told_exactly(tmp_path: Path, drawn: Counte
     all_told = []
     for version in range(1, 7):
         if version == 4:
-            run.student.checkpoint("here")
+            run.student.checkpoint("here.safetensors", {})
             run.student.train(1000, 1e-3)  # lost with the learner
-            run.hire(str(tmp_path / "checkpoints" / "here"))
+            run.hire("here.safetensors")
         drawn.clear()
         run.play(3)
         run.publish()

@@ -189,7 +189,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     place = tmp_path / AGENT_FILE
     about = json.loads(place.read_text())
     place.write_text(json.dumps(about | {"schema": agents.SCHEMA + 1}))
-    with pytest.raises(UserError, match="newer version"):
+    with pytest.raises(UserError, match="newer than"):
         Agent.load(str(tmp_path))
     place.write_text(json.dumps(about | {"net": about["net"] | {"schema": 99}}))
     with pytest.raises(UserError, match="newer than"):

@@ -133,7 +133,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunFunction],
     yield put
 
 
-def quick(config: Any, spec: Any, out: str, address: str | None, on_status: Any, stop: threading.Event) -> Summary:
+def quick(config: Any, spec: Any, out: str, on_status: Any, stop: threading.Event, **_: Any) -> Summary:
     status = Status(config.name, spec.id, out, f"{out}/corpus", phase="finished", episodes=3)
     on_status(status)
     print("a line of ray")
@@ -195,7 +195,7 @@ def test_ctrl_c_once_drains_twice_aborts(presses: int, code: int, tmp_path: Path
 import os, signal, sys, time, types
 import trainers
 from trainers.status import Status, Summary
-def run(config, spec, out, address, on_status, stop):
+def run(config, spec, out, address, on_status, stop, words):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as ray.init does
     status = Status(config.name, spec.id, out, out + "/corpus", phase="playing")
     on_status(status)

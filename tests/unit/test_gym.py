@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
+import time
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ pytest.importorskip("reasoning_gym")
 
 from envs.tasks import _gym_answers as by  # noqa: E402
 from envs.tasks._gym_scored import SCORED  # noqa: E402
-from envs.tasks.reasoning_gym import FAMILY, final, verify  # noqa: E402
+from envs.tasks.reasoning_gym import FAMILY, final, sample, verify, verify_lenient  # noqa: E402
 from selfplay import registry  # noqa: E402
 from selfplay.checks.hostile import payloads  # noqa: E402
 from selfplay.cli.main import call  # noqa: E402
@@ -69,26 +70,98 @@ def test_scorers_are_given_nothing_that_could_run(name: str, tmp_path: Path) -> 
             assert len(text) < 2000 and set(text) <= set("0123456789()+-*/. "), text[:100]
 
 
-@settings(max_examples=300)
-@given(st.text("x0 9*+-/()._'\"[]{},:=\\eEClogsin", max_size=25))
-def test_what_a_parser_is_given_has_only_known_names(text: str) -> None:
-    if SCORED["simple_integration"].admits(text, {"variable": "x"}):
-        assert not set(text) & set("_'\"[]{},:=\\")
-        assert set(re.findall("[A-Za-z]+", text)) <= {"x", "C", "E", "exp", "log", "sin", "cos", "sec", "csc"}
+INTEGRAL = {"variable": "x", "integrand": "2*x"}
 
 
 @pytest.mark.parametrize(
     "text",
-    ["Integral(2*x, x)", "x.diff", "x(2)", "2(x)", "C(1)", "x y", "2 x", "9**9**9", "9**(9**9)", "x**1000", "x**9.5",
-     "(" * 13, "x" + "+1" * 200, "S(x)", "Symbol", "x;x", "x if x else x", "lambda: x", "x!", "É", "", "1_0", "x\\\n"],
+    ["Integral(2*x, x)", "x**2.diff", "x**2 + 1/0", "x**2 + zoo", "x**2 + nan", "x**2 + oo", "x**2 + log(0)", "9**9**9",
+     "9**(9**9)", "x**1000", "(" * 13 + "x**2" + ")" * 13, "x" + "+1" * 200, "S(x**2)", "Symbol('x')", "x**2;x**2",
+     "x**2 if x else x", "lambda: x**2", "x**2!", "É", "", "1_0", "x**2\\\n", "0\nx**2", "x**2 + y", "x**2 is right",
+     "(x+1)**99*(x+2)**99*(x+3)**99*(x+4)**99", "*".join(f"(x+{i})**99" for i in range(20))],
 )  # fmt: skip
-def test_antiderivatives_are_strict(text: str) -> None:
-    assert not SCORED["simple_integration"].admits(text, {"variable": "x"})
+def test_what_is_no_antiderivative(text: str) -> None:
+    began = time.process_time()
+    assert not right(by.antiderivative, text, "x**2 + C", **INTEGRAL)
+    assert time.process_time() - began < 0.5
 
 
-@pytest.mark.parametrize("text", ["x**2/2 + C", "-2*(10*x - 9)**(3/2) + C", "x*log(x) - x", "exp(-x**2)*sin(2*x)/3"])
-def test_antiderivatives_are_admitted(text: str) -> None:
-    assert SCORED["simple_integration"].admits(text, {"variable": "x"})
+@pytest.mark.parametrize("text", ["x**2 + C", "x**2", "C + (x+1)**2 - 2*x", "x*x - 7", "2*(x**2/2 + C)"])
+def test_antiderivatives_in_any_form(text: str) -> None:
+    assert right(by.antiderivative, text, "x**2 + C", **INTEGRAL)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("x0 9*+-/()._'\"[]{},:=\\eEClogsin", max_size=25))
+def test_any_text_is_a_readable_antiderivative_or_none(text: str) -> None:
+    if right(by.antiderivative, text, "x**2 + C", **INTEGRAL):
+        assert not set(text) & set("_'\",:=")
+
+
+def test_knights_and_knaves_are_named_each_once_and_nothing_else_is_said() -> None:
+    gold = "Zoey is a knight, Ann is a knave, and Bo is an angel."
+    for answer in (gold, gold[:-1], "Bo is an angel, Ann is a knave and Zoey is a knight", gold.lower()):
+        assert right(by.roles, answer, gold), answer
+    for answer in (
+        f"It is false that {gold}", f"Not {gold}", f"not {gold}", gold.replace("is a knight", "is not a knight"),
+        gold.replace("knight", "knight a knave"), gold.replace("knight", "knight knave angel"), f"{gold} {gold}", "",
+        gold.replace("Ann is a knave, ", ""), f"{gold} Ann is a knight.", gold.replace("knave", "knight"), f"{gold} no",
+        f"Zoey is a knave, {gold}", gold.replace("Ann", "An"), gold.replace("is", "isn't"), "Zoey Ann Bo", f"{gold}..",
+        "Zoey is a knight or Ann is a knave, and Bo is an angel", f"if {gold}", f"{gold[:-1]}, and Cy is a knave.",
+        "Zoey is a knight, Ann is a knave, and Bo is an angel, and not",
+    ):  # fmt: skip
+        assert not right(by.roles, answer, gold), answer
+
+
+def test_survo_takes_every_right_filling_and_no_other() -> None:
+    problem = sample("survo", 3, 1)
+    about = problem.data["about"]
+    empty = [(i, j) for i, row in enumerate(about["puzzle"]) for j, cell in enumerate(row) if cell == 0]
+    fillings, accepted = set(permutations(about["candidate_numbers"])) if len(empty) <= 7 else set(), 0
+    gold = [[int(cell) for cell in row.split()] for row in problem.data["answer"].splitlines()]
+    fillings.add(tuple(gold[i][j] for i, j in empty))
+    for values in fillings:
+        board = [list(row) for row in about["puzzle"]]
+        for (i, j), number in zip(empty, values, strict=True):
+            board[i][j] = number
+        sums = all(sum(row[:-1]) == row[-1] for row in (*board, *zip(*board, strict=True)))
+        accepted += sums
+        assert right(by.survo, "\n".join(" ".join(map(str, row)) for row in board), "", **about) == sums
+    assert accepted >= 1
+    small = {"puzzle": [[0, 0, 3], [0, 0, 3], [3, 3, 6]], "candidate_numbers": [1, 2, 2, 1]}
+    assert right(by.survo, "1 2 3\n2 1 3\n3 3 6", "", **small) and right(by.survo, "2 1 3\n1 2 3\n3 3 6", "", **small)
+    for answer in ("3 0 3\n0 3 3\n3 3 6", "1 2 3\n2 1 3\n3 3 7", "1 2 3\n2 1 3", "1 2 3 4\n2 1 3\n3 3 6", "",
+                   "1 1 3\n2 2 3\n3 3 6", "1.5 1.5 3\n1.5 1.5 3\n3 3 6", "1 2 3\n2 1 3\n3 3 6\n", "a b 3\n2 1 3\n3 3 6",
+                   "1 2 3\n2 1 3\n3 3 6\n1 2 3"):  # fmt: skip
+        assert right(by.survo, answer, "", **small) == (answer.strip() == "1 2 3\n2 1 3\n3 3 6"), answer
+
+
+def test_white_space_joins_no_digits_and_no_words() -> None:
+    for check, answer, gold in (
+        (by.spaceless, "2 × 4 21", "2 × 421"), (by.spaceless, "1334 9886", "13349886"), (by.spaceless, "1 .5", "1.5"),
+        (by.caseless, "the re", "there"), (by.degrees, "38 .77", "38.77°"),
+        (by.complex_number, "0\n8.0 + 7.0i", "8+7i"), (by.complex_number, "8 .0 + 7.0i", "8+7i"),
+    ):  # fmt: skip
+        assert not right(check, answer, gold), answer
+    assert right(by.spaceless, "2×421", "2 × 421") and right(by.complex_number, "8+7i", "8.0 + 7.0i")
+    assert right(by.degrees, "(1.5,-2)", "(1.5, -2)") and right(by.caseless, "A  B\nc", "a b C")
+
+
+def test_a_lenient_task_takes_an_answer_in_dress_and_a_strict_one_does_not() -> None:
+    problem = sample("gcd", 0, 0)
+    own = problem.data["answer"]
+    dressed = [f"<answer>**{own}**</answer>", f"<answer>{own}.</answer>", f"<answer>${own}$</answer>",
+               f"```\n<answer>{own}</answer>\n```", f"**<answer>{own}</answer>**", f"<answer>\\boxed{{{own}}}</answer>",
+               f"<answer>`{own}`</answer>."]  # fmt: skip
+    for text in dressed:
+        said_ = Transcript((Turn(0, "assistant", text),))
+        assert verify_lenient("gcd", problem, said_).state == "accepted", text
+        assert verify("gcd", problem, said_).state == "rejected", text
+    wrong = ("<answer>**{}** or 7</answer>", "<answer>**1{}**</answer>", "**{}**", "<answer>{}</answer> 7")
+    for text in (form.format(own) for form in wrong):
+        assert verify_lenient("gcd", problem, Transcript((Turn(0, "assistant", text),))).state == "rejected", text
+    spec = registry.find_task("reasoning_gym/gcd_lenient")
+    assert spec.id == "reasoning_gym/gcd_lenient-v0" and registry.find_task(spec.id) is spec
 
 
 def test_puzzles_of_numbers_take_the_given_ones_once() -> None:
@@ -150,6 +223,9 @@ def test_names_that_are_not_there_are_one_sentence(capsys: pytest.CaptureFixture
         assert error in str(raised.value)
         assert call(["check-env", reference]) == 2 and "Traceback" not in capsys.readouterr().err
     assert registry.find_task("reasoning_gym/gcd") is registry.find_task("reasoning_gym/gcd-v0")
+    assert registry.find_task("reasoning_gym/survo").id == "reasoning_gym/survo-v1"
+    with pytest.raises(UserError, match="there is no environment 'reasoning_gym/survo-v0'"):
+        registry.find_task("reasoning_gym/survo-v0")
 
 
 def test_without_the_package_it_is_one_sentence_and_others_are_found() -> None:

@@ -10,7 +10,7 @@ import pytest
 from selfplay import registry
 from selfplay.check_task import check_task
 from selfplay.cli.main import call
-from selfplay.contract import TaskSpec, Verdict
+from selfplay.contract import TaskSpec, Transcript, Turn, Verdict
 from selfplay.errors import UserError
 from selfplay.task import Task, ruleset_digest, said
 
@@ -37,8 +37,6 @@ def verdict(task: Task, seed: int, answer: str) -> Verdict:
 
 @pytest.mark.parametrize(("rows", "kind"), [(GSM8K, "number"), (MATH, "math"), (PLAIN, "exact")])
 def test_it_keeps_the_contract(tmp_path: Path, rows: list[dict[str, str]], kind: str) -> None:
-    if kind == "math":
-        pytest.importorskip("math_verify")
     spec = registry.find_task(str(write(tmp_path / "My questions.jsonl", rows)))
     assert spec.id.startswith("jsonl/my_questions_") and f"compared as {kind}" in spec.summary
     report = check_task(spec)
@@ -47,14 +45,13 @@ def test_it_keeps_the_contract(tmp_path: Path, rows: list[dict[str, str]], kind:
 
 
 def test_answers_are_judged(tmp_path: Path) -> None:
-    pytest.importorskip("math_verify")
     files = [write(tmp_path / f"{i}.jsonl", rows) for i, rows in enumerate((GSM8K, MATH))]
     tasks = [Task(registry.find_task(str(file))) for file in files]
     numbers, maths = tasks
     try:
-        for answer in ("#### 1000", "so\n####1,000", "#### 5 #### $1000.0", "### #### +1000"):
+        for answer in ("#### 1000", "so\n####1,000", "#### 5 #### $1000.0", "### #### +1000", "#### 10e2"):
             assert verdict(numbers, 0, answer).state == "accepted", answer
-        wrong = ("1000", "#### 1000 or 5", "#### 1000\n#### 5", "#### 10e2", "####", "#### 500+500", "#### 1000x")
+        wrong = ("1000", "#### 1000 or 5", "#### 1000\n#### 5", "####", "#### 500+500", "#### 1000x")
         for answer in wrong:
             assert verdict(numbers, 0, answer).state == "rejected", answer
         for answer in (r"\boxed{\frac{7}{50}}", r"\boxed{0.14}", r"\boxed{1}, no: $\boxed{x=7/50}$."):
@@ -106,6 +103,10 @@ def test_options_are_given_after_the_path(tmp_path: Path) -> None:
     for reference, error in (
         (f"{path}?kind=near", "no kind 'near', only exact, math, number"),
         (f"{path}?fields=q", "not fields=q"),
+        (f"{path}?dress=any", "no dress 'any', only lenient, strict"),
+        (f"{path}?held_out=0.3", "held_out is a share from 1/2 to 1/99, such as 1/4, not 0.3"),
+        (f"{path}?question=q&answer=a&units=5", "units are words"),
+        (f"{path}?question=q&answer=a&kind=exact&units=km", "units= is for numbers"),
         (f"{path}?question=q&answer=z", "line 1: the field 'z' is missing"),
         (str(tmp_path / "none.jsonl"), "there is no file"),
     ):
@@ -115,6 +116,98 @@ def test_options_are_given_after_the_path(tmp_path: Path) -> None:
     path.write_bytes(b'{"question": "a", "answer": "1"}\n{"question": "\xff"}')
     with pytest.raises(UserError, match="line 2: is not UTF-8"):
         registry.find_any(str(path))
+
+
+DRESSED = ["#### **1000**", "**#### 1000**", "#### $1000$", "#### 1000.", "```\n#### 1000\n```",
+           "#### `1000`", "#### \\boxed{1000}", "#### 1 000", "#### 1e3", "#### $ 1000"]  # fmt: skip
+
+
+def test_dress_is_taken_or_not_as_the_task_says(tmp_path: Path) -> None:
+    path = write(tmp_path / "dressed.jsonl", GSM8K)
+    lenient, strict = registry.find_task(str(path)), registry.find_task(f"{path}?dress=strict")
+    assert lenient.id != strict.id
+    for spec, states in ((lenient, {"accepted"}), (strict, {"rejected"})):
+        problem = spec.sample(0, 1)
+        found = {text: spec.verify(problem, told(text)).state for text in DRESSED}
+        assert set(found.values()) == states, found
+        assert spec.verify(problem, told("#### 1,000")).state == "accepted"
+        wrong = ("#### **1000** or 5", "#### 1000 clips", "#### -$-1000", "#### 1000%", "#### 10 00")
+        for text in wrong:
+            assert spec.verify(problem, told(text)).state == "rejected", text
+    spec = registry.find_task(f"{path}?units=clips,small clips")
+    assert spec.verify(spec.sample(0, 1), told("#### 1000 clips.")).state == "accepted"
+    assert spec.verify(spec.sample(0, 1), told("#### 1000 apples")).state == "rejected"
+    words = registry.find_task(str(write(tmp_path / "words.jsonl", PLAIN)))
+    assert words.verify(words.sample(0, 1), told("#### **yes**.")).state == "accepted"
+    assert words.verify(words.sample(0, 1), told("#### not **yes**")).state == "rejected"
+
+
+def told(text: str) -> Transcript:
+    return Transcript((Turn(0, "assistant", text),))
+
+
+def test_a_verdict_on_mathematics_says_why(tmp_path: Path) -> None:
+    spec = registry.find_task(str(write(tmp_path / "maths.jsonl", MATH)))
+    verdict_ = spec.verify(spec.sample(0, 1), told(r"\boxed{0.15}"))
+    assert isinstance(verdict_, Verdict)
+    assert verdict_.criteria[0].reason == r"the answer is \frac{7}{50}; the one given: it has another value"
+
+
+ASKED = {"role": "user", "content": "6*7?"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [SYSTEM, ASKED, {"role": "assistant", "content": "6*7 = 42\n#### 42"}]},
+        {"messages": [SYSTEM, ASKED], "answer": "42"},
+        {"prompt": [SYSTEM, ASKED], "completion": [{"role": "assistant", "content": "42"}]},
+        {"prompt": [SYSTEM, ASKED], "solution": "so \\boxed{42}"},
+        {"data_source": "x", "prompt": [SYSTEM, ASKED], "reward_model": {"style": "rule", "ground_truth": "42"}},
+        {"prompt": [SYSTEM, ASKED], "ground_truth": 42, "extra_info": {"index": 0}},
+    ],
+)
+def test_conventional_formats_need_no_options(tmp_path: Path, row: dict[str, object]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    spec = registry.find_task(str(path))
+    problem = spec.sample(0, 1)
+    system, question = spec.prompt(problem)
+    assert (system.role, system.content) == ("system", "Be brief.") and question.content.startswith("6*7?\n\n")
+    assert spec.gold is not None and "42" in spec.gold(problem)
+    assert spec.verify(problem, told(spec.gold(problem))).state == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ({"messages": [ASKED, {"role": "assistant", "content": "a"}, ASKED], "answer": "1"}, "conversation of several"),
+        ({"messages": [ASKED, {"role": "robot", "content": "a"}], "answer": "1"}, "need the roles system, user"),
+        ({"messages": [ASKED]}, "which are question and answer? It has messages"),
+        ({"messages": ["6*7?"], "answer": "1"}, "need the roles"),
+        ({"messages": [SYSTEM], "answer": "1"}, "conversation of several"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "answer": "1"}, "must be text or a number"),
+        ({"messages": [], "answer": "1"}, "conversation of several"),
+    ],
+)
+def test_what_is_no_single_question_is_one_sentence(tmp_path: Path, row: dict[str, object], error: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(UserError, match="line 1") as raised:
+        registry.find_task(str(path))
+    assert error in str(raised.value)
+
+
+def test_a_small_file_says_how_many_problems_it_has_and_what_helps(tmp_path: Path) -> None:
+    path = write(tmp_path / "few.jsonl", PLAIN[:12])
+    report = check_task(registry.find_task(str(path)))
+    said_ = " ".join(str(finding.problem) for finding in report.findings if finding.problem)
+    assert not report.ok and "held-out problems of difficulty 1" in said_ and "one in 10 is held out" in said_
+    assert "?held_out=1/4" in said_ and "at least 3 held-out and 20 training problems are needed" in said_
+    task = Task(registry.find_task(f"{write(tmp_path / 'all.jsonl', PLAIN)}?held_out=1/2"))
+    held = [task.pose(seed, 1).held_out for seed in range(100)]
+    assert 30 < sum(held) < 70
 
 
 def test_the_id_names_what_the_file_holds_and_travels(tmp_path: Path) -> None:

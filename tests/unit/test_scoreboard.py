@@ -8,7 +8,7 @@ from selfplay.actors.examiner import Exam, Marks
 from selfplay.arena.match import wilson
 from trainers import scoreboard
 from trainers.config import EvaluationConfig
-from trainers.run_folder import State
+from trainers.run_state import State
 from trainers.scoreboard import QUICK_GAMES, Scoreboard
 
 OPPONENTS = ("random", "mcts100", "checkpoints")

@@ -48,6 +48,43 @@ def test_create_makes_an_object_once(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["lease"]
 
 
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths, in order, of what is fsynced from now on; temporary files as they are called later."""
+    paths: list[str] = []
+    monkeypatch.setattr(storage, "_lasting", set())
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return paths
+
+
+def test_durable_means_the_bytes_the_name_and_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    paths = synced(monkeypatch)
+    file = tmp_path / "new" / "newer" / "file"
+    storage.write(str(file), b"1", durable=True)
+    assert ".partial-" in paths[0], "the bytes before the name"
+    assert paths[1:5] == [str(folder) for folder in (file.parent, file.parent.parent, tmp_path, tmp_path.parent)]
+    paths.clear()
+    storage.write(str(file), b"2", durable=True)
+    assert len(paths) == 2 and paths[1] == str(file.parent), "folders above once a process"
+    paths.clear()
+    assert not storage.create(str(file), b"3", durable=True)
+    assert paths == [str(file), str(file.parent)], "what another wrote and did not wait for"
+    paths.clear()
+    storage.write(str(file), b"4")
+    assert not paths
+    storage.sync([str(file), str(file)])
+    assert paths == [str(file), str(file), str(file.parent)], "a folder once a call"
+    with pytest.raises(FileNotFoundError):
+        storage.sync([str(tmp_path / "none")])
+
+
 def test_a_full_disk_is_one_sentence() -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")

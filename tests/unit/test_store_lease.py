@@ -95,7 +95,7 @@ def test_who_waits_takes_the_run_of_the_dead(tmp_path: Path, soon: None) -> None
     held_elsewhere(run)
     with lease.acquire(run, "me", words.append) as mine:
         assert mine.epoch == 2
-    assert "waiting for a sign of life of selfplay run (process 77 on elsewhere)" in words[0]
+    assert "for a sign of life from selfplay run (process 77 on elsewhere)" in words[0]
 
 
 def test_who_waits_is_refused_at_a_sign_of_life(tmp_path: Path, soon: None) -> None:
@@ -115,7 +115,7 @@ def test_who_waits_is_refused_at_a_sign_of_life(tmp_path: Path, soon: None) -> N
 def test_a_lost_acknowledgement_is_no_other_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The object is written, the word of it is lost, and the client's second attempt finds it there."""
     run, create = str(tmp_path / "run"), storage.create
-    monkeypatch.setattr(storage, "create", lambda uri, data: create(uri, data) and False)
+    monkeypatch.setattr(storage, "create", lambda *data, **how: create(*data, **how) and False)
     with lease.acquire(run, "me") as mine:
         assert mine.epoch == 1
 

@@ -99,7 +99,7 @@ def test_every_archived_position_is_taken_once(tmp_path: Path, episodes: list[Ep
     for split in (0, 3, len(lessons)):
         one, learner = student(corpus)
         version = lessons[split - 1][0].table_version if split else 0
-        before = one.resume(None, version).positions
+        before = one.resume(version).positions
         assert one.progress().debt == 4.0 * min(before, 50)  # what the first window is owed, at most
         one.take(lessons[split:])
         assert learner.total == learner.window_rows() == len(whole)
@@ -119,7 +119,7 @@ def test_a_restart_fills_the_window(tmp_path: Path, episodes: list[Episode], cap
     total = count_rows(to_batch(episodes))
     assert 60 < total < sum(e.n_steps for e in episodes) / 2
     one, learner = student(corpus, capacity)
-    one.resume("a checkpoint", lessons[-1][0].table_version)
+    one.resume(lessons[-1][0].table_version)
     assert learner.total == total and not any(learner.new)
     assert learner.window_rows() >= min(capacity, total)
     if capacity < total / 2:
@@ -129,14 +129,14 @@ def test_a_restart_fills_the_window(tmp_path: Path, episodes: list[Episode], cap
 def test_a_corpus_without_games(tmp_path: Path) -> None:
     corpus, _ = archive(tmp_path, [])
     one, learner = student(corpus)
-    assert one.resume(None, 0).positions == 0 and learner.rows == []
+    assert one.resume(0).positions == 0 and learner.rows == []
 
 
 def test_training_is_paced_by_positions(tmp_path: Path, episodes: list[Episode]) -> None:
     """Whole batches of what is owed, never more; none before the window has begun."""
     corpus, lessons = archive(tmp_path, episodes)
     one, learner = student(corpus)
-    one.resume(None, 0)
+    one.resume(0)
     one.take(lessons[:1])
     assert learner.total < 50 and one.train(1000, 0.1).samples == 0
     one.take(lessons[1:])

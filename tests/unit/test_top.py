@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from selfplay import sealed
 from selfplay.cli.main import call
 from selfplay.cli.top import look
 from selfplay.store import acquire
@@ -67,7 +68,7 @@ def test_a_driver_that_is_gone_is_seen(tmp_path: Path, capsys: pytest.CaptureFix
     told(tmp_path, played(tmp_path))
     file = tmp_path / "status.json"
     long_ago = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"written_at": long_ago}))
+    file.write_text(sealed.dumps(sealed.read(str(file)) | {"written_at": long_ago}))
     (found,) = look([str(tmp_path)])
     assert not found["alive"] and 99 < found["age_s"] < 130
     assert call(["top", str(tmp_path), "--once"]) == 0
@@ -78,7 +79,7 @@ def test_a_driver_that_is_gone_is_seen(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_no_run_wrote_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "status.json").write_text(text)
     assert call(["top", str(tmp_path)]) == 2
-    assert "is not what a run writes" in capsys.readouterr().err
+    assert f"{tmp_path}/status.json is " in capsys.readouterr().err
 
 
 def test_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

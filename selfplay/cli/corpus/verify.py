@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfplay import machine
 from selfplay.cli.corpus.common import (
     AsOfOption,
     CorpusArgument,
@@ -37,14 +37,16 @@ def verify(
 ) -> None:
     """Check every file and every row, replay every game to its digest and its returns, judge every dialogue again.
 
-    Ends with exit code 1 if anything is false. What cannot be checked here is said, with what to install.
+    Ends with exit code 1 if anything is false, or a file of the log is damaged. Blocks that were written and are not
+    part of the corpus are counted: their writer may be about to commit them. What cannot be checked here is said, with
+    what to install.
 
     Example:  selfplay corpus verify runs/connect_four
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, verify_corpus
+    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, uncommitted, verify_corpus
 
     load_envs(env)
     opened = open_corpus(corpus, version, as_of)
@@ -61,15 +63,22 @@ def verify(
             elif check.state == NOT_CHECKABLE:
                 missing[check.reason] = missing.get(check.reason, 0) + 1
             progress.advance(task)
+    waiting = uncommitted(opened) if sample is None and version is None and as_of is None else []
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in lies]
-        typer.echo(json.dumps({"version": opened.version, **counts, "falsehoods": false, "missing": missing}))
+        told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
+        typer.echo(json.dumps(told))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for check in lies:
             console.print(f"[red]false[/] {check.subject}: {check.reason}")
         for reason, how_many in missing.items():
             console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {reason}")
+        if waiting:
+            console.print(
+                f"{len(waiting):,} blocks were written and are not part of the corpus, such as {waiting[0]}; "
+                f"if no run is going to commit them, `selfplay repair {opened.uri}` can"
+            )
         console.print(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
             f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
@@ -80,4 +89,4 @@ def verify(
 
 def _processes(corpus: Corpus) -> int:
     """One a core, where there is work for them: a process needs a second to begin."""
-    return (os.cpu_count() or 1) if corpus.count() > _WORTH_PROCESSES else 1
+    return machine.cores() if corpus.count() > _WORTH_PROCESSES else 1

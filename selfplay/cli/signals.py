@@ -1,0 +1,82 @@
+"""Ctrl-C in a run: the first ends it in order, the second at once, whatever the main thread is doing.
+
+Python runs a signal's handler in the main thread, and only between two steps of Python: not while a call into Ray
+hangs. But it writes the signal's number to a descriptor at once, and another thread reads that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfplay.cli.display import Display
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: How long the main thread may take to answer to the second signal before the process is ended without it.
+ANSWER_S = 5.0
+
+
+@contextlib.contextmanager
+def stopping(stop: threading.Event, display: Display, abort: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """The first Ctrl-C (or SIGTERM, or the terminal closing) sets `stop`, the second raises KeyboardInterrupt.
+
+    abort: ends the process where the main thread does not answer to the second for a few seconds; called by another
+    thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM for itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    times = 0
+    answered = threading.Event()  # the second was handled
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            stop.set()
+            display.stopping()
+        elif times == 2:
+            answered.set()
+            raise KeyboardInterrupt
+        else:
+            display.close()
+            os._exit(130)
+
+    def listen() -> None:
+        heard = 0
+        while numbers := os.read(reader, 64):
+            for number in numbers:
+                heard += number in SIGNALS
+            if heard >= 1:  # the main thread may be busy: a person is to see that it was heard
+                stop.set()
+                display.stopping()
+            if heard >= 2 and not answered.wait(ANSWER_S):
+                abort()
+
+    def arm() -> None:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not handle:
+                signal.signal(number, handle)
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    arm()
+    try:
+        yield arm
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, old in before.items():
+            signal.signal(number, old)
+        os.close(writer)
+        thread.join()
+        os.close(reader)

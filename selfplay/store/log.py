@@ -1,0 +1,259 @@
+"""The files of a table's log, as files: are they whole, and are they on the disk?
+
+delta-rs waits for no disk, and takes an entry that a power cut has left empty for an empty commit. So a commit is made
+durable here (`persist`) before anybody is told that it was made, and a log is looked at (`refuse_damage`) whenever a
+table is opened: cheaply, at the entries since its last checkpoint. `check` reads all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selfplay import storage
+from selfplay.errors import UserError
+
+FOLDER = "_delta_log"
+#: Names the newest checkpoint.
+HINT = "_last_checkpoint"
+#: In the first line of an entry of the committer: how many actions follow it.
+ACTIONS = "selfplay_actions"
+_ENTRY = re.compile(r"^(\d{20})\.json$")
+_CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint\.parquet$")
+
+
+class DamagedLog(UserError):
+    """A file of the log is empty, torn or missing: what the table seems to hold may not be all."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A damaged file of a log.
+
+    file: its name in the log's folder. version: of the entry or checkpoint, None for `_last_checkpoint`.
+    what: such as "is empty".
+    """
+
+    file: str
+    version: int | None
+    what: str
+
+    @property
+    def is_entry(self) -> bool:
+        return _ENTRY.match(self.file) is not None
+
+
+def place(table_uri: str, name: str) -> str:
+    """The URI of a file of the log."""
+    return storage.join(table_uri, FOLDER, name)
+
+
+def entry_name(version: int) -> str:
+    return f"{version:020d}.json"
+
+
+def checkpoint_name(version: int) -> str:
+    return f"{version:020d}.checkpoint.parquet"
+
+
+def versions(table_uri: str) -> tuple[dict[int, int], dict[int, int]]:
+    """Entries and checkpoints that are there: version -> bytes."""
+    found: tuple[dict[int, int], dict[int, int]] = ({}, {})
+    for entry in storage.entries(storage.join(table_uri, FOLDER)):
+        for pattern, sizes in zip((_ENTRY, _CHECKPOINT), found, strict=True):
+            if match := pattern.match(entry.uri.rsplit("/", 1)[1]):
+                sizes[int(match[1])] = entry.size
+    return found
+
+
+def actions(data: bytes) -> list[dict[str, Any]]:
+    """The actions of an entry. Raises `ValueError`, with what is wrong, where it is not whole."""
+    if not data.strip():
+        raise ValueError("is empty")
+    try:
+        found = [json.loads(line) for line in data.splitlines() if line.strip()]
+    except ValueError:
+        raise ValueError("breaks off" if data.startswith(b"{") else "is not JSON") from None
+    if not all(isinstance(action, dict) for action in found):
+        raise ValueError("is not JSON")
+    if data.endswith(b"\n") and found[-1].keys() == {"commitInfo"}:
+        raise ValueError("breaks off")
+    promised = next((a["commitInfo"].get(ACTIONS) for a in found if isinstance(a.get("commitInfo"), dict)), None)
+    if promised is not None and int(promised) != len(found) - 1:
+        raise ValueError("breaks off")
+    return found
+
+
+def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
+    """What is damaged in the log, all of it read; entries that are missing between others included. Oldest first.
+
+    since_checkpoint: of files older than the newest checkpoint only the sizes are looked at.
+    """
+    entries, checkpoints = versions(table_uri)
+    newest = max(checkpoints, default=-1) if since_checkpoint else -1
+    faults: list[Fault] = []
+    for version in sorted(checkpoints):
+        if 0 < checkpoints[version] and version < newest:
+            continue
+        reason = _checkpoint_fault(place(table_uri, checkpoint_name(version)))
+        if reason is not None:
+            faults.append(Fault(checkpoint_name(version), version, reason))
+    whole = set(checkpoints) - {fault.version for fault in faults}
+    faults += _hint_faults(table_uri, whole)
+    first = min(entries, default=0)
+    if first > 0 and not any(version >= first - 1 for version in whole):
+        first = 0  # no checkpoint stands for what is missing before
+    for version in range(first, max(entries, default=-1) + 1):
+        if version not in entries:
+            faults.append(Fault(entry_name(version), version, "is missing"))
+            continue
+        if 0 < entries[version] and version < newest:
+            continue
+        try:
+            actions(storage.read(place(table_uri, entry_name(version))))
+        except ValueError as error:
+            faults.append(Fault(entry_name(version), version, str(error)))
+    return faults
+
+
+def _checkpoint_fault(uri: str) -> str | None:
+    data = storage.read(uri)
+    if not data:
+        return "is empty"
+    try:
+        pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError):
+        return "cannot be read"
+    return None
+
+
+def _hint_faults(table_uri: str, checkpoints: set[int]) -> Iterator[Fault]:
+    try:
+        data = storage.read(place(table_uri, HINT))
+    except FileNotFoundError:
+        return
+    version = _hinted(data)
+    if version is None:
+        yield Fault(HINT, None, "breaks off" if data else "is empty")
+    elif version not in checkpoints:
+        yield Fault(HINT, None, f"names the checkpoint of version {version}, which is missing or damaged")
+
+
+def _hinted(data: bytes) -> int | None:
+    try:
+        return int(json.loads(data)["version"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def last_checkpoint(table_uri: str) -> int:
+    """The version of the newest checkpoint; -1 where there is none."""
+    try:
+        version = _hinted(storage.read(place(table_uri, HINT)))
+    except FileNotFoundError:
+        version = None
+    return max(versions(table_uri)[1], default=-1) if version is None else version
+
+
+#: Entries that this process has found whole: table -> version -> size and time of writing; a bucket's: the last one.
+_seen: dict[str, dict[int, tuple[int, int]]] = {}
+
+
+def refuse_damage(table_uri: str, version: int) -> None:
+    """Raises `DamagedLog` if an entry since the last checkpoint, up to `version`, is empty or breaks off.
+
+    Costs a look at the size of each such entry, and at the ends of those that this process has not seen; in a bucket,
+    where no write is ever half done, one list of those that it has not seen.
+    """
+    seen = _seen.setdefault(storage.normalise(table_uri), {})
+    start = last_checkpoint(table_uri) + 1
+    if start > version:
+        start = max(0, version - 100)
+    if storage.is_remote(table_uri):
+        before = max(start - 1, max(seen, default=-1))
+        if before < version:
+            after = place(table_uri, entry_name(before)) if before >= 0 else None
+            for entry in storage.entries(storage.join(table_uri, FOLDER), after):
+                if not entry.size and _ENTRY.match(name := entry.uri.rsplit("/", 1)[1]):
+                    raise _damaged(table_uri, [Fault(name, int(name[:20]), "is empty")])
+            seen.clear()
+            seen[version] = (0, 0)
+        return
+    for number in [old for old in seen if not start <= old <= version]:
+        del seen[number]
+    for number in range(start, version + 1):
+        path = storage.normalise(place(table_uri, entry_name(number)))
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue  # a checkpoint stands for it, else the table could not be opened
+        now = status.st_size, status.st_mtime_ns
+        if seen.get(number) != now:
+            reason = _torn(path, status.st_size)
+            if reason is not None:
+                raise _damaged(table_uri, [Fault(entry_name(number), number, reason)])
+            seen[number] = now
+
+
+def _torn(path: str, size: int) -> str | None:
+    """What the ends of an entry show to be wrong with it."""
+    with open(path, "rb") as file:
+        first = file.read(1)
+        file.seek(max(0, size - 64))
+        last = file.read().rstrip()[-1:]
+    if size == 0:
+        return "is empty"
+    return None if (first, last) == (b"{", b"}") else "breaks off"
+
+
+def refuse_any_damage(table_uri: str) -> None:
+    """Raises `DamagedLog` if any file of the log is damaged, however old; reads all of it."""
+    if faults := check(table_uri):
+        raise _damaged(table_uri, faults)
+
+
+def explain(table_uri: str, error: Exception) -> Exception:
+    """Why a table cannot be opened: a `DamagedLog` where its log is damaged, else the error itself."""
+    faults = check(table_uri)
+    return _damaged(table_uri, faults) if faults else error
+
+
+def _damaged(table_uri: str, faults: Sequence[Fault]) -> DamagedLog:
+    fault = next((fault for fault in faults if fault.is_entry), faults[0])
+    version = "" if fault.version is None else f" (version {fault.version})"
+    corpus = table_uri.rsplit("/", 1)[0]
+    return DamagedLog(
+        f"the log of the corpus is damaged: {place(table_uri, fault.file)}{version} {fault.what}; "
+        f"`selfplay repair {corpus}` shows what can be restored"
+    )
+
+
+def persist(table_uri: str, after: int, version: int, data: bool = False) -> None:
+    """Returns when the entries later than version `after`, up to `version`, whoever made them, are on the disk.
+
+    data: the files that they add, too, but for those that are gone since. An answered request to a bucket is durable.
+    Raises `DamagedLog`.
+    """
+    if storage.is_remote(table_uri) or version <= after:
+        return
+    files: list[str] = []
+    for number in range(max(after, -1) + 1, version + 1):
+        entry, checkpoint = place(table_uri, entry_name(number)), place(table_uri, checkpoint_name(number))
+        if storage.exists(checkpoint):
+            files += [file for file in (checkpoint, place(table_uri, HINT)) if storage.exists(file)]
+            if not storage.exists(entry):
+                continue  # the checkpoint stands for it
+        if data:
+            added = [action["add"]["path"] for action in actions(storage.read(entry)) if "add" in action]
+            files += [file for path in added if storage.exists(file := storage.join(table_uri, path))]
+        elif not storage.size(entry):
+            raise _damaged(table_uri, [Fault(entry_name(number), number, "is empty")])
+        files.append(entry)
+    storage.sync(files)

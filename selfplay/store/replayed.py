@@ -1,0 +1,267 @@
+"""What a table holds by those files of its log that are whole, and which blocks it lacks: for repair and verification.
+
+The log is read here without delta-rs, which opens no table whose log is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake.transaction import AddAction
+
+from selfplay import storage
+from selfplay.store import log
+from selfplay.store.counters import pack, unpack
+from selfplay.store.write import MADE_BY, stats_of
+
+_BLOCK = re.compile(r"^kind=(?P<kind>[a-z]+)/run_id=(?P<run_id>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet$")
+_NAMED = re.compile(r"([0-9a-f]{64})\.parquet$")
+#: Files that are read side by side.
+_AT_ONCE = 8
+#: Writer epochs of driver epoch e are e * 1000, e * 1000 + 1, … (`selfplay.store.commit`).
+_PER_DRIVER = 1000
+
+
+@dataclass(frozen=True)
+class Added:
+    """A data file of a table. size: bytes. partition: values of its partition columns. stats: as in the log."""
+
+    size: int
+    partition: dict[str, str]
+    stats: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        return int(self.stats.get("numRecords", 0))
+
+    @property
+    def range(self) -> str:
+        """Which episodes, for people."""
+        low, high = self.stats.get("minValues", {}), self.stats.get("maxValues", {})
+        if "slot" not in low or (low["slot"], low["epoch"]) != (high["slot"], high["epoch"]):
+            return "of several writers" if "slot" in low else "of a side table"
+        return f"slot {low['slot']}, epoch {low['epoch']}, numbers {low['number']} to {high['number']}"
+
+
+@dataclass
+class State:
+    """What a log says that is whole.
+
+    described: whether it has the table's schema. files: of the newest version, by path. counters: of its `txn` actions.
+    named: every path that was ever added, as far as the log reaches back. entries: how many were read.
+    """
+
+    described: bool = False
+    files: dict[str, Added] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+    entries: int = 0
+
+    def take(self, action: dict[str, Any]) -> None:
+        if action.get("metaData"):
+            self.described = True
+        if add := action.get("add"):
+            self.named.add(add["path"])
+            self.files[add["path"]] = Added(
+                add["size"], dict(add["partitionValues"] or {}), json.loads(add.get("stats") or "{}")
+            )
+        if remove := action.get("remove"):
+            self.named.add(remove["path"])
+            self.files.pop(remove["path"], None)
+        if txn := action.get("txn"):
+            self.counters[txn["appId"]] = txn["version"]
+
+    def counters_after(self, run_id: str, blocks: Sequence[Orphan]) -> dict[str, int]:
+        """The counters of a run and its slots when these blocks, in their order, are committed next."""
+        moved: dict[str, int] = {}
+        for block in blocks:
+            app = f"{run_id}/{block.slot}"
+            epoch, number = unpack(moved.get(app, self.counters.get(app)))
+            if block.epoch > epoch or (block.epoch == epoch and block.newest):
+                moved[app] = pack(block.epoch, number + 1 if block.epoch == epoch else 0)
+        driver, commits = unpack(self.counters.get(run_id))
+        newest = max(block.epoch for block in blocks) // _PER_DRIVER
+        moved[run_id] = pack(newest, 0) if newest > driver else pack(driver, commits + 1)
+        return moved
+
+
+def replay(table: str, bad: set[str]) -> State:
+    """The state of a table by all files of its log but the bad ones: the newest checkpoint, and what came after it."""
+    entries, checkpoints = log.versions(table)
+    state = State()
+    start = max((v for v in checkpoints if log.checkpoint_name(v) not in bad), default=-1)
+    for version in sorted(entries):
+        if log.entry_name(version) in bad:
+            continue
+        state.entries += 1
+        actions = log.actions(storage.read(log.place(table, log.entry_name(version))))
+        if version <= start:
+            state.named.update(a[key]["path"] for a in actions for key in ("add", "remove") if a.get(key))
+            continue
+        if version > start >= 0 and not state.described:
+            _take_checkpoint(state, table, start)
+        for action in actions:
+            state.take(action)
+    if start >= 0 and not state.described:
+        _take_checkpoint(state, table, start)
+    return state
+
+
+def _take_checkpoint(state: State, table: str, version: int) -> None:
+    data = storage.read(log.place(table, log.checkpoint_name(version)))
+    rows = pq.read_table(pa.BufferReader(data)).to_pylist()
+    for row in sorted(rows, key=lambda row: row.get("remove") is None):  # adds count
+        state.take({key: value for key, value in row.items() if value})
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A whole block that was written and is in no entry of the log. first, last: episode numbers, inclusive.
+
+    newest: nothing that its writer sealed later is in the log.
+    """
+
+    path: str
+    size: int
+    kind: str
+    run_id: str
+    slot: str
+    epoch: int
+    first: int
+    last: int
+    rows: int
+    stats: str
+    newest: bool = True
+
+    def action(self) -> AddAction:
+        """What commits it."""
+        partition: dict[str, str | None] = {"kind": self.kind, "run_id": self.run_id}
+        return AddAction(self.path, self.size, partition, int(time.time() * 1000), True, self.stats)
+
+
+def unnamed(table: str, state: State) -> list[storage.Entry]:
+    """Blocks in a table's folder that are in no entry of its log, whole or not."""
+    prefix = storage.normalise(table) + "/"
+    found = (entry for entry in storage.entries(table) if _BLOCK.match(entry.uri.removeprefix(prefix)))
+    return [entry for entry in found if entry.uri.removeprefix(prefix) not in state.named]
+
+
+def orphan(table: str, entry: storage.Entry) -> Orphan | None:
+    """A file as a block; None if it is damaged, or not a writer's but a compactor's."""
+    path = entry.uri.removeprefix(storage.normalise(table) + "/")
+    match = _BLOCK.match(path)
+    data = storage.read(entry.uri)
+    if match is None or hashlib.sha256(data).hexdigest() != match["sha256"]:
+        return None
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if MADE_BY in (file.schema_arrow.metadata or {}):
+        return None
+    rows = file.read()
+    slots, epochs = pc.unique(rows.column("slot")).to_pylist(), pc.unique(rows.column("epoch")).to_pylist()
+    if len(slots) != 1 or len(epochs) != 1:
+        return None
+    ends = pc.min_max(rows.column("number")).as_py()
+    return Orphan(
+        path, len(data), match["kind"], match["run_id"], slots[0], epochs[0], ends["min"], ends["max"],
+        rows.num_rows, stats_of(rows),
+    )  # fmt: skip
+
+
+def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan], list[Orphan]]:
+    """Blocks to commit again, in order of slot, epoch and number; and those that must be left alone, because one that
+    comes before them is missing.
+
+    damaged: the log has lost entries: any block may be one that was acknowledged. Otherwise a block whose writer was
+    replaced was never committed, and is none of ours.
+    """
+    entries = unnamed(table, state)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = [block for block in pool.map(lambda entry: orphan(table, entry), entries) if block is not None]
+    covered = _Coverage(table, state)
+    again: list[Orphan] = []
+    left: list[Orphan] = []
+    for block in sorted(found, key=lambda b: (b.run_id, b.slot, b.epoch, b.first)):
+        if covered.has(block):
+            continue
+        driver, _ = unpack(state.counters.get(block.run_id))
+        newest, _ = unpack(state.counters.get(f"{block.run_id}/{block.slot}"))
+        if not damaged and (driver > block.epoch // _PER_DRIVER or newest > block.epoch):
+            continue
+        if not damaged and block.first != covered.end(block):
+            left.append(block)
+            continue
+        again.append(replace(block, newest=block.first >= covered.end(block)))
+        covered.add(block)
+    return again, left
+
+
+class _Coverage:
+    """Which episode numbers of each run, slot and epoch a table holds."""
+
+    def __init__(self, table: str, state: State) -> None:
+        self._table, self._state = table, state
+        self._runs: dict[str, dict[tuple[str, int], set[int]]] = {}
+
+    def has(self, block: Orphan) -> bool:
+        """Whether any of its episodes is there."""
+        mine = self._of(block.run_id).get((block.slot, block.epoch), set())
+        return not mine.isdisjoint(range(block.first, block.last + 1))
+
+    def end(self, block: Orphan) -> int:
+        """The number that comes next in the block's slot and epoch."""
+        return max(self._of(block.run_id).get((block.slot, block.epoch), {-1})) + 1
+
+    def add(self, block: Orphan) -> None:
+        numbers = self._of(block.run_id).setdefault((block.slot, block.epoch), set())
+        numbers.update(range(block.first, block.last + 1))
+
+    def _of(self, run_id: str) -> dict[tuple[str, int], set[int]]:
+        if run_id not in self._runs:
+            found = self._runs[run_id] = {}
+            for path, added in self._state.files.items():
+                if added.partition.get("run_id") == run_id:
+                    for slot, epoch, number in self._numbers(path, added):
+                        found.setdefault((slot, epoch), set()).add(number)
+        return self._runs[run_id]
+
+    def _numbers(self, path: str, added: Added) -> Iterator[tuple[str, int, int]]:
+        low, high = added.stats.get("minValues", {}), added.stats.get("maxValues", {})
+        one = "slot" in low and (low["slot"], low["epoch"]) == (high["slot"], high["epoch"])
+        if one and high["number"] - low["number"] + 1 == added.rows:
+            yield from ((low["slot"], low["epoch"], number) for number in range(low["number"], high["number"] + 1))
+            return
+        try:
+            data = storage.read(storage.join(self._table, path))
+            rows = pq.read_table(pa.BufferReader(data), columns=["slot", "epoch", "number"]).to_pydict()
+        except (pa.ArrowException, OSError):
+            return  # damaged, and named when files are looked at
+        yield from zip(rows["slot"], rows["epoch"], rows["number"], strict=True)
+
+
+def damaged_files(table: str, state: State) -> Iterator[tuple[str, str]]:
+    """Data files of the newest version that are missing or damaged, each with what is wrong with it."""
+
+    def look(path: str) -> tuple[str, str | None]:
+        try:
+            data = storage.read(storage.join(table, path))
+        except FileNotFoundError:
+            return path, "the file is missing"
+        if len(data) != state.files[path].size:
+            return path, f"the file has {len(data):,} bytes instead of {state.files[path].size:,}"
+        named = _NAMED.search(path)
+        if named is not None and hashlib.sha256(data).hexdigest() != named[1]:
+            return path, "the file was changed after it was written: its sha256 is not its name"
+        return path, None
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from ((path, reason) for path, reason in pool.map(look, sorted(state.files)) if reason is not None)

@@ -1,0 +1,246 @@
+"""Damaged logs and blocks are found, restored to what was acknowledged, and gone on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyspiel
+import pytest
+
+from selfplay import store
+from selfplay.cli.main import call
+from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.errors import UserError
+from selfplay.store import log
+from selfplay.store.repair import carry_out, is_damaged, plan
+from selfplay.store.table import episodes_uri, open_table
+from selfplay.store.upkeep import compact, vacuum
+from selfplay.store.verify import uncommitted, verify_corpus
+
+GAME = pyspiel.load_game("tic_tac_toe")
+RULES = "a" * 64
+
+
+def block(uri: str, number: int, epoch: int, slot: str = "a0", count: int = 2) -> store.Block:
+    provenance = Provenance("run", "tic_tac_toe-v0", 0, RULES, "b" * 64, "0.1.0", "here", "CC0-1.0")
+    numbers = range(number * count, (number + 1) * count)
+    played = [random_episode(GAME, n, provenance, slot=slot, epoch=epoch, number=n) for n in numbers]
+    return store.write_block(uri, to_batch(played), slot, epoch, number)
+
+
+def ids(uri: str) -> list[str]:
+    return sorted(store.open(uri).to_arrow(columns=["episode_id"])["episode_id"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A corpus with 105 versions, two of them with blocks of two slots, and the ids of all that was acknowledged."""
+    uri = str(tmp_path_factory.mktemp("whole") / "corpus")
+    committer = store.Committer(uri, "run", 1)
+    for slot in ("a0", "a1"):
+        committer.register(slot)
+    store.append(uri, "runs", [{"run_id": "run", "epoch": 1}])
+    store.append(uri, "runs", [{"run_id": "run", "epoch": 2}])
+    for number in range(3):
+        committer.commit([block(uri, number, 1000, slot) for slot in ("a0", "a1")])
+    for _ in range(98):
+        committer.commit([])
+    for number in range(3, 6):
+        committer.commit([block(uri, number, 1000, slot) for slot in ("a0", "a1")])
+    assert committer.table_version == 105 and log.last_checkpoint(episodes_uri(uri)) == 99
+    return Path(uri), ids(uri)
+
+
+def entry(corpus: Path, version: int, table: str = "episodes") -> Path:
+    return corpus / table / "_delta_log" / log.entry_name(version)
+
+
+def cut(path: Path, share: float = 0.5) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def checkpoint(corpus: Path) -> Path:
+    return corpus / "episodes" / "_delta_log" / log.checkpoint_name(99)
+
+
+def hint(corpus: Path) -> Path:
+    return corpus / "episodes" / "_delta_log" / log.HINT
+
+
+def all_entries(corpus: Path) -> None:
+    shutil.rmtree(corpus / "episodes" / "_delta_log")
+
+
+def first_lines(corpus: Path) -> None:
+    """As if it were cut exactly between two lines: what is left is good JSON."""
+    entry(corpus, 105).write_bytes(entry(corpus, 105).read_bytes().split(b"\n")[0])
+
+
+def early(corpus: Path) -> None:
+    """Power went before the first checkpoint."""
+    for version in range(98, 106):
+        entry(corpus, version).unlink()
+    checkpoint(corpus).unlink()
+    hint(corpus).unlink()
+    for version in (0, 3):
+        entry(corpus, version).write_bytes(b"")
+
+
+#: How a log is damaged -> whether delta-rs opens the table all the same, and says nothing.
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty at the end": lambda c: entry(c, 105).write_bytes(b""),
+    "three empty at the end": lambda c: [entry(c, v).write_bytes(b"") for v in (103, 104, 105)],
+    "empty in the middle": lambda c: entry(c, 103).write_bytes(b""),
+    "half": lambda c: cut(entry(c, 105)),
+    "zeros": lambda c: entry(c, 104).write_bytes(bytes(entry(c, 104).stat().st_size)),
+    "some lines": first_lines,
+    "a gap": lambda c: entry(c, 104).unlink(),
+    "checkpoint empty": lambda c: checkpoint(c).write_bytes(b""),
+    "checkpoint half": lambda c: cut(checkpoint(c)),
+    "checkpoint gone": lambda c: checkpoint(c).unlink(),
+    "hint half": lambda c: cut(hint(c)),
+    "the first before a checkpoint": early,
+    "no log at all": all_entries,
+    "side table": lambda c: entry(c, 2, "runs").write_bytes(b""),
+}
+#: delta-rs itself is not misled by these, or they are not in the way of a reader.
+HARMLESS = ("hint half", "some lines", "no log at all", "side table")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_of_the_log_is_found_and_repaired(damage: str, whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    DAMAGES[damage](corpus)
+    uri = str(corpus)
+    if damage not in HARMLESS:
+        with pytest.raises(UserError, match=r"(?s)_delta_log/.*`selfplay repair .*corpus` shows"):
+            store.open(uri)
+        with pytest.raises(UserError, match="selfplay repair"):
+            vacuum(uri, 0, dry_run=False)
+    assert is_damaged(uri)
+    before = {p: p.read_bytes() for p in corpus.rglob("*") if p.is_file()}
+    repair = plan(uri)
+    assert repair.steps and {p: p.read_bytes() for p in corpus.rglob("*") if p.is_file()} == before, "only looked"
+    carry_out(repair.steps)
+    assert not plan(uri).steps and not is_damaged(uri)
+    check(uri, whole[1])
+    go_on(uri)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_committer_repairs_the_log_itself(damage: str, whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    DAMAGES[damage](corpus)
+    same = store.Committer(str(corpus), "run", 1)
+    assert same.mended
+    check(str(corpus), whole[1])
+    assert same.register("a0", resume=1000).next_number == 6
+    receipts = same.commit([block(str(corpus), n, 1000) for n in (5, 6)])
+    assert [receipt.status for receipt in receipts] == ["already", "committed"], "offered again, as after a crash"
+    assert not store.Committer(str(corpus), "run", 2).mended
+
+
+def check(uri: str, acknowledged: list[str]) -> None:
+    found = ids(uri)
+    assert found == acknowledged, "each once, none lost"
+    assert not [c for c in verify_corpus(store.open(uri)) if c.state == "false"]
+    assert sorted(store.open(uri).table("runs")["epoch"].to_pylist()) == [1, 2]
+
+
+def go_on(uri: str) -> None:
+    committer = store.Committer(uri, "run", 2)
+    assert not committer.mended
+    slot = committer.register("a0")
+    assert (slot.epoch, slot.next_number) == (2000, 0)
+    assert committer.commit([block(uri, 0, 2000)])[0].status == "committed"
+    compact(uri)
+    assert open_table(episodes_uri(uri)).version() == store.open(uri).version
+
+
+def test_a_damaged_block_is_taken_out_and_kept(whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    first, second, third = (corpus / "episodes" / file["path"] for file in store.open(str(corpus)).files()[:3])
+    cut(first)
+    data = bytearray(second.read_bytes())
+    data[len(data) // 2] ^= 1
+    second.write_bytes(data)
+    third.unlink()
+    assert call(["repair", str(corpus), "--yes"]) == 0
+    left = ids(str(corpus))
+    assert len(left) == len(whole[1]) - 6 and set(left) < set(whole[1])
+    kept = [p for p in (corpus / "_damaged").rglob("*.parquet")]
+    assert {p.name for p in kept} == {first.name, second.name} and not first.exists()
+    assert not [c for c in verify_corpus(store.open(str(corpus))) if c.state == "false"]
+    go_on(str(corpus))
+
+
+def test_the_verb_shows_then_does(
+    whole: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run / "corpus")
+    assert call(["repair", str(run)]) == 0
+    assert "nothing to repair" in capsys.readouterr().out
+    entry(run / "corpus", 105).write_bytes(b"")
+    assert call(["corpus", "verify", str(run)]) == 2
+    assert f"{log.entry_name(105)} (version 105) is empty" in capsys.readouterr().err
+    assert call(["repair", str(run), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [step["action"] for step in shown["steps"]] == ["set aside", "replace", "commit again"]
+    assert not shown["done"] and entry(run / "corpus", 105).stat().st_size == 0
+    assert call(["repair", str(run), "--yes"]) == 0
+    assert "--yes" not in capsys.readouterr().out
+    assert ids(str(run)) == whole[1]
+    assert call(["repair", str(tmp_path / "nothing")]) == 2
+
+
+def test_damage_older_than_a_checkpoint_is_found_where_it_matters(
+    whole: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Readers need nothing of it; a vacuum might take a lost block for one that nobody committed."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    entry(corpus, 3).write_bytes(b"")
+    assert ids(str(corpus)) == whole[1]
+    assert call(["corpus", "verify", str(corpus)]) == 1
+    assert f"{log.entry_name(3)}: the file is empty" in "".join(capsys.readouterr().out.split("\n"))
+    with pytest.raises(log.DamagedLog, match="version 3"):
+        vacuum(str(corpus), 0, dry_run=False)
+    assert store.Committer(str(corpus), "run", 2).mended
+    check(str(corpus), whole[1])
+
+
+def test_blocks_that_nobody_committed_stay_out(whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """Of a writer that was killed and replaced; a living writer's next block may be committed by a repair."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    uri = str(corpus)
+    block(uri, 6, 1000)
+    (step,) = plan(uri).steps
+    assert step.action == "commit again" and not is_damaged(uri)
+    assert len(uncommitted(store.open(uri))) == 1
+    committer = store.Committer(uri, "run", 2)
+    assert not committer.mended and not plan(uri).steps and ids(uri) == whole[1]
+    committer.commit([block(uri, 0, committer.register("a0").epoch)])
+    assert not plan(uri).steps
+
+
+def test_an_entry_that_this_process_saw_whole_is_looked_at_again(whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    committer = store.Committer(str(corpus), "run", 1)
+    store.open(str(corpus))
+    os.truncate(entry(corpus, 105), 0)
+    with pytest.raises(log.DamagedLog, match="version 105"):
+        store.open(str(corpus))
+    entry(corpus, 105).write_bytes(entry(whole[0], 105).read_bytes())
+    entry(corpus, 107).write_bytes(b"")
+    with pytest.raises(log.DamagedLog, match="version 107"):
+        committer.commit([block(str(corpus), 6, 1000)])

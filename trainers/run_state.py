@@ -1,0 +1,97 @@
+"""What a run must remember beside net, optimiser and corpus, of either kind of run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from selfplay.errors import Damaged
+
+#: Rises when older code would misread state or `run.json`.
+SCHEMA = 2
+
+
+@dataclass
+class State:
+    """What a run must remember beside net, optimiser and corpus.
+
+    checkpoint: name below `checkpoints/`, None before the first. version: newest published.
+    total_s, elapsed_s: of the present plan; a plan that was cut short is finished before a new one begins.
+    matches: results of matches, as (version, opponent, wins, draws, losses, cut, elapsed_s, simulations) mappings.
+    exact: results against exact play, as (version, label, mistakes, positions) mappings.
+    lost_games, lost_plies: games that died with their process.
+    games_in_flight, plies_in_flight: not sealed when this was saved; lost, if nothing was saved after it.
+    """
+
+    schema: int = SCHEMA
+    checkpoint: str | None = None
+    version: int = -1
+    digest: str = ""
+    total_s: float = 0.0
+    elapsed_s: float = 0.0
+    matches: list[dict[str, Any]] = field(default_factory=list)
+    exact: list[dict[str, Any]] = field(default_factory=list)
+    lost_games: int = 0
+    lost_plies: int = 0
+    games_in_flight: int = 0
+    plies_in_flight: int = 0
+    wandb_id: str | None = None
+
+    def resumed(self) -> None:
+        """What was under way when this was saved is lost."""
+        self.lost_games += self.games_in_flight
+        self.lost_plies += self.plies_in_flight
+        self.games_in_flight = self.plies_in_flight = 0
+
+
+@dataclass
+class ReasoningState:
+    """What a reasoning run must remember beside policy, optimiser and corpus; as of the newest checkpoint.
+
+    checkpoint, version, digest, total_s, elapsed_s, wandb_id: as in `State`.
+    warm_steps: of the warm start. round: rounds that were learned from.
+    cursors: level (as text) -> seed from which the next problem is sought; taken: (level, seed) pairs beyond that were
+    asked for already. curriculum, gate: their own states.
+    scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
+    failures: why verification failed -> answers; see `ReasoningStatus`.
+    """
+
+    schema: int = SCHEMA
+    checkpoint: str | None = None
+    version: int = -1
+    digest: str = ""
+    total_s: float = 0.0
+    elapsed_s: float = 0.0
+    warm_steps: int = 0
+    round: int = 0
+    cursors: dict[str, int] = field(default_factory=dict)
+    taken: list[list[float]] = field(default_factory=list)
+    curriculum: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] = field(default_factory=dict)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+    wandb_id: str | None = None
+
+    def resumed(self) -> None:
+        """Nothing is lost: rounds that were archived since are learned from again."""
+
+
+AnyState = TypeVar("AnyState", bound=State | ReasoningState)
+
+
+def state_from(kind: type[AnyState], data: Mapping[str, Any], source: str) -> AnyState:
+    """A state as it was written; `source` names the place in errors.
+
+    Raises `Damaged` for fields that are unknown or of another type.
+    """
+    unknown = sorted(set(data) - {known.name for known in fields(kind)})
+    if unknown:
+        raise Damaged(source, f"it has the unknown field {unknown[0]!r}")
+    try:
+        return TypeAdapter(kind).validate_python({**data, "schema": SCHEMA})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise Damaged(source, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}") from None
