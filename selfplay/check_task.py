@@ -6,18 +6,19 @@ check stops at its first fault and names the seed and difficulty.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from random import Random
 
 from selfplay.check import Finding, run_check
 from selfplay.checks.hostile import payloads
-from selfplay.contract import Problem, TaskSpec
+from selfplay.contract import Problem, TaskSpec, Transcript
 from selfplay.errors import UserError
 from selfplay.task import Posed, Task, said
 
@@ -61,9 +62,11 @@ def check_task(spec: TaskSpec) -> TaskReport:
         ("hostile text neither runs, hangs nor passes", _hostile),
         ("problems enough to train on and to hold out", _split),
     )
+    nothing = io.StringIO()  # what an author's code prints here is not for the screen
     try:
-        findings = tuple(Finding(name, run_check(partial(check, task))) for name, check in checks)
-        example = _example(task) if findings[0].problem is None else ("", "", "")
+        with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+            findings = tuple(Finding(name, run_check(partial(check, task))) for name, check in checks)
+            example = _example(task) if findings[0].problem is None else ("", "", "")
     finally:
         task.close()
     seconds = round(time.monotonic() - began, 3)
@@ -91,19 +94,16 @@ def _regenerates(task: Task) -> str | None:
         if plain != dict(posed.problem.data):
             return f"{where}: its data change in JSON (tuples become lists, keys become text)"
         problem = posed.problem
-        if [*task.spec.prompt(Problem(problem.seed, problem.difficulty, plain))] != list(posed.messages):
+        if task.prompt(Problem(problem.seed, problem.difficulty, plain)) != posed.messages:
             return f"{where}: the prompt does not follow from the data"
     return None
 
 
 def _accepted(task: Task, which: str) -> str | None:
-    write = task.spec.gold if which == "gold" else task.spec.solve
-    if write is None:
+    if (task.spec.gold if which == "gold" else task.spec.solve) is None:
         return None
     for where, posed in _posed(task):
-        text = write(posed.problem)
-        if not isinstance(text, str):
-            return f"{where}: {which} gives {text!r:.40}, which is no text"
+        text = task.gold(posed.problem) if which == "gold" else task.solution(posed.problem)
         verdict = task.judge(posed.problem, said(posed, [text]))[0]
         if verdict.state != "accepted":
             return f"{where}: {text!r:.60} is {verdict.state}: {verdict.error or _reasons(verdict.criteria)}"
@@ -117,7 +117,7 @@ def _dialogues(task: Task) -> str | None:
         return None
     for where, posed in _posed(task):
         said_ = task.solved(posed)
-        if task.spec.respond is not None and task.spec.respond(posed.problem, said_, Random(0)) is not None:
+        if task.responded(posed, said_) is not None:
             return f"{where}: solvers do not end it within {task.spec.max_turns} answers"
         verdicts = task.judge(posed.problem, said_)
         unsure = next((verdict for verdict in verdicts if verdict.state == "unverifiable"), None)
@@ -132,12 +132,11 @@ def _dialogues(task: Task) -> str | None:
 
 def _wrong_answers(task: Task) -> str | None:
     """Another problem's answer may be right by chance; that all are, for every problem, may not be."""
-    gold = task.spec.gold
-    if gold is None:
+    if task.spec.gold is None:
         return None
     for difficulty in task.spec.difficulties:
         posed = [task.pose(seed, difficulty) for seed in range(SEEDS)]
-        golds = [gold(one.problem) for one in posed]
+        golds = [task.gold(one.problem) for one in posed]
         others = [(one, text) for one, own in zip(posed, golds, strict=True) for text in golds if text != own]
         verdicts = [task.judge(one.problem, said(one, [text]))[0].state for one, text in others]
         if verdicts and all(state == "accepted" for state in verdicts):
@@ -156,6 +155,9 @@ def _hostile(task: Task) -> str | None:
             prompt, gold = posed.messages[-1].content, _right(task, posed)
             for name, text in payloads(canary, prompt, gold).items():
                 began = time.monotonic()
+                fault = _responds(task, posed, text)
+                if fault is not None:
+                    return f"difficulty {difficulty:g}: {name}: {fault}"
                 verdict = task.judge(posed.problem, said(posed, [text]))[0]
                 if canary.exists():
                     return f"difficulty {difficulty:g}: {name} ran in the verifier"
@@ -168,16 +170,36 @@ def _hostile(task: Task) -> str | None:
         if spec.gold is None:
             return None
         posed = task.pose(0, spec.difficulties[0])
-        verdict = task.judge(posed.problem, said(posed, [spec.gold(posed.problem)]))[0]
+        verdict = task.judge(posed.problem, said(posed, [task.gold(posed.problem)]))[0]
         return None if verdict.state == "accepted" else f"after hostile texts the gold answer is {verdict.state}"
+
+
+def _responds(task: Task, posed: Posed, text: str) -> str | None:
+    """What `respond` does wrong when a policy says `text` first, or after an answer of the solvers."""
+    if task.spec.respond is None:
+        return None
+    transcripts = [said(posed, [text])]
+    if task.spec.play is not None:
+        turns = task.solved(posed).turns
+        second = [i for i, turn in enumerate(turns) if turn.role == "assistant"][1:2]
+        transcripts += [Transcript((*turns[:i], replace(turns[i], text=text))) for i in second]
+    for transcript in transcripts:
+        began = time.monotonic()
+        try:
+            task.responded(posed, transcript)
+        except UserError as error:
+            return str(error)
+        seconds = time.monotonic() - began
+        if not task.spec.isolated and seconds > _SLOW_S:
+            return f"is too much for respond (it takes {seconds:.1f} s); parse, or isolated=True"
+    return None
 
 
 def _right(task: Task, posed: Posed) -> str:
     """A right first answer."""
     if task.spec.gold is not None:
-        return task.spec.gold(posed.problem)
-    assert task.spec.play is not None
-    return task.spec.play(posed.problem, posed.opening)
+        return task.gold(posed.problem)
+    return task.solved(posed).of(0)[0]
 
 
 def _split(task: Task) -> str | None:
@@ -199,7 +221,7 @@ def _reasons(criteria: tuple[object, ...]) -> str:
 def _example(task: Task) -> tuple[str, str, str]:
     spec = task.spec
     posed = task.pose(0, spec.difficulties[len(spec.difficulties) // 2])
-    solution = spec.solve(posed.problem) if spec.solve is not None else ""
+    solution = task.solution(posed.problem) if spec.solve is not None else ""
     if not solution and spec.play is not None:
         spoken = task.solved(posed).turns[len(posed.messages) :]
         solution = " | ".join(f"seat {turn.seat}: {turn.text}" for turn in spoken if turn.role == "assistant")

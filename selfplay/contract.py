@@ -209,8 +209,11 @@ class TaskSpec:
       it in all seats a dialogue ends within `max_turns`, and at least one seat is accepted.
     seats: how many policies take part.
     max_turns: answers after which an episode ends as `truncated`.
-    isolated: `verify` runs in a process of its own that may be killed; for verifiers that may hang, crash or evaluate.
-    timeout_s: of one call of an isolated `verify`, seconds.
+    isolated: all of the author's functions run in processes of their own, confined, with limits of time and memory, and
+      what they print goes nowhere; `verify` and `respond` in a new one for each transcript. False promises that none of
+      them can hang, crash or print, whatever a text says: their cost is bounded by its length before they parse it (a
+      transcript of more than a million characters is read in a process of its own all the same).
+    timeout_s: of one call of an isolated `verify` or `respond`, seconds; the other functions may take ten times that.
     licence: SPDX id under which episodes of this task are published.
     held_out_of: one question of so many is held out for testing; at least 2.
     """

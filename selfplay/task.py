@@ -6,26 +6,29 @@ verdict with the reason, never a crash and never a zero.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from random import Random
+from typing import Any, Literal
 
-from selfplay import registry
-from selfplay.contract import Criterion, Message, Next, Problem, TaskSpec, Transcript, Turn, Verdict
+from selfplay import author, registry
+from selfplay.author import ERROR, Failure
+from selfplay.contract import Message, Next, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.errors import UserError
-from selfplay.isolation import Isolated
+from selfplay.isolation import Host, wire
 
 #: One problem of so many, by its digest, is held out, where the task does not say otherwise: never trained on.
 HELD_OUT_OF = 10
-_STATES = ("accepted", "rejected", "unverifiable")
-_ROLES = ("system", "user", "tool")
+#: A transcript of more characters than this is read in a process of its own even where the task says isolated=False.
+MOST_CHARACTERS = 2**20
 _SEEDS = 2**62
 _SPLIT_HINT = ": add questions, or change the share by ?held_out=1/4 after the file's name"
 #: Problems of each level that the ruleset digest knows.
 _DIGEST_SEEDS = 4
+#: Problems that are made ahead, where seeds are tried one after the other in another process.
+_AHEAD = 16
 
 
 def is_held_out(digest: str, of: int = HELD_OUT_OF) -> bool:
@@ -54,31 +57,75 @@ class Posed:
 
 
 class Task:
-    """A loaded task. Verifiers that must be isolated run in one process beside this one, started when first needed.
+    """A loaded task. An isolated one runs in processes beside this one, which are started when they are first needed.
 
-    confined: see `Isolated`.
+    confined: see `Host`. processes: how many transcripts are judged at once. on_timeout: what an answer gets whose
+    verification takes too long; "rejected" is for tasks of one seat.
     """
 
-    def __init__(self, spec: TaskSpec, confined: bool = True) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        confined: bool = True,
+        processes: int = 1,
+        on_timeout: Literal["unverifiable", "rejected"] = "unverifiable",
+    ) -> None:
         self.spec = spec
-        self._confined = confined
-        self._isolated: Isolated | None = None
+        self.on_timeout = on_timeout
+        self._host = Host(spec, confined, processes)
+        self._ahead: dict[tuple[int, float], Posed | Failure] = {}
+        self._last: tuple[int, float] | None = None
+
+    # -- problems ------------------------------------------------------------------------------------------------
 
     def pose(self, seed: int, difficulty: float) -> Posed:
         """The problem of a seed and a difficulty. Raises `UserError` where the author's code gives none."""
         difficulty = float(difficulty)
-        try:
-            problem = self.spec.sample(seed, difficulty)
-            if not isinstance(problem, Problem) or (problem.seed, problem.difficulty) != (seed, difficulty):
-                raise ValueError(f"sample({seed}, {difficulty:g}) must give Problem(seed, difficulty, …)")
-            messages = tuple(self.spec.prompt(problem))
-        except Exception as error:
-            where = f"seed {seed}, difficulty {difficulty:g}"
-            raise UserError(f"{self.spec.id}: there is no problem of {where}: {_told(error)}") from error
-        if not messages or any(not isinstance(m, Message) or m.role not in _ROLES for m in messages):
-            raise UserError(f"{self.spec.id}: prompt must give messages with the roles {', '.join(_ROLES)}")
+        if not self.spec.isolated:
+            return self._posed(seed, difficulty, author.pose(self.spec, seed, difficulty))
+        found = self._ahead.pop((seed, difficulty), None)
+        if found is None and (seed - 1, difficulty) == self._last:  # seeds are tried one after the other
+            following = [(one, difficulty) for one in range(seed, seed + _AHEAD)]
+            with contextlib.suppress(Failure):  # of a later one, perhaps
+                self._ahead = dict(zip(following, self._made(following), strict=True))
+            found = self._ahead.pop((seed, difficulty), None)
+        self._last = (seed, difficulty)
+        return _given(self._made([(seed, difficulty)])[0] if found is None else found)
+
+    def poses(self, wanted: Sequence[tuple[int, float]]) -> list[Posed]:
+        """The problems of (seed, difficulty) pairs, in their order. Raises `UserError` where one of them is missing."""
+        if not self.spec.isolated:
+            return [self.pose(seed, difficulty) for seed, difficulty in wanted]
+        return [_given(one) for one in self._made([(seed, float(difficulty)) for seed, difficulty in wanted])]
+
+    def _made(self, wanted: Sequence[tuple[int, float]]) -> list[Posed | Failure]:
+        """Problems from the worker, or why there are none."""
+        made = self._host.make("poses", [[list(one) for one in wanted]])
+        if len(made) != len(wanted):
+            raise Failure(ERROR, f"{self.spec.id}: {len(wanted)} problems were asked for and {len(made)} made")
+        found: list[Posed | Failure] = []
+        for (seed, difficulty), one in zip(wanted, made, strict=True):
+            try:
+                found.append(one if isinstance(one, Failure) else self._posed(seed, difficulty, one))
+            except Failure as failure:
+                found.append(failure)
+        return found
+
+    def _posed(self, seed: int, difficulty: float, made: tuple[Problem, tuple[Message, ...]]) -> Posed:
+        problem, messages = made
         asked = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=False)
-        return Posed(problem, messages, hashlib.sha256(asked.encode()).hexdigest(), self.spec.held_out_of)
+        try:
+            digest = hashlib.sha256(asked.encode()).hexdigest()
+        except UnicodeEncodeError:
+            where = f"seed {seed}, difficulty {difficulty:g}"
+            raise Failure(ERROR, f"{self.spec.id}: the prompt of {where} has lone surrogates") from None
+        return Posed(problem, messages, digest, self.spec.held_out_of)
+
+    def prompt(self, problem: Problem) -> tuple[Message, ...]:
+        """What seat 0 is told of a problem. Raises `UserError`."""
+        if not self.spec.isolated:
+            return author.prompt(self.spec, problem)
+        return tuple(self._host.make("prompt", [wire.problem_to(problem)]))
 
     def problems(self, difficulty: float, held_out: bool, seed: int = 0) -> Iterator[Posed]:
         """Problems of one side of the split, without end, from `seed` on; each question once.
@@ -107,112 +154,121 @@ class Task:
                     f"one in {self.spec.held_out_of} is held out{_SPLIT_HINT * self.spec.id.startswith('jsonl/')}"
                 )
 
-    def next(self, posed: Posed, transcript: Transcript) -> Next | None:
-        """Whose turn comes after the last answer, and what is said to that seat before; None where it is over.
+    # -- what the author's solver says ---------------------------------------------------------------------------
 
-        The same transcript gives the same. Raises `UserError` for what the author's code raises.
-        """
-        answers = sum(turn.role == "assistant" for turn in transcript.turns)
-        if self.spec.respond is None or answers >= self.spec.max_turns:
-            return None
-        rng = Random(f"{self.spec.id} {posed.digest} {answers}")
-        try:
-            following = self.spec.respond(posed.problem, transcript, rng)
-        except Exception as error:
-            raise UserError(f"{self.spec.id}: respond fails after {answers} answers: {_told(error)}") from error
-        if following is None:
-            return None
-        if not isinstance(following, Next) or not isinstance(following.messages, list | tuple):
-            raise UserError(f"{self.spec.id}: respond gave {following!r:.60}, which is neither Next(…) nor None")
-        if not isinstance(following.seat, int) or not 0 <= following.seat < self.spec.seats:
-            raise UserError(f"{self.spec.id}: respond names seat {following.seat} of {self.spec.seats}")
-        if any(not isinstance(m, Message) or m.role not in _ROLES for m in following.messages):
-            raise UserError(f"{self.spec.id}: respond must give messages with the roles {', '.join(_ROLES)}")
-        return following
+    def gold(self, problem: Problem) -> str:
+        """An answer that must be accepted; for tasks with `gold`. Raises `UserError`."""
+        if not self.spec.isolated:
+            return author.gold(self.spec, problem)
+        return str(self._host.make("gold", [wire.problem_to(problem)]))
+
+    def solution(self, problem: Problem) -> str:
+        """A worked solution; for tasks with `solve`. Raises `UserError`."""
+        if not self.spec.isolated:
+            return author.solve(self.spec, problem)
+        return str(self._host.make("solve", [wire.problem_to(problem)]))
+
+    def solved(self, posed: Posed) -> Transcript:
+        """The dialogue of the task's solvers in all seats; for tasks with `play`. Raises `UserError`."""
+        if not self.spec.isolated:
+            return author.solved(self.spec, posed.problem, posed.digest, posed.opening)
+        opening = wire.transcript_to(posed.opening)
+        found = self._host.make("solved", [wire.problem_to(posed.problem), posed.digest, opening])
+        assert isinstance(found, Transcript)
+        return found
 
     def dialogue(self, posed: Posed, speak: Callable[[int, Transcript], str]) -> Transcript:
         """All that is said if each seat answers by `speak`: (seat, what was said so far) -> answer. Seat 0 begins."""
-        transcript, seat = posed.opening, 0
-        while True:
-            transcript = Transcript((*transcript.turns, Turn(seat, "assistant", speak(seat, transcript))))
-            following = self.next(posed, transcript)
-            if following is None:
-                return transcript
-            seat = following.seat
-            told = (Turn(seat, message.role, message.content) for message in following.messages)
-            transcript = Transcript((*transcript.turns, *told))
+        return author.dialogue(posed.opening, speak, lambda transcript: self.next(posed, transcript))
 
-    def solved(self, posed: Posed) -> Transcript:
-        """The dialogue of the task's solvers in all seats; for tasks with `play`."""
-        play = self.spec.play
-        assert play is not None
-        return self.dialogue(posed, lambda seat, transcript: play(posed.problem, transcript))
+    # -- what reads text that a model wrote ----------------------------------------------------------------------
+
+    def next(self, posed: Posed, transcript: Transcript) -> Next | None:
+        """Whose turn comes after the last answer, and what is said to that seat before; None where it is over.
+
+        The same transcript gives the same. Raises `UserError` for what the author's code raises or takes too long for.
+        """
+        if author.answers_in(transcript) >= self.spec.max_turns:
+            return None
+        return self.responded(posed, transcript)
+
+    def responded(self, posed: Posed, transcript: Transcript) -> Next | None:
+        """What `respond` gives, also after the last answer that there may be. Raises `UserError`."""
+        if self.spec.respond is None:
+            return None
+        if self.apart(transcript):
+            following: Next | None = self._host.call("respond", self.arguments(posed, transcript))
+            return following
+        return author.respond(self.spec, posed.problem, posed.digest, transcript)
 
     def judge(self, problem: Problem, transcript: Transcript) -> tuple[Verdict, ...]:
         """One verdict a seat; whatever went wrong in the author's code is "unverifiable"."""
+        if not self.apart(transcript):
+            return author.judge(self.spec, problem, transcript)
+        try:
+            return self.verdicts(self._host.call("judge", [wire.problem_to(problem), wire.transcript_to(transcript)]))
+        except Failure as failure:
+            return self.verdicts(failure)
+
+    def verdicts(self, answer: Any) -> tuple[Verdict, ...]:
+        """The verdicts that a process gave, or what follows from its failure."""
+        if not isinstance(answer, Failure):
+            given: tuple[Verdict, ...] = answer
+            return given
+        if answer.kind == author.TIMEOUT and self.on_timeout == "rejected":
+            return author.timed_out(self.spec, str(answer))
+        return author.unverifiable(self.spec, answer.kind, str(answer))
+
+    def apart(self, transcript: Transcript) -> bool:
+        """Whether a transcript is read in a process of its own: always, or where it is long.
+
+        A spec that was made by hand could not be loaded there: where it is not isolated, all is read here.
+        """
         if self.spec.isolated:
-            if self._isolated is None:
-                self._isolated = Isolated(self.spec, self._confined)
-            return self._isolated.judge(problem, transcript)
-        return judged(self.spec, problem, transcript)
+            return True
+        long = sum(len(turn.text) for turn in transcript.turns) > MOST_CHARACTERS
+        return long and registry.source_of(self.spec).kind != "unknown"
+
+    def arguments(self, posed: Posed, transcript: Transcript) -> list[Any]:
+        """Those of `respond` in another process."""
+        return [wire.problem_to(posed.problem), posed.digest, wire.transcript_to(transcript)]
+
+    @property
+    def host(self) -> Host:
+        """The processes of the author's code."""
+        return self._host
 
     def close(self) -> None:
-        """Ends the verifier's process."""
-        if self._isolated is not None:
-            self._isolated.close()
-            self._isolated = None
+        """Ends the processes of the author's code."""
+        self._host.close()
 
 
-def ruleset_digest(spec: TaskSpec) -> str:
+def _given(made: Posed | Failure) -> Posed:
+    if isinstance(made, Failure):
+        raise made
+    return made
+
+
+def ruleset_digest(task: Task | TaskSpec) -> str:
     """sha256 (hex) of some problems of every level, of what is right there, and of the task's file.
 
     Two installations with the same digest ask and judge alike, as far as these problems reach.
     """
-    task, lines = Task(spec), [registry.source_of(spec).digest]
+    if isinstance(task, TaskSpec):
+        opened = Task(task)
+        try:
+            return ruleset_digest(opened)
+        finally:
+            opened.close()
+    spec, lines = task.spec, [registry.source_of(task.spec).digest]
     for difficulty in spec.difficulties:
         for seed in range(_DIGEST_SEEDS):
             posed = task.pose(seed, difficulty)
-            right = spec.gold(posed.problem) if spec.gold is not None else ""
+            right = task.gold(posed.problem) if spec.gold is not None else ""
             lines += [posed.digest, right, repr(task.solved(posed)) if spec.play is not None else ""]
     return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def judged(spec: TaskSpec, problem: Problem, transcript: Transcript) -> tuple[Verdict, ...]:
-    """What the task's verifier says, here and now; checked, one verdict a seat."""
-    try:
-        given = spec.verify(problem, transcript)
-        verdicts = tuple(given) if isinstance(given, list | tuple) else (given,)
-    except Exception as error:
-        return unverifiable(spec, _told(error))
-    if len(verdicts) != spec.seats:
-        return unverifiable(spec, f"verify gave {len(verdicts)} verdicts for {spec.seats} seats")
-    problem_found = next((lie for verdict in verdicts if (lie := _wrong(verdict)) is not None), None)
-    return verdicts if problem_found is None else unverifiable(spec, problem_found)
-
-
-def unverifiable(spec: TaskSpec, error: str) -> tuple[Verdict, ...]:
-    """Nobody can tell, for any seat."""
-    return (Verdict.unverifiable(error),) * spec.seats
-
-
-def _wrong(verdict: object) -> str | None:
-    if not isinstance(verdict, Verdict) or verdict.state not in _STATES:
-        return f"verify gave {verdict!r:.60}, which is no verdict"
-    if (verdict.reward is None) != (verdict.state == "unverifiable"):
-        return f"a verdict is {verdict.state} and its reward is {verdict.reward}"
-    if verdict.reward is not None and not math.isfinite(verdict.reward):
-        return f"a reward is {verdict.reward}"
-    for one in verdict.criteria:
-        if not isinstance(one, Criterion) or not math.isfinite(one.score) or not one.low <= one.score <= one.high:
-            return f"criterion {getattr(one, 'name', one)!r} has the score {getattr(one, 'score', None)}"
-    return None
 
 
 def said(posed: Posed, answers: Sequence[str]) -> Transcript:
     """The transcript in which seat 0 gave these answers, one after the other."""
     return Transcript((*posed.opening.turns, *(Turn(0, "assistant", answer) for answer in answers)))
-
-
-def _told(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"[:500]

@@ -46,6 +46,9 @@ METRICS = {
 }
 
 
+_FAILED = "failed_verifications"
+
+
 class Beacon:
     """Called with every status, as `on_status` is, which it calls.
 
@@ -103,3 +106,8 @@ class Beacon:
                 if name not in gauges:
                     gauges[name] = Gauge(f"selfplay_{name}", meaning, tuple(labels))
                 gauges[name].set(float(value), labels)
+        for why, answers, _ in getattr(status, "failures", ()):
+            if _FAILED not in gauges:
+                meaning = "Answers whose verification failed, by reason (reasoning)."
+                gauges[_FAILED] = Gauge(f"selfplay_{_FAILED}", meaning, (*labels, "reason"))
+            gauges[_FAILED].set(float(answers), {**labels, "reason": why})

@@ -20,7 +20,7 @@ from trainers.causes import cause_of
 from trainers.config import RunConfig
 from trainers.experiment import AnyConfig, AnySummary, first_status
 from trainers.placement import Place, reserve
-from trainers.reasoning_config import ReasoningConfig
+from trainers.reasoning_config import ReasoningConfig, refuse_unfit
 from trainers.reasoning_status import ReasoningSummary
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState, State
@@ -53,6 +53,8 @@ def run(
     out: URI of the run's folder; one that exists is continued. on_status: is given an `AnyStatus` of the run's kind.
     words: for when Ray dies under the run. Raises `UserError` for what only a person can mend.
     """
+    if isinstance(config, ReasoningConfig) and isinstance(spec, TaskSpec):
+        refuse_unfit(config, spec)
     play, joined = isinstance(config, RunConfig), bool(address)
     state: Any = State if play else ReasoningState
     uri = RunFolder(out, config, state).uri  # refuses a folder of another run before anything is written

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from selfplay.contract import TaskSpec
+from selfplay.errors import UserError
 from trainers.settings import Experiment, NonNegative, Positive, Settings, Share, first_change
 
 Unit = Annotated[float, Field(gt=0, le=1)]
@@ -21,6 +23,13 @@ class TaskSettings(Settings):
     """What is solved: an id ("parity", "parity-v0"), or a path ("./my_task.py", "./problems.jsonl")."""
     difficulties: Levels = ()
     """Levels that problems are drawn from; empty: all that the task has."""
+    timeout: Literal["unverifiable", "rejected"] = "unverifiable"
+    """What an answer gets whose verification takes too long: no verdict, or a rejection with reward 0, so that a policy
+    is pushed back from such answers. A crash, a lost process and a used-up budget are never a rejection."""
+    budget_s: Rate = 120.0
+    """Seconds that a batch of answers may wait for verdicts with nothing else to do; what is left is unverifiable."""
+    judges: Positive | Literal["auto"] = "auto"
+    """Answers that one generating process has judged at once; "auto": one for each core of its share, at least two."""
 
 
 class PolicySettings(Settings):
@@ -258,6 +267,18 @@ class ReasoningConfig(Experiment):
         if algorithm in ("sft", "expert") and not self.warm.steps:
             raise ValueError(f"learner.algorithm = {algorithm} begins with a warm start: warm.episodes and warm.steps")
         return self
+
+
+def refuse_unfit(config: ReasoningConfig, spec: TaskSpec) -> None:
+    """Raises `UserError` where a task lacks what the settings need of it."""
+    solver = not config.endpoint.teaches and config.warm.corpus is None
+    if config.warm.episodes and solver and spec.gold is None and spec.solve is None:
+        raise UserError(
+            f"warm.episodes = {config.warm.episodes} needs worked solutions, and {spec.id} has neither `solve` nor "
+            "`gold`; set warm.episodes=0, or let warm.corpus or endpoint.teaches bring the episodes to imitate"
+        )
+    if config.task.timeout == "rejected" and spec.seats > 1:
+        raise UserError(f"task.timeout = rejected is for tasks of one seat; {spec.id} has {spec.seats}")
 
 
 def incompatible(old: ReasoningConfig, new: ReasoningConfig) -> str | None:

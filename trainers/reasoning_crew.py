@@ -102,7 +102,8 @@ def texts_of(task: Task, problems: int) -> list[str]:
             texts += [message.content for message in posed.messages]
             if spec.play is not None:
                 texts += [turn.text for turn in task.solved(posed).turns]
-            texts += [make(posed.problem) for make in (spec.gold, spec.solve) if make is not None]
+            texts += [task.gold(posed.problem)] if spec.gold is not None else []
+            texts += [task.solution(posed.problem)] if spec.solve is not None else []
     return texts
 
 
@@ -158,7 +159,7 @@ class ReasoningCrew(Office):
         if set(config.endpoint.seats) >= set(range(spec.seats)) or max(config.endpoint.seats, default=0) >= spec.seats:
             raise UserError(f"endpoint.seats names seats of {spec.id}, which has {spec.seats}, and leaves one to learn")
         net = json.dumps(json.loads(self.policy.to_json()) | {"tokenizer": "see the run's agent.json"})
-        super().__init__(config, spec, folder, epoch, place, ruleset_digest(spec), net, "cot_rl")
+        super().__init__(config, spec, folder, epoch, place, ruleset_digest(self.task), net, "cot_rl")
 
     def _refuse_too_large(self) -> None:
         c = self.config
@@ -206,11 +207,21 @@ class ReasoningCrew(Office):
             gpu_memory=g.gpu_memory,
             endpoint=endpoint_of(self.config),
             endpoint_seats=self.config.endpoint.seats,
+            judges=self._judges(),
+            budget_s=self.config.task.budget_s,
+            on_timeout=self.config.task.timeout,
         )
         gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False)
         cpus = min(0.5, 0.5 * self.sizing.cores / self.sizing.reasoners)
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
         return self._own(ray.remote(Reasoner).options(**options).remote(job, self.weights))
+
+    def _judges(self) -> int:
+        """Transcripts that a reasoner has judged at once: as set, or one a core of its share; two, so that one that
+        hangs does not stop the others.
+        """
+        asked = self.config.task.judges
+        return asked if isinstance(asked, int) else min(32, max(2, self.sizing.cores // self.sizing.reasoners))
 
     def tutor(self) -> Any:
         """The learner's actor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from selfplay import store
 from selfplay.actors.reasoner import Outcome, ReasonerReport
+from selfplay.author import FAILURES, OTHER
 from selfplay.contract import TaskSpec
 from trainers.curriculum import Curriculum
 from trainers.memory import proportional_bytes
@@ -47,6 +49,9 @@ class ReasoningWatch:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._shown = 0.0
+        self._failures = Counter[str](state.failures)
+        self._newest = Counter[str]()
+        self._asked = 0
         self._scores = [Score(**score) for score in state.scores]
         self.status = ReasoningStatus(
             recipe=config.name,
@@ -64,6 +69,7 @@ class ReasoningWatch:
         )
         self._count_archived()
         self._tell_scores()
+        self._tell_failures()
         self._scalars = ScalarWriter.of_run(folder, config, self.message)
 
     def _count_archived(self) -> None:
@@ -85,6 +91,7 @@ class ReasoningWatch:
         state.total_s, state.elapsed_s = self.status.total_s, self.elapsed()
         state.scores = [asdict(score) for score in self._scores]
         state.wandb_id = self._scalars.wandb_id
+        state.failures = dict(self._failures)
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -103,9 +110,12 @@ class ReasoningWatch:
         """A call of a reasoner was archived."""
         status = self.status
         samples = tuple(Sample(**asdict(shown)) for shown in report.shown) or status.samples
+        self._failures.update(outcome.failure for outcome in report.outcomes if outcome.failure)
         self._set(
             episodes=status.episodes + len(report.outcomes), tokens=status.tokens + report.tokens, samples=samples
         )
+        if self._failures:
+            self._tell_failures()
 
     def warmed(self, steps: int, total: int, lesson: Lesson) -> None:
         """Steps of the warm start were taken."""
@@ -126,6 +136,8 @@ class ReasoningWatch:
         r = lesson.report
         outcomes = [outcome for report in reports for outcome in report.outcomes]
         known = [outcome.reward for outcome in outcomes if outcome.reward is not None]
+        self._newest, self._asked = Counter(o.failure for o in outcomes if o.failure), len(outcomes)
+        self._tell_failures()
         reward = r.get("reward", sum(known) / len(known) if known else None)
         length = r.get("length", sum(o.tokens for o in outcomes) / len(outcomes) if outcomes else None)
         unverifiable = r.get("unverifiable", 1 - len(known) / len(outcomes) if outcomes else None)
@@ -154,6 +166,7 @@ class ReasoningWatch:
         scalars = {f"learner/{name}": value for name, value in r.items()}
         plain = {"reward": reward, "length": length, "unverifiable": unverifiable}
         scalars |= {f"samples/{name}": value for name, value in plain.items() if value is not None}
+        scalars |= {f"samples/{kind}": share for kind, _, share in self.status.failures}
         scalars |= {
             "samples/tokens_per_s": speed,
             "samples/staleness": float(stale),
@@ -189,6 +202,11 @@ class ReasoningWatch:
             [(s.prompt, s.answer, s.reward, s.reason, s.difficulty, s.episode_id) for s in self.status.samples],
         )
         return [score.accuracy for score in self._scores if score.level is None]
+
+    def _tell_failures(self) -> None:
+        asked = max(1, self._asked)
+        kinds = [kind for kind in (*FAILURES, OTHER) if self._failures[kind]]
+        self._set(failures=tuple((kind, self._failures[kind], self._newest[kind] / asked) for kind in kinds))
 
     def _tell_scores(self) -> None:
         whole = [score for score in self._scores if score.level is None]

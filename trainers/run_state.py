@@ -56,6 +56,7 @@ class ReasoningState:
     cursors: level (as text) -> seed from which the next problem is sought; taken: (level, seed) pairs beyond that were
     asked for already. curriculum, gate: their own states.
     scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
+    failures: why verification failed -> answers; see `ReasoningStatus`.
     """
 
     schema: int = SCHEMA
@@ -71,6 +72,7 @@ class ReasoningState:
     curriculum: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
     wandb_id: str | None = None
 
     def resumed(self) -> None:

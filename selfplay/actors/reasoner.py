@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import ray
@@ -20,6 +20,7 @@ import torch
 from selfplay import registry, storage
 from selfplay.actors import notice
 from selfplay.actors.weights import Published
+from selfplay.author import FAILURES, OTHER, TIMEOUT
 from selfplay.contract import TaskSpec
 from selfplay.episode import EPISODES, Episode, Provenance, to_batch
 from selfplay.episode.schema import CHANCE_ROLE
@@ -33,14 +34,15 @@ from selfplay.rollout.engine import Engine
 from selfplay.rollout.sampling import Sampling
 from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, write_block
-from selfplay.task import Task
+from selfplay.task import Posed, Task
 
 
 @dataclass(frozen=True)
 class ReasonerJob:
     """Everything a reasoner is told once. rows: most answers under way at once. seed: of this incarnation. engine:
     "own" or "vllm", which takes the share `gpu_memory` of a GPU's. endpoint: a frozen policy, which teaches, or answers
-    for `endpoint_seats`.
+    for `endpoint_seats`. judges: transcripts that are judged at once; budget_s: seconds that a call may wait for
+    verdicts alone; on_timeout: see `Task`.
     """
 
     env: registry.Portable
@@ -59,6 +61,9 @@ class ReasonerJob:
     gpu_memory: float = 0.5
     endpoint: Endpoint | None = None
     endpoint_seats: tuple[int, ...] = ()
+    judges: int = 2
+    budget_s: float = 120.0
+    on_timeout: Literal["unverifiable", "rejected"] = "unverifiable"
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one sample. state: of the verdict of seat 0; tokens: that policies wrote."""
+    """What became of one sample. state: of the verdict of seat 0; tokens: that policies wrote.
+
+    failure: why verification failed, one of `selfplay.author.FAILURES`; "" where it did not.
+    """
 
     group: str
     difficulty: float
@@ -86,6 +94,7 @@ class Outcome:
     reward: float | None
     tokens: int
     cut: bool
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ class Reasoner:
         self._job, self._weights, self._block = job, weights, job.first_block
         spec = registry.unpack_any(job.env)
         assert isinstance(spec, TaskSpec)
-        self._task = Task(spec)
+        self._task = Task(spec, processes=job.judges, on_timeout=job.on_timeout)
         policy_spec = PolicySpec.from_json(job.policy)
         self._engine = _engine(job, policy_spec)
         self._engine.version = -1
@@ -148,24 +157,22 @@ class Reasoner:
     def work(self, asks: Sequence[Ask]) -> tuple[ReasonerReport, pa.RecordBatch]:
         """A solver's episodes: worked solutions, or answers alone; judged and archived like any other."""
         notice.refuse_if_leaving()
-        began, episodes = time.perf_counter(), []
-        spec = self._task.spec
-        for ask in asks:
-            posed = self._task.pose(ask.seed, ask.difficulty)
-            solve = spec.gold if ask.bare or spec.solve is None else spec.solve
-            assert solve is not None
-            text = solve(posed.problem)
-            episodes.append(self._recorder.worked(Assignment(posed, ask.group, 0), text, self._tokenizer))
-        return self._hand_over(episodes, began)
+        began, task = time.perf_counter(), self._task
+        works = []
+        for ask, posed in self._posed(asks):
+            bare = ask.bare or task.spec.solve is None
+            text = task.gold(posed.problem) if bare else task.solution(posed.problem)
+            works.append((Assignment(posed, ask.group, 0), text))
+        return self._hand_over(self._recorder.all_worked(works, self._tokenizer, self._job.budget_s), began)
 
     @ray.method(num_returns=2)
     def taught(self, asks: Sequence[Ask], sampling: Sampling) -> tuple[ReasonerReport, pa.RecordBatch]:
         """Dialogues of the endpoint alone, in all seats: a teacher's episodes; right or wrong, all are archived."""
         notice.refuse_if_leaving()
         began = time.perf_counter()
-        works = [Assignment(self._task.pose(ask.seed, ask.difficulty), ask.group, 0) for ask in asks]
+        works = [Assignment(posed, ask.group, 0) for ask, posed in self._posed(asks)]
         speakers = dict.fromkeys(range(self._task.spec.seats), self._endpoint(learns=True))
-        return self._hand_over(_of("teacher", Dialogues(self._recorder, speakers, sampling).hold(works)), began)
+        return self._hand_over(_of("teacher", self._dialogues(speakers, sampling).hold(works)), began)
 
     @ray.method(num_returns=2)
     def sample(
@@ -179,8 +186,7 @@ class Reasoner:
         self._refresh(newest)
         began = time.perf_counter()
         works = []
-        for ask in asks:
-            posed = self._task.pose(ask.seed, ask.difficulty)
+        for ask, posed in self._posed(asks):
             works += [Assignment(posed, ask.group, i, ask.chance) for i in range(ask.samples)]
         speaker = Speaker(
             self._engine, self._tokenizer, self._job.policy_id, self._digest, self._context, learns=not held_out
@@ -188,10 +194,16 @@ class Reasoner:
         speakers = dict.fromkeys(range(self._task.spec.seats), speaker)
         if self._job.endpoint_seats:
             speakers |= dict.fromkeys(self._job.endpoint_seats, self._endpoint(learns=False))
-        episodes = list(Dialogues(self._recorder, speakers, sampling).hold(works))
+        episodes = list(self._dialogues(speakers, sampling).hold(works))
         if held_out:
             episodes = [replace(one, trainable=False) for one in _of("evaluation", episodes)]
         return self._hand_over(episodes, began)
+
+    def _posed(self, asks: Sequence[Ask]) -> list[tuple[Ask, Posed]]:
+        return list(zip(asks, self._task.poses([(ask.seed, ask.difficulty) for ask in asks]), strict=True))
+
+    def _dialogues(self, speakers: dict[int, Speaker], sampling: Sampling) -> Dialogues:
+        return Dialogues(self._recorder, speakers, sampling, self._job.budget_s)
 
     def _endpoint(self, learns: bool) -> Speaker:
         assert self._frozen is not None
@@ -244,7 +256,16 @@ def _outcome(episode: Episode) -> Outcome:
         first["reward"],
         tokens,
         episode.status == "truncated",
+        _failure(first),
     )
+
+
+def _failure(verdict: Mapping[str, Any]) -> str:
+    """Why verification failed, as the archive says it."""
+    names = {one["criterion"] for one in verdict["criteria"]}
+    if verdict["state"] == "unverifiable":
+        return next((kind for kind in FAILURES if kind in names), OTHER)
+    return TIMEOUT if verdict["state"] == "rejected" and TIMEOUT in names else ""
 
 
 def _shown(episodes: Sequence[Episode]) -> tuple[Shown, ...]:

@@ -227,6 +227,8 @@ def reasoning_progress(status: ReasoningStatus) -> str:
         ("staleness", status.staleness or None, ".1f"), ("frontier level", status.frontier, "g"),
     )  # fmt: skip
     parts += [f"{name} {value:{form}}" for name, value, form in known if value is not None and math.isfinite(value)]
+    if status.failures:
+        parts.append(f"verification failed{reasoning_screen.failures(status)}")
     parts.append(f"{screen.count(status.tokens_per_s)} tokens/s")
     if status.lost_episodes:
         parts.append(f"{status.lost_episodes} episodes lost in flight")

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from selfplay import machine
 from selfplay.cli.console import Console
+from selfplay.cli.doctor_sandbox import sandbox
 from selfplay.cli.findings import Finding, Level
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
@@ -73,7 +74,7 @@ def doctor(
 
 
 def checks(out: str) -> list[Callable[[], Iterator[Finding]]]:
-    return [python, packages, siblings, environments, processor, memory, graphics, home, lambda: folder(out)]
+    return [python, packages, siblings, environments, processor, memory, graphics, sandbox, home, lambda: folder(out)]
 
 
 def python() -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from selfplay.author import FAILURES, OTHER
 from selfplay.cli.screen import (
     ACCENT,
     DIM,
@@ -161,7 +162,7 @@ def numbers(status: ReasoningStatus) -> list[Text]:
         row("length", f"{figure(status.length, '.1f')} tokens  ", (course(status, 2, 12), ACCENT)),
         row("entropy", f"{figure(status.entropy, '.2f')} nats  KL to start {figure(status.kl_to_start, '.3f')}"),
         row("groups", f"{_share(status.mixed_groups)} mixed  {_share(status.clip_share)} of tokens clipped"),
-        row("unverifiable", _unverifiable(status), " of answers"),
+        row("unverifiable", _unverifiable(status), " of answers", (failures(status), POOR)),
         row("loss", f"{figure(status.loss, '.3f')}  staleness {figure(status.staleness, '.1f')}"),
     ]
     if status.frontier is not None:
@@ -184,7 +185,7 @@ def brief(status: ReasoningStatus) -> list[Text]:
                   f"{figure(status.length, '.1f')} ", (course(status, 2, 10), ACCENT),
                   f"  entropy {figure(status.entropy, '.2f')}  KL {figure(status.kl_to_start, '.3f')}"),
             _line(f" mixed {_share(status.mixed_groups)}  clipped {_share(status.clip_share)}  unverifiable ",
-                  _unverifiable(status), f"  staleness {figure(status.staleness, '.1f')}",
+                  _unverifiable(status), (failures(status), POOR), f"  staleness {figure(status.staleness, '.1f')}",
                   "" if status.frontier is None else f"  frontier {status.frontier:g}"),
         ]  # fmt: skip
     if status.levels:
@@ -277,6 +278,13 @@ def _is_warm(status: ReasoningStatus) -> bool:
 
 def _unverifiable(status: ReasoningStatus) -> tuple[str, str]:
     return _share(status.unverifiable), f"bold {POOR}" if (status.unverifiable or 0.0) > 0 else ""
+
+
+def failures(status: ReasoningStatus) -> str:
+    """Why verification failed, with the answers of the whole run: " (12 time-out, 3 crash)"; "" where it never did."""
+    known = (*FAILURES, OTHER)
+    told = ", ".join(f"{count(answers)} {why}" for why, answers, _ in status.failures if why in known)
+    return f" ({told})" if told else ""
 
 
 def _share(share: float | None) -> str:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from selfplay.author import ERROR, Failure, answers_in, unverifiable
 from selfplay.contract import Message, Transcript, Verdict
 from selfplay.episode import Episode, PolicySpan
 from selfplay.errors import UserError
+from selfplay.judging import Answer, Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.engine import Completion, Engine, Request
 from selfplay.rollout.recorder import Assignment, Recorder, opening, transcript_of, turn
 from selfplay.rollout.sampling import Sampling
-from selfplay.task import Task
 
 __all__ = ["Assignment", "Dialogues", "Recorder", "Speaker"]
 
@@ -49,12 +50,21 @@ class _Line:
 class Dialogues:
     """Holds dialogues of a task until they are over, many at once; each seat answers through its speaker's engine.
 
-    An episode in which something may be learned that has no log-probabilities has the origin "teacher".
+    The author's `respond` and `verify` work on some dialogues while engines work on others. An episode in which
+    something may be learned that has no log-probabilities has the origin "teacher".
     """
 
-    def __init__(self, recorder: Recorder, speakers: Mapping[int, Speaker], sampling: Sampling) -> None:
-        """speakers: seat -> who answers; one that is given for several seats may be the same object."""
-        self._recorder, self._speakers, self._sampling = recorder, speakers, sampling
+    def __init__(
+        self,
+        recorder: Recorder,
+        speakers: Mapping[int, Speaker],
+        sampling: Sampling,
+        budget_s: float | None = None,
+    ) -> None:
+        """speakers: seat -> who answers; one that is given for several seats may be the same object. budget_s: of one
+        `hold`; see `Judging`.
+        """
+        self._recorder, self._speakers, self._sampling, self._budget_s = recorder, speakers, sampling, budget_s
         self._task = recorder.task
         self._engines = list({id(s.engine): s.engine for s in speakers.values()}.values())
 
@@ -64,6 +74,7 @@ class Dialogues:
         Raises `UserError` for a first prompt that is longer than the context: no policy could answer it.
         """
         held: dict[int, _Held] = {}
+        judging = Judging(self._task, self._budget_s)
         try:
             for key, work in enumerate(assignments):
                 held[key] = _Held(work)
@@ -71,10 +82,15 @@ class Dialogues:
             while held:
                 for engine in self._engines:
                     for completion in engine.advance():
-                        one = held[completion.key]
-                        ended = self._answered(completion, one)
+                        ended = self._answered(completion, held[completion.key], judging)
                         if ended is not None:
                             del held[completion.key]
+                            yield ended
+                while answers := judging.take(wait=len(judging) == len(held)):
+                    for answer in answers:
+                        ended = self._went_on(answer, held[answer.key], judging)
+                        if ended is not None:
+                            del held[answer.key]
                             yield ended
                 if stop() and held:
                     for one in held.values():
@@ -82,6 +98,7 @@ class Dialogues:
                         yield self._seal(one, verdicts, "aborted", None)
                     return
         finally:  # an engine must not answer the next dialogues with what is left of these
+            judging.close()
             for engine in self._engines:
                 engine.cancel()
 
@@ -115,8 +132,8 @@ class Dialogues:
         speaker.engine.submit([Request(key, tuple(line.ids), self._sampling, tuple(line.messages))])
         return True
 
-    def _answered(self, completion: Completion, one: _Held) -> Episode | None:
-        """Records an answer; the sealed episode if the dialogue is over."""
+    def _answered(self, completion: Completion, one: _Held, judging: Judging) -> Episode | None:
+        """Records an answer, and asks what follows from it; the sealed episode if the dialogue is over."""
         seat = one.seat
         speaker, line = self._speakers[seat], one.lines[seat]
         if completion.error is not None:
@@ -134,27 +151,33 @@ class Dialogues:
         line.ids += ids
         line.messages.append(("assistant", text))
         line.parent, line.ended = place, bool(ids) and ids[-1] in speaker.tokenizer.eos
-        transcript = transcript_of(one.turns)
-        try:
-            following = self._task.next(one.work.posed, transcript)
-            if following is not None and self._tell(completion.key, one, following.seat, following.messages):
-                return None
-            one.cut |= following is not None or self._would_go_on(one.work, transcript)
-        except UserError as error:
-            verdicts = (Verdict.unverifiable(str(error)),) * self._task.spec.seats
-            return self._seal(one, verdicts, "error", ("environment", str(error)))
-        verdicts = self._task.judge(one.work.posed.problem, transcript)
-        return self._seal(one, verdicts, "truncated" if one.cut else "ok", None)
+        one.transcript = transcript_of(one.turns)
+        if self._task.spec.respond is None:
+            judging.judge(completion.key, one.work.posed, one.transcript)
+        else:  # also after the last answer that there may be: would it have gone on?
+            judging.respond(completion.key, one.work.posed, one.transcript)
+        return None
 
-    def _would_go_on(self, work: Assignment, transcript: Transcript) -> bool:
-        """Whether only the most turns that there may be have ended it."""
-        spec = self._task.spec
-        if spec.respond is None or sum(turn.role == "assistant" for turn in transcript.turns) < spec.max_turns:
-            return False
+    def _went_on(self, answer: Answer, one: _Held, judging: Judging) -> Episode | None:
+        """Tells the next seat, or asks for verdicts; the sealed episode if the dialogue is over."""
+        following = answer.value
+        if isinstance(following, tuple):
+            return self._seal(one, following, "truncated" if one.cut else "ok", None)
+        over = answers_in(one.transcript) >= self._task.spec.max_turns
         try:
-            return Task(replace(spec, max_turns=spec.max_turns + 1)).next(work.posed, transcript) is not None
-        except UserError:  # it need not answer any more
-            return False
+            if isinstance(following, Failure):
+                if not over:  # at the end it need not answer any more
+                    raise following
+            elif following is not None:
+                if not over and self._tell(answer.key, one, following.seat, following.messages):
+                    return None
+                one.cut = True
+        except UserError as error:
+            kind = error.kind if isinstance(error, Failure) else ERROR
+            verdicts = unverifiable(self._task.spec, kind, str(error))
+            return self._seal(one, verdicts, "error", ("environment", str(error)))
+        judging.judge(answer.key, one.work.posed, one.transcript)
+        return None
 
     def _seal(self, one: _Held, verdicts: Sequence[Verdict], status: str, error: tuple[str, str] | None) -> Episode:
         tokenizer = self._speakers[0].tokenizer.digest
@@ -174,5 +197,6 @@ class _Held:
         self.lines: dict[int, _Line] = {}
         self.seat = 0
         self.suffix: list[int] = []
+        self.transcript = Transcript(())
         self.cut = self.taught = False
         self.began = time.time()

@@ -15,6 +15,7 @@ from typing import Any
 from selfplay.contract import Transcript, Turn, Verdict
 from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance
 from selfplay.episode.schema import CHANCE_ROLE
+from selfplay.judging import Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.task import Posed, Task
@@ -95,16 +96,39 @@ class Recorder:
 
     def worked(self, work: Assignment, text: str, tokenizer: Tokenizer, origin: str = "solver") -> Episode:
         """A dialogue of one answer that no policy sampled: a solver's, a person's. It is judged like any other."""
+        return self.all_worked([(work, text)], tokenizer, None, origin)[0]
+
+    def all_worked(
+        self,
+        works: Sequence[tuple[Assignment, str]],
+        tokenizer: Tokenizer,
+        budget_s: float | None,
+        origin: str = "solver",
+    ) -> list[Episode]:
+        """Many of them, in their order, judged together. budget_s: see `Judging`."""
         began = time.time()
-        turns, parent = opening(work)
-        ids = [*tokenizer.encode(text), tokenizer.eos[0]]
-        turns.append(
-            turn(0, "assistant", parent, text, tokenizer.opening(work.posed.messages), ids, None, "stop", learn=True)
-        )
-        verdicts = self.task.judge(work.posed.problem, transcript_of(turns))
-        last = len(turns) - 1
-        spans = [PolicySpan(0, last, last, origin, self.task.spec.version, None)]
-        return self.seal(work, turns, verdicts, "ok", spans, None, tokenizer.digest, began, origin=origin)
+        judging, verdicts = Judging(self.task, budget_s), dict[int, tuple[Verdict, ...]]()
+        said: list[list[dict[str, Any]]] = []
+        try:
+            for key, (work, text) in enumerate(works):
+                turns, parent = opening(work)
+                ids, suffix = [*tokenizer.encode(text), tokenizer.eos[0]], tokenizer.opening(work.posed.messages)
+                turns.append(turn(0, "assistant", parent, text, suffix, ids, None, "stop", learn=True))
+                said.append(turns)
+                judging.judge(key, work.posed, transcript_of(turns))
+            while answers := judging.take(wait=True):
+                for answer in answers:
+                    assert isinstance(answer.value, tuple)
+                    verdicts[answer.key] = answer.value
+        finally:
+            judging.close()
+        episodes = []
+        for key, ((work, _), turns) in enumerate(zip(works, said, strict=True)):
+            last = len(turns) - 1
+            spans = [PolicySpan(0, last, last, origin, self.task.spec.version, None)]
+            digest = tokenizer.digest
+            episodes.append(self.seal(work, turns, verdicts[key], "ok", spans, None, digest, began, origin=origin))
+        return episodes
 
 
 def opening(work: Assignment) -> tuple[list[dict[str, Any]], int | None]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from selfplay import storage
 from selfplay.store.table import ELSEWHERE, EPISODES_TABLE
 
-
 #: Of the file that says where a corpus is.
 _MOST_URI_BYTES = 4096
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.author import TIMEOUT
 from selfplay.contract import Transcript, Turn
 from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_digests, from_batch
 from selfplay.episode.replay import ReplayError, advance
@@ -89,6 +90,8 @@ class Rules:
             told = recorded.get(seat)
             if told is None or told["state"] == "unverifiable":
                 return Check(name, NOT_CHECKABLE, "nobody could tell when it was sealed")
+            if any(one["criterion"] == TIMEOUT for one in told["criteria"]):
+                return Check(name, NOT_CHECKABLE, "it was rejected because its verification took too long")
             if (told["state"], told["reward"]) != (verdict.state, verdict.reward):
                 was, now = f"{told['state']}, {told['reward']:g}", f"{verdict.state}, {verdict.reward:g}"
                 return Check(name, FALSE, f"seat {seat} was judged {was}, and its verifier says {now}")
@@ -104,9 +107,11 @@ class Rules:
             if env_id.partition("/")[0] in {family.name for family, _ in registry.families()}:
                 return str(error)  # which package it needs
             return f"{env_id} is not installed; {self._hint(env_id, ruleset)}"
-        if ruleset_digest(spec) != ruleset:
+        task = Task(spec)
+        if ruleset_digest(task) != ruleset:
+            task.close()
             return f"{env_id} installed here is not the one that it was judged by; {self._hint(env_id, ruleset)}"
-        return Task(spec)
+        return task
 
     def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | str:
         from selfplay import registry

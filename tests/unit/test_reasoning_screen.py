@@ -195,7 +195,11 @@ statuses = st.builds(
     warm_total=st.integers(0, 400), rounds=st.integers(0, 10**6), episodes=st.integers(0, 10**9),
     tokens=st.integers(0, 10**13), tokens_per_s=st.floats(0, 1e7), version=st.integers(0, 10**5), loss=numbers,
     reward=numbers, length=numbers, entropy=numbers, mixed_groups=numbers, kl_to_start=numbers, clip_share=numbers,
-    unverifiable=numbers, staleness=numbers, frontier=st.none() | st.floats(0, 99),
+    unverifiable=numbers, staleness=numbers,
+    failures=st.lists(
+        st.tuples(ANY_TEXT | st.just("time-out"), st.integers(0, 10**6), st.floats(0, 1)), max_size=6
+    ).map(tuple),
+    frontier=st.none() | st.floats(0, 99),
     history=st.lists(st.tuples(st.floats(0, 9), st.floats(), st.floats()), max_size=40).map(tuple),
     scores=st.lists(measured, max_size=12).map(tuple), first_scores=st.lists(measured, max_size=12).map(tuple),
     score_history=st.lists(measured, max_size=40).map(tuple),
@@ -224,7 +228,7 @@ def test_the_strategies_know_every_field() -> None:
     known = "recipe env out corpus algorithm parameters phase activity elapsed_s total_s warm_steps warm_total rounds "
     known += "episodes tokens tokens_per_s version loss reward length entropy mixed_groups kl_to_start clip_share "
     known += "unverifiable staleness history scores first_scores score_history levels frontier samples lost_episodes "
-    assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages"}
+    assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages", "failures"}
 
 
 # Lines, farewell

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay import registry
+from selfplay.author import judge
 from selfplay.check_task import check_task
 from selfplay.contract import Criterion, Message, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.errors import UserError
-from selfplay.isolation import Isolated
-from selfplay.task import Task, judged, said
+from selfplay.task import Task, said
 
 PARITY = registry.find_task("parity")
 
@@ -55,6 +55,13 @@ SPEC = TaskSpec(
 '''
 
 
+class Apart(Task):
+    """Reads every transcript in a process of its own, whatever the task says."""
+
+    def apart(self, transcript: Transcript) -> bool:
+        return True
+
+
 def transcript(answer: str) -> Transcript:
     return Transcript((Turn(0, "user", "?"), Turn(0, "assistant", answer)))
 
@@ -67,7 +74,7 @@ def wild() -> TaskSpec:
 
 
 def test_a_verifier_that_dies_hangs_or_raises_is_never_a_zero(wild: TaskSpec) -> None:
-    isolated = Isolated(wild)
+    isolated = Task(wild)
     problem = Problem(7, 1.0, {"n": 7})
 
     def ask(answer: str) -> Verdict:
@@ -93,7 +100,7 @@ def test_a_verifier_that_dies_hangs_or_raises_is_never_a_zero(wild: TaskSpec) ->
 
 
 def test_isolated_and_not_say_the_same() -> None:
-    isolated, task = Isolated(PARITY), Task(PARITY)
+    isolated, task = Apart(PARITY), Task(PARITY)
     try:
         for seed in range(20):
             posed = task.pose(seed, 8)
@@ -118,7 +125,7 @@ def test_isolated_and_not_say_the_same() -> None:
 )
 def test_what_is_no_verdict_is_unverifiable(given_: object, error: str) -> None:
     spec = dataclasses.replace(PARITY, verify=lambda problem, transcript: given_)
-    (verdict,) = judged(spec, Problem(0, 8, {"bits": "0"}), transcript("0"))
+    (verdict,) = judge(spec, Problem(0, 8, {"bits": "0"}), transcript("0"))
     assert verdict.state == "unverifiable" and error in verdict.error
 
 

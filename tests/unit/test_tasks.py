@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from envs.tasks import _countdown, _expression, countdown, guess_number, knights, maze, modular, nim
 from selfplay import registry
+from selfplay.author import judge as judged
 from selfplay.contract import Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.task import Task, judged, said
+from selfplay.task import Task, said
 
 SPECS = {
     spec.name: spec

@@ -76,7 +76,8 @@ def verify(
             console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {plain_markup(reason, 2000)}")
         if waiting:
             console.print(
-                f"{len(waiting):,} blocks were written and are not part of the corpus, such as {plain_markup(waiting[0])}; "
+                f"{len(waiting):,} blocks were written and are not part of the corpus, such as "
+                f"{plain_markup(waiting[0])}; "
                 f"if no run is going to commit them, `selfplay repair {plain_markup(opened.uri)}` can"
             )
         console.print(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from selfplay import jail, registry
+from selfplay import registry
 from selfplay.contract import Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.isolation import Isolated
+from selfplay.task import Task as Isolated
 
 #: A verifier as it must not be: it evaluates what the answer says.
-EVALUATES = '''
+EVALUATES = """
 import os, socket, sys, time
 from selfplay.contract import *
 
@@ -26,10 +27,10 @@ SPEC = TaskSpec(
     id="evaluates-v0", summary="Evaluates.", sample=lambda seed, difficulty: Problem(seed, difficulty, {}),
     verify=verify, prompt=lambda problem: [Message("user", "?")], gold=lambda problem: "right", timeout_s=3.0,
 )
-'''
+"""
 FORGED = b'{"verdicts": [{"state": "accepted", "reward": 1.0, "criteria": [], "error": ""}]}\\n'
 
-filtered = pytest.mark.skipif(not jail.filters(), reason="system calls are filtered on Linux on x86-64 only")
+filtered = pytest.mark.skipif(sys.platform != "linux", reason="processes are confined on Linux only")
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +102,12 @@ def test_what_runs_in_it_may_do_nothing(evaluating: Isolated, code: str, tmp_pat
 def test_a_shell_does_nothing_either(evaluating: Isolated, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     assert ask(evaluating, f"!os.system('touch {canary}')").state == "unverifiable"
-    if jail.filters():
-        assert not canary.exists()
+    assert not canary.exists()
 
 
 def test_it_knows_neither_the_environment_nor_the_folder(evaluating: Isolated, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(evaluating, "!(dict(os.environ), os.getcwd())").error == "RuntimeError: ({}, '/')"
+    said = ask(evaluating, "!({key for key in os.environ if not key.endswith('_THREADS')}, os.getcwd())")
+    assert said.error == "RuntimeError: (set(), '/')"
     monkeypatch.setenv("A_SECRET", "secret")
     other = Isolated(registry.find_task("evaluates"))
     try:
