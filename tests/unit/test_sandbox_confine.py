@@ -135,13 +135,13 @@ def test_imports_and_mathematics_work(loaded: str) -> None:
 def test_scorers_of_reasoning_gym_work() -> None:
     pytest.importorskip("reasoning_gym")
     code = """
-        import reasoning_gym
-        for name in ("basic_arithmetic", "polynomial_equations", "sudoku", "knights_knaves", "simple_geometry"):
-            made = reasoning_gym.create_dataset(name, size=2, seed=1)
-            assert made.score_answer(str(made[0]["answer"]), made[0]) == 1.0, name
+        for name, one in made.items():
+            assert one.score_answer(str(one[0]["answer"]), one[0]) == 1.0, name
         print("worked")
     """
-    assert confined(code.strip()) == "worked"
+    names = ("basic_arithmetic", "polynomial_equations", "sudoku", "knights_knaves", "simple_geometry")
+    before = f"import reasoning_gym; made = {{n: reasoning_gym.create_dataset(n, size=2, seed=1) for n in {names}}}"
+    assert confined(code.strip(), before) == "worked"
 
 
 def readable_by_all(path: Path) -> bool:
