@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyspiel
 
-ENV_ID = re.compile(r"^[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)?-v(0|[1-9][0-9]*)$")
+ENV_ID = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)?-v(0|[1-9][0-9]{0,8})")
 
 #: Exact game values: legal action -> value (utility units) from the point of view of the seat to act in that state.
 ExactValues = Mapping[int, float]
@@ -83,7 +83,7 @@ class GameSpec:
     licence: str = "CC0-1.0"
 
     def __post_init__(self) -> None:
-        if not ENV_ID.match(self.id):
+        if not ENV_ID.fullmatch(self.id):
             raise ValueError(f"environment id {self.id!r} is not of the form name-vN, such as connect_four-v0")
         if self.ply_limit < 1:
             raise ValueError(f"{self.id}: ply_limit must be at least 1, got {self.ply_limit}")
@@ -236,7 +236,7 @@ class TaskSpec:
     held_out_of: int = 10
 
     def __post_init__(self) -> None:
-        if not ENV_ID.match(self.id):
+        if not ENV_ID.fullmatch(self.id):
             raise ValueError(f"environment id {self.id!r} is not of the form name-vN, such as parity-v0")
         if not self.difficulties or list(self.difficulties) != sorted(set(self.difficulties)):
             raise ValueError(f"{self.id}: difficulties must be one or more different numbers, ascending")

@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ Array = np.ndarray[Any, Any]
 #: An id "openspiel/NAME-v0" stands for an OpenSpiel game that has no spec of its own.
 OPENSPIEL_PREFIX = "openspiel:"
 DERIVED_PLY_LIMIT = 1024
+#: How OpenSpiel names the line of its sources that refused something.
+_SOURCE_PLACE = re.compile(r"(?:[\w./-]*/)?[\w.-]+\.(?:cc|h|py):\d+:?")
 
 
 class RawObservation:
@@ -187,6 +190,12 @@ class Game:
         if spec.register is not None:
             spec.register()
         self.game = _load_openspiel(spec.game)
+        with _as_parameters(spec):
+            self._measure()
+
+    def _measure(self) -> None:
+        """What the rules say of themselves."""
+        spec = self.spec
         self.num_players: int = self.game.num_players()
         self.num_actions: int = self.game.num_distinct_actions()
         low, high = self.game.min_utility(), self.game.max_utility()
@@ -254,8 +263,30 @@ def _load_openspiel(game_string: str) -> pyspiel.Game:
         with _silent_stderr():
             return pyspiel.load_game(game_string)
     except (pyspiel.SpielError, RuntimeError, IndexError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
-        raise UserError(f"OpenSpiel cannot load {game_string!r}: {reason}") from None
+        kinds = {kind.short_name: kind for kind in pyspiel.registered_games()}
+        if not kinds[name].default_loadable:
+            needed = ", ".join(sorted(kinds[name].parameter_specification))
+            raise UserError(f"OpenSpiel's {name} needs parameters ({needed}), and {game_string!r} makes no game") from None
+        raise UserError(f"OpenSpiel cannot load {game_string!r}: {_reason(error)}") from None
+
+
+@contextlib.contextmanager
+def _as_parameters(spec: GameSpec) -> Iterator[None]:
+    """What OpenSpiel's own rules raise when first asked, as the fault of the parameters in their string."""
+    try:
+        with contextlib.nullcontext() if spec.register is not None else _silent_stderr():
+            yield
+    except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:  # SpielError is a RuntimeError
+        if spec.register is not None or "(" not in spec.game:
+            raise
+        given = spec.game.partition("(")[2].removesuffix(")")
+        raise UserError(f"OpenSpiel's {spec.game.partition('(')[0]} makes no playable game of {given}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What OpenSpiel said, in one line and without the place in its sources."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return _SOURCE_PLACE.sub("", lines[-1]).strip(" :") if lines else "no reason given"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Finds environments: by id, by the path of a Python file, or by an OpenSpiel game string.
+"""Finds environments for what the user types: an id, the path of a Python file, or an OpenSpiel game string.
+
+Names that come from data (a table's row, a run folder, a release) are looked up by `selfplay.archived`, which never
+takes one for a path.
 
 Installed distributions offer environments through the entry-point group `selfplay.envs`. An entry names a module with a
 `SPEC`, or a package, all of whose modules are looked at ("_" in front hides one), so that a new file is found without
@@ -12,6 +15,7 @@ import hashlib
 import importlib
 import linecache
 import pkgutil
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -28,6 +32,14 @@ from selfplay.extras import to_install
 
 GROUP = "selfplay.envs"
 OPENSPIEL = "openspiel:"
+SUPPORTED = (
+    "games of OpenSpiel (openspiel:NAME, or a Python file with a GameSpec) and text tasks (a TaskSpec, or a .jsonl file) "
+    "can be used today, environments of Gymnasium and PettingZoo cannot"
+)
+#: Ids and names as Gymnasium ("CartPole-v1", "ALE/Pong-v5") and PettingZoo ("chess_v6") write them.
+_ELSEWHERE = re.compile(
+    r"(?:gym|gymnasium|pettingzoo)[:/.].*|(?:[\w.-]+/)?[A-Z][\w.-]*-v[0-9]+|(?:pettingzoo[./])?[a-z0-9_.]+_v[0-9]+"
+)
 
 
 @dataclass(frozen=True)
@@ -72,18 +84,14 @@ class _Known:
     files: dict[str, EnvSpec]
     families: dict[str, tuple[TaskFamily, Source]]
     questions: dict[str, tuple[TaskSpec, Portable]]
+    strings: set[str]
 
     def add(self, spec: EnvSpec, source: Source) -> None:
         self.by_id[spec.id] = spec
         self.sources[id(spec)] = (spec, source)
 
 
-_known = _Known({}, {}, {}, {}, {})
-
-
-def reference_of(env_id: str, game_string: str) -> str:
-    """What `find` takes for the environment of an archived game: OpenSpiel's own games are known by their strings."""
-    return OPENSPIEL + game_string if env_id.startswith("openspiel/") else env_id
+_known = _Known({}, {}, {}, {}, {}, set())
 
 
 def find(reference: str) -> GameSpec:
@@ -109,10 +117,14 @@ def find_any(reference: str) -> EnvSpec:
       "openspiel:hex(board_size=5)", "reasoning_gym/gcd" (a member of a family of tasks), or "./questions.jsonl" (see
       `selfplay.jsonl`). Raises `UserError` where nothing is found.
     """
+    if not isinstance(reference, str):
+        raise UserError(f"an environment is found by its name, and {_what(reference)} was given; {SUPPORTED}")
     if reference.startswith(OPENSPIEL):
         from selfplay.game import spec_from_string
 
-        return spec_from_string(reference)
+        spec = spec_from_string(reference)
+        _known.strings.add(spec.game)
+        return spec
     if jsonl.is_reference(reference):
         named = jsonl.parsed(reference)
         return _load_questions(jsonl.read(named.path), named)
@@ -132,6 +144,28 @@ def find_any(reference: str) -> EnvSpec:
 def all_specs() -> list[EnvSpec]:
     """Every environment of the installed distributions, and every file loaded by this process, by name and version."""
     return sorted(_all().values(), key=lambda spec: (spec.name, spec.version))
+
+
+def known(env_id: str) -> EnvSpec | None:
+    """The environment with exactly this id: installed, a member of an installed family, or of a file that was loaded.
+
+    None where there is none. Raises `UserError` where a member of a family needs a package, or was left out.
+    """
+    specs = _all()
+    if env_id in specs:
+        return specs[env_id]
+    return _member(env_id) if env_id.partition("/")[0] in _known.families else None
+
+
+def named_strings() -> frozenset[str]:
+    """The OpenSpiel strings that the user named in this process, without the prefix."""
+    return frozenset(_known.strings)
+
+
+def named() -> list[Portable]:
+    """What the user named in this process that is not installed: files of rules or questions, OpenSpiel strings."""
+    specs = [spec for spec in all_specs() if source_of(spec).kind in ("file", "jsonl")]
+    return [*map(pack, specs), *(Portable(OPENSPIEL + text) for text in sorted(_known.strings))]
 
 
 def families() -> list[tuple[TaskFamily, Source]]:
@@ -354,21 +388,32 @@ def _run(module: ModuleType, text: str, name: str) -> ModuleType:
 def _spec_of(module: ModuleType, name: str) -> EnvSpec:
     spec = getattr(module, "SPEC", None)
     if not isinstance(spec, GameSpec | TaskSpec):
+        hint = f"; {SUPPORTED}" if type(spec).__module__.startswith(("gymnasium", "gym.", "pettingzoo")) else ""
         raise UserError(
-            f"{name} must define SPEC = GameSpec(…) or TaskSpec(…) of selfplay.contract, and its SPEC is {spec!r:.60}"
+            f"{name} must define SPEC = GameSpec(…) or TaskSpec(…) of selfplay.contract, and its SPEC is "
+            f"{_what(spec)}{hint}"
         )
     return spec
+
+
+def _what(value: object) -> str:
+    """A value that is none of ours, in a few words."""
+    kind = type(value)
+    own = kind.__module__ in ("builtins", "__main__")
+    return f"{value!r:.60}" if own else f"an object of {kind.__module__.partition('.')[0]} ({kind.__name__})"
 
 
 def _not_found(reference: str, specs: dict[str, EnvSpec]) -> str:
     import pyspiel
 
-    name = reference.rsplit("-v", 1)[0] if ENV_ID.match(reference) else reference
+    name = reference.rsplit("-v", 1)[0] if ENV_ID.fullmatch(reference) else reference
     versions = sorted(spec.id for spec in specs.values() if spec.name == name)
     if versions:
         return f"there is no environment {reference!r}; there is {', '.join(versions)}"
     if reference.split("(", 1)[0] in pyspiel.registered_names():
         return f"there is no environment {reference!r}, but OpenSpiel has that game: write {OPENSPIEL + reference!r}"
     near = difflib.get_close_matches(name, {spec.name for spec in specs.values()}, 1, 0.5)
+    if not near and _ELSEWHERE.fullmatch(reference):
+        return f"there is no environment {reference!r}; {SUPPORTED}"
     hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(sorted(s.name for s in specs.values()))}"
     return f"there is no environment {reference!r}; {hint}"

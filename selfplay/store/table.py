@@ -42,7 +42,7 @@ MOST_LOG_BYTES = 256 * 2**20
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet"
 _PLAIN_PATH = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*{_FILE}")
 _VERSION_NOTE = re.compile(r"schema_version=(\d+)")
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def _schema(**fields: tuple[pa.DataType, str]) -> pa.Schema:
@@ -168,7 +168,7 @@ SIDE_TABLES: dict[str, SideTable] = {
 
 def check_name(what: str, name: str) -> str:
     """`name`, if it can be part of a path and of an episode id; else `UserError`."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise UserError(f"{what} {name!r} may hold letters, digits, dot, dash and underscore only")
     return name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from selfplay import registry
+from selfplay import archived
 from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
@@ -53,7 +53,7 @@ def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true")
     if len(strings) > 1:
         played = ", ".join(strings)
         raise UserError(f"{what} is of one game; {env_id} was played as {played}: filter by game.game_string")
-    spec = registry.find(registry.reference_of(env_id, strings[0]))
+    spec = archived.find_game(env_id, strings[0])
     if load(spec).string != strings[0]:
         raise UserError(f"{env_id} is {load(spec).string} here, and was played as {strings[0]}")
     return env_id, spec

@@ -98,15 +98,15 @@ class Rules:
         return Check(name, TRUE)
 
     def _load_task(self, env_id: str, ruleset: str) -> Task | str:
-        from selfplay import registry
+        from selfplay import archived
         from selfplay.task import Task, ruleset_digest
 
         try:
-            spec = registry.find_task(env_id)
+            spec = archived.find_task(env_id)
+        except archived.NotInstalled as error:
+            return f"{error}; {self._hint(env_id, ruleset)}"
         except UserError as error:
-            if env_id.partition("/")[0] in {family.name for family, _ in registry.families()}:
-                return str(error)  # which package it needs
-            return f"{env_id} is not installed; {self._hint(env_id, ruleset)}"
+            return str(error)  # which package it needs, or why it is not looked up
         task = Task(spec)
         if ruleset_digest(task) != ruleset:
             task.close()
@@ -114,18 +114,20 @@ class Rules:
         return task
 
     def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | str:
-        from selfplay import registry
+        from selfplay import archived
         from selfplay.game import load
         from selfplay.playthrough import ruleset_digest as digest_of
 
         try:
-            spec = registry.find(registry.reference_of(env_id, game_string))
+            spec = archived.find_game(env_id, game_string)
             game = load(spec).game
             if digest_of(spec) != ruleset_digest:
                 hint = self._hint(env_id, ruleset_digest)
                 return f"the rules of {env_id} installed here are not those it was played under; {hint}"
-        except UserError:
-            return f"{env_id} is not installed; {self._hint(env_id, ruleset_digest)}"
+        except archived.NotInstalled as error:
+            return f"{error}; {self._hint(env_id, ruleset_digest)}"
+        except UserError as error:
+            return str(error)
         return game
 
     def _hint(self, env_id: str, ruleset_digest: str) -> str:

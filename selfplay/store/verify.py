@@ -41,7 +41,7 @@ __all__ = [
 _BATCH_ROWS = 256
 #: Episodes of one file that one process takes at a time.
 _PART_ROWS = 4096
-_CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.parquet$")
+_CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.parquet\Z")
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,8 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
 
     from selfplay import registry
 
-    given = [spec for spec in registry.all_specs() if registry.source_of(spec).kind in ("file", "jsonl")]
-    trusted = [registry.pack(spec) for spec in given]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, trusted)) as pool:
+    with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, registry.named())) as pool:
         for checks in pool.imap_unordered(_work, tasks):
             yield from checks
 

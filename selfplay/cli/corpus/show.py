@@ -198,13 +198,14 @@ def _is_board(state: pyspiel.State | None) -> bool:
 
 
 def _game(episode: Episode) -> Game | None:
-    from selfplay import registry
-    from selfplay.game import load, spec_from_string
+    from selfplay import archived
+    from selfplay.game import load
 
     assert episode.game is not None
-    for find, name in ((registry.find, episode.provenance.env_id), (spec_from_string, episode.game.game_string)):
+    env_id, game_string = episode.provenance.env_id, episode.game.game_string
+    for find in (lambda: archived.find_game(env_id, game_string), lambda: archived.game_of(game_string)):
         try:
-            return load(find(name))
+            return load(find())
         except UserError:
             continue
     return None

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyspiel
 
-from selfplay import registry
+from selfplay import archived
 from selfplay.episode import Episode
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.errors import UserError
@@ -81,7 +81,7 @@ def parts(job: Job, policy: bool = True) -> Iterator[Part]:
 
     Everything that cannot be told so is left out, with the reason.
     """
-    only, games = _only(job.options.get("seat")), dict[str, Game | str]()
+    only, games = _only(job.options.get("seat")), dict[tuple[str, str], Game | str]()
     ranges, shapes = _action_ranges(job), dict[tuple[str, int], tuple[Any, ...]]()
     for episode in job.episodes():
         if episode.status in ("error", "invalid"):
@@ -112,14 +112,14 @@ def _only(given: str | None) -> int | None:
     return None if given is None else int(given)
 
 
-def _game_parts(episode: Episode, games: dict[str, Game | str], policy: bool) -> list[Part] | str:
+def _game_parts(episode: Episode, games: dict[tuple[str, str], Game | str], policy: bool) -> list[Part] | str:
     record, env_id = episode.game, episode.provenance.env_id
     assert record is not None
     derived = env_id.startswith("openspiel/")
-    reference = registry.reference_of(env_id, record.game_string)
-    if reference not in games:
-        games[reference] = _seen_game(reference)
-    game = games[reference]
+    key = (env_id, record.game_string)
+    if key not in games:
+        games[key] = _seen_game(*key)
+    game = games[key]
     if isinstance(game, str):
         return game
     if game.string != record.game_string:
@@ -154,10 +154,10 @@ def _game_parts(episode: Episode, games: dict[str, Game | str], policy: bool) ->
     return found
 
 
-def _seen_game(reference: str) -> Game | str:
+def _seen_game(env_id: str, game_string: str) -> Game | str:
     """The game, or why nobody can see it here."""
     try:
-        game = load(registry.find(reference))
+        game = load(archived.find_game(env_id, game_string))
         _ = game.encoder  # raises, too
         return game
     except UserError as error:
@@ -200,7 +200,7 @@ def _control_part(episode: Episode, discrete: tuple[int, int] | None) -> list[Pa
 
 def _named(game_string: str, episode: Episode, derived: bool) -> tuple[str, int]:
     """Name and version; of letters, digits, "_", "-" and "/" only."""
-    name = f"openspiel/{game_string}" if derived else re.sub(r"-v\d+$", "", episode.provenance.env_id)
+    name = f"openspiel/{game_string}" if derived else re.sub(r"-v\d+\Z", "", episode.provenance.env_id)
     return re.sub(r"[^\w/-]+", "_", name, flags=re.ASCII).strip("_"), episode.provenance.env_version
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from selfplay import registry
+from selfplay import archived
 from selfplay.episode import Episode, Step
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.errors import UserError
@@ -54,7 +54,7 @@ class Rules:
             return f"a game of {name}, not of {self.name}"
         if text not in self._loaded:
             try:
-                self._loaded[text] = load(registry.find(registry.OPENSPIEL + text))
+                self._loaded[text] = load(archived.game_of(text))
             except UserError:
                 self._loaded[text] = None
         return self._loaded[text] or f"the installed OpenSpiel cannot load {text}"
