@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import pyspiel
 
-from selfplay import registry, storage
-from selfplay.errors import Damaged, UserError
+from selfplay import agent_file, registry, storage
+from selfplay.agent_file import SCHEMA
+from selfplay.errors import UserError
 from selfplay.game import Game, load
 from selfplay.nets import weights
 from selfplay.nets.averaged import Averaged
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Evaluator
+from selfplay.nets.policy_value import check_shapes
 from selfplay.run_files import AGENT_FILE, read_part, versions, weights_uri
 from selfplay.sealed import load_newest_valid
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 Array = np.ndarray[Any, Any]
 
-#: Rises when the description of a run's net changes so that older code would misread it.
-SCHEMA = 1
 _AT_ONCE = 256
 
 
@@ -71,9 +71,10 @@ class Agent:
     def load(cls, run_uri: str, version: int | None = None, threads: int = 1, trust: bool = False) -> Agent:
         """The newest agent of a run, or the one of `version`.
 
-        A game that came as a file of its own is looked up by its path again; its source as kept in the run is run
-        only if you `trust` it. Where the newest weights are damaged, the version before is taken, with a warning.
-        Raises `UserError` where there is no run, no such version, or a newer schema, `Damaged` where nothing is whole.
+        A game that came as a file of its own is found if this process has loaded that file (`registry.find`); the
+        source as kept in the run is run only if you `trust` it, and no path in the folder is followed. Where the newest weights are damaged, the version before is taken, with a warning.
+        Raises `UserError` where there is no run, no such version, a newer schema, or a description that fits no game,
+        `Damaged` where nothing is whole.
         """
         run_uri = storage.normalise(run_uri)
         try:
@@ -83,12 +84,9 @@ class Agent:
         place = storage.join(run_uri, AGENT_FILE)
         if about.get("kind") == "reasoning":
             raise UserError(f"{run_uri} is a reasoning run: its policy is the Hugging Face model in {run_uri}/policy")
-        try:
-            game = load(_spec(about["env"], trust))
-            net = NetConfig.from_json(json.dumps(about["net"]))
-            search, images, policy_id = SearchConfig(**about["search"]), int(about.get("images", 1)), about["policy_id"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Damaged(place, f"it does not describe an agent ({type(error).__name__}: {error})") from error
+        described = agent_file.parse(about, place)
+        game = load(described.spec(trust))
+        agent_file.check_fits(described, game, place)
         found = versions(run_uri)
         if not found:
             raise UserError(f"{run_uri} has no weights yet; let it run until the first net is published")
@@ -104,14 +102,15 @@ class Agent:
         told += [(one, f"version {chosen}") for one in whole.damaged]
         for one, instead in told:
             warnings.warn(f"{one}; {instead} is used instead", stacklevel=2)
-        evaluator = Evaluator(net, device="cpu", threads=threads)
         try:
+            check_shapes(described.net, tensors)  # before a net is built that may be far larger than its weights
+            evaluator = Evaluator(described.net, device="cpu", threads=threads)
             evaluator.load(tensors)
         except ValueError as error:
             raise UserError(f"the weights of {run_uri} do not fit its net: {error}") from None
-        symmetries = game.encoder.symmetries()[: images - 1]
+        symmetries = game.encoder.symmetries()[: described.images - 1]
         evaluate = Averaged(evaluator, symmetries) if symmetries else evaluator
-        return cls(game, evaluate, search, chosen, policy_id)
+        return cls(game, evaluate, described.search, chosen, described.policy_id)
 
     def act(self, state: pyspiel.State, simulations: int = 64) -> int:
         """The move that the search prefers, without noise; `simulations=0`: the likeliest legal move of the net."""
@@ -159,17 +158,3 @@ class Agent:
         policy = np.zeros(self.game.num_actions, np.float32)
         policy[result.actions] = result.prior
         return policy, result.raw_value * self.game.value_scale
-
-
-def _spec(env: dict[str, Any], trust: bool) -> Any:
-    if env["source"] is None:
-        return registry.find(env["reference"])
-    if trust:
-        return registry.unpack(registry.Portable(env["reference"], env["source"]))
-    for spec in registry.all_specs():
-        if spec.id == env["id"] and registry.source_of(spec).text == env["source"]:
-            return spec
-    raise UserError(
-        f"{env['id']} came as the file {env['reference']}; load that file first (selfplay.registry.find), "
-        "or pass trust=True to run the copy kept in the run"
-    )

@@ -266,7 +266,8 @@ def _load_openspiel(game_string: str) -> pyspiel.Game:
         kinds = {kind.short_name: kind for kind in pyspiel.registered_games()}
         if not kinds[name].default_loadable:
             needed = ", ".join(sorted(kinds[name].parameter_specification))
-            raise UserError(f"OpenSpiel's {name} needs parameters ({needed}), and {game_string!r} makes no game") from None
+            reason = f"OpenSpiel's {name} needs parameters ({needed}), and {game_string!r} makes no game"
+            raise UserError(reason) from None
         raise UserError(f"OpenSpiel cannot load {game_string!r}: {_reason(error)}") from None
 
 
@@ -276,7 +277,7 @@ def _as_parameters(spec: GameSpec) -> Iterator[None]:
     try:
         with contextlib.nullcontext() if spec.register is not None else _silent_stderr():
             yield
-    except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:  # SpielError is a RuntimeError
+    except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:  # SpielError, too
         if spec.register is not None or "(" not in spec.game:
             raise
         given = spec.game.partition("(")[2].removesuffix(")")

@@ -33,8 +33,8 @@ from selfplay.extras import to_install
 GROUP = "selfplay.envs"
 OPENSPIEL = "openspiel:"
 SUPPORTED = (
-    "games of OpenSpiel (openspiel:NAME, or a Python file with a GameSpec) and text tasks (a TaskSpec, or a .jsonl file) "
-    "can be used today, environments of Gymnasium and PettingZoo cannot"
+    "games of OpenSpiel (openspiel:NAME, or a Python file with a GameSpec) and text tasks (a TaskSpec, or a .jsonl "
+    "file) can be used today, environments of Gymnasium and PettingZoo cannot"
 )
 #: Ids and names as Gymnasium ("CartPole-v1", "ALE/Pong-v5") and PettingZoo ("chess_v6") write them.
 _ELSEWHERE = re.compile(

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from selfplay.net_limits import MOST
 from trainers.settings import Experiment, NonNegative, Positive, Settings, Share, first_change
 
-Opponent = Annotated[str, Field(pattern=r"^(random|checkpoints|mcts[1-9][0-9]*)$")]
+Opponent = Annotated[str, Field(pattern=r"^(random|checkpoints|mcts[1-9][0-9]{0,6})\z")]
 
 
 class EnvConfig(Settings):
@@ -24,13 +25,13 @@ class EnvConfig(Settings):
 class NetSettings(Settings):
     trunk: Literal["auto", "resnet", "mlp"] = "auto"
     """"auto": a residual net for observations of three dimensions, else an MLP."""
-    channels: Positive = 32
+    channels: Annotated[int, Field(ge=1, le=MOST["channels"])] = 32
     """Channels of the residual trunk."""
-    blocks: Positive = 4
+    blocks: Annotated[int, Field(ge=1, le=MOST["blocks"])] = 4
     """Residual blocks."""
-    hidden: Positive = 128
+    hidden: Annotated[int, Field(ge=1, le=MOST["hidden"])] = 128
     """Width of the MLP trunk."""
-    layers: Positive = 3
+    layers: Annotated[int, Field(ge=1, le=MOST["layers"])] = 3
     """Layers of the MLP trunk."""
 
 

@@ -100,7 +100,7 @@ class Examiner:
         if version not in self._agents:
             while len(self._agents) >= 3:
                 self._agents.pop(next(iter(self._agents)))
-            self._agents[version] = Agent.load(self._run_uri, version, trust=True)
+            self._agents[version] = Agent.load(self._run_uri, version)
         agent = self._agents[version]
         return lambda states: agent.act_many(states, simulations)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +15,7 @@ from rich.text import Text
 
 from selfplay.cli import screen
 from selfplay.cli.console import Console, plain_markup
+from selfplay.cli.corpus.common import EnvOption, load_envs
 from selfplay.errors import UserError
 from trainers.status import Candidate
 
@@ -33,6 +32,7 @@ def play(
     simulations: Annotated[int, typer.Option(min=0, help="Of its search, a move; 0: the raw policy.")] = 256,
     seat: Annotated[str, typer.Option(help="first or second: whether you begin.")] = "first",
     version: Annotated[int | None, typer.Option(help="Of the net; 0 is the untrained one. [newest]")] = None,
+    env: EnvOption = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the rules of a one-file game from the source kept in the run.")
     ] = False,
@@ -41,13 +41,14 @@ def play(
 
     Type a move as it is listed, or "hint" to see what the net thinks of yours.
 
-    Examples:  selfplay play runs/connect_four  ·  selfplay play runs/connect_four --seat second --simulations 1000
+    Examples:  selfplay play runs/connect_four  ·  selfplay play runs/connect_four --seat second --simulations 1000  ·
+    selfplay play runs/my_game --env ./my_game.py
     """
     if seat not in ("first", "second"):
         raise UserError(f"--seat {seat}: say first or second")
     from selfplay.agent import Agent
 
-    _know_game_file(run)
+    load_envs(env)
     console = Console(highlight=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -56,19 +57,6 @@ def play(
         console.print(f"[{screen.FAIR}]{escape(str(warning.message))}[/]", soft_wrap=True)
     read = _prompt(console) if sys.stdin.isatty() else _piped(console)
     Match(agent, console, read, simulations, 0 if seat == "first" else 1).play()
-
-
-def _know_game_file(run: str) -> None:
-    """Loads the game's own file where the run was started with one that is still there: it is the user's."""
-    from selfplay import registry, storage
-    from trainers.config import RunConfig
-    from trainers.experiment import read_config
-
-    with contextlib.suppress(FileNotFoundError):
-        config, _ = read_config(storage.normalise(run))
-        reference = config.env.id if isinstance(config, RunConfig) else ""
-        if reference.endswith(".py") and Path(reference).is_file():
-            registry.find(reference)
 
 
 def _prompt(console: Console) -> Callable[[], str | None]:

@@ -42,6 +42,9 @@ def run(
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="Join this Ray cluster instead of starting Ray here.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="With --out alone: use the file of rules or questions that the run names.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Progress to standard error; the last line is one JSON object.")
     ] = False,
@@ -56,11 +59,7 @@ def run(
     """
     overrides = [*(settings or ()), *([] if minutes is None else [f"run.minutes={float(minutes)!r}"])]
     config = configuration(recipe, out, overrides)
-    from selfplay import registry
-    from trainers.config import RunConfig
-
-    named = config.env.id if isinstance(config, RunConfig) else config.task.id
-    spec = registry.find(named) if isinstance(config, RunConfig) else registry.find_task(named)
+    spec = environment(config, None if recipe is not None or trust else out)
     need_packages("ray", "torch", "numba", "safetensors")
     place = out or f"runs/{config.name}"
     with run_log(place, config.name) as log, taken(log) as terminal:
@@ -86,6 +85,30 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str])
         reason = f"no {run_files.CONFIG_FILE}"
         raise UserError(f"there is no run in {out} to continue ({reason}); name a recipe to begin one") from None
     return from_data(begun.model_dump(mode="json"), uri, overrides)
+
+
+def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
+    """The environment that the settings name.
+
+    resumed: the run folder that they were read from, which may be a stranger's: a file that it names is then not used;
+    None where the user named them himself. Raises `UserError`.
+    """
+    from selfplay import archived, registry
+    from selfplay.contract import GameSpec
+    from trainers.config import RunConfig
+
+    play = isinstance(config, RunConfig)
+    named = config.env.id if isinstance(config, RunConfig) else config.task.id
+    if resumed is None:
+        return registry.find(named) if play else registry.find_task(named)
+    try:
+        spec = archived.find_reference(named)
+    except UserError as error:
+        advice = f"name it (selfplay run {shlex.quote(named)} --out {shlex.quote(resumed)}), or say --trust"
+        raise UserError(f"the run in {resumed} asks for {named!r}: {error}; if that is yours, {advice}") from None
+    if isinstance(spec, GameSpec) != play:
+        raise UserError(f"the run in {resumed} asks for {spec.id}, which is a {'task' if play else 'game'}")
+    return spec
 
 
 def need_packages(*names: str) -> None:

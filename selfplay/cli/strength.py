@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selfplay import machine
+from selfplay.cli.corpus.common import EnvOption, load_envs
 from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    from selfplay.registry import Portable
 
 
 def strength(
@@ -21,6 +25,10 @@ def strength(
     simulations: Annotated[int, typer.Option(min=0, help="Simulations a move.")] = 64,
     version: Annotated[int | None, typer.Option(help="Of the net; the newest if not given.")] = None,
     processes: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+    env: EnvOption = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the rules of a one-file game from the source kept in the run.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")] = False,
 ) -> None:
     """Measures a net without noise: match scores, and the share of positions where its move loses game value.
@@ -31,14 +39,16 @@ def strength(
     for name in names:
         if name != "random" and not (name.startswith("mcts") and name[4:].isdigit()):
             raise UserError(f"--opponents {name!r} is unknown; say random or mctsN, such as mcts100")
+    from selfplay import registry
     from selfplay.agent import Agent
 
-    loaded = Agent.load(run, version, trust=True)
+    load_envs(env)
+    loaded = Agent.load(run, version, trust=trust)
     n = processes or machine.cores()
     tasks = [(run, loaded.version, name, simulations, games, part, n) for name in names for part in range(n)]
     if positions:
         tasks += [(run, loaded.version, "exact", s, positions, part, n) for s in (simulations, 0) for part in range(n)]
-    with multiprocessing.get_context("spawn").Pool(n) as pool:
+    with multiprocessing.get_context("spawn").Pool(n, _begin, (registry.named(), trust)) as pool:
         parts = pool.starmap(_part, tasks, chunksize=1)
     report: dict[str, Any] = {"run": run, "version": loaded.version, "simulations": simulations}
     report["matches"] = {name: _match([p for t, p in zip(tasks, parts, strict=True) if t[2] == name]) for name in names}
@@ -62,6 +72,19 @@ def strength(
     say(f"next: `selfplay play {run}`")
 
 
+_trust = False
+
+
+def _begin(named: list[Portable], trust: bool) -> None:
+    """In each process: what the user named on the command line is known there, too."""
+    global _trust
+    from selfplay import registry
+
+    _trust = trust
+    for portable in named:
+        registry.unpack_any(portable)
+
+
 def _part(
     run: str, version: int, opponent: str, simulations: int, count: int, part: int, parts: int
 ) -> dict[str, tuple[int, int, int]]:
@@ -72,7 +95,7 @@ def _part(
     from selfplay.arena.openings import openings
     from selfplay.arena.players import mcts_player, random_player
 
-    agent = Agent.load(run, version, trust=True)
+    agent = Agent.load(run, version, trust=_trust)
 
     def player(states: list[Any]) -> list[int]:
         return agent.act_many(states, simulations)

@@ -70,10 +70,12 @@ def read(place: str) -> dict[str, Any] | None:
         told: dict[str, Any] = sealed.read(storage.join(place, run_files.STATUS_FILE))
         age = (datetime.now(UTC) - datetime.fromisoformat(told["written_at"])).total_seconds()
         ended = told["status"]["phase"] == "finished"
-        return {**told, "age_s": round(age, 1), "alive": not ended and age < _PERIODS * float(told["every_s"])}
+        found = {**told, "age_s": round(age, 1), "alive": not ended and age < _PERIODS * float(told["every_s"])}
+        lines_of({"run": place, **found})  # what is shown of it is there, and of the right types
+        return found
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise UserError(f"{storage.join(place, run_files.STATUS_FILE)} is not what a run writes") from None
 
 

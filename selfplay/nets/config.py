@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from selfplay.errors import UserError
+from selfplay.net_limits import MOST
 
 Trunk = Literal["auto", "resnet", "mlp"]
 #: Rises when the meaning of a field or the names of the tensors change.
@@ -56,8 +57,8 @@ class NetConfig:
         if not self.input_shape or min(self.input_shape) < 1 or self.num_actions < 1:
             raise UserError(f"a net needs an input and at least one action, got {self.input_shape}, {self.num_actions}")
         for name in ("channels", "blocks", "hidden", "layers", "policy_channels", "value_channels", "value_hidden"):
-            if getattr(self, name) < 1:
-                raise UserError(f"net {name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST[name]:
+                raise UserError(f"net {name} must be from 1 to {MOST[name]}, got {getattr(self, name)}")
         if self.policy_planes is not None and self.resnet and self.board_actions > self.num_actions:
             raise UserError(
                 f"policy_planes={self.policy_planes} needs {self.board_actions} actions, there are {self.num_actions}"

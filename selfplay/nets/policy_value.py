@@ -160,14 +160,21 @@ def to_arrays(net: PolicyValueNet) -> dict[str, np.ndarray]:
     return {name: np.array(t.detach().float().cpu().numpy()) for name, t in net.state_dict().items()}
 
 
-def from_arrays(net: PolicyValueNet, tensors: dict[str, np.ndarray]) -> None:
-    """Writes `tensors` (as given by `to_arrays`) into `net`. Raises `ValueError` where names or shapes differ."""
-    own = net.state_dict()
+def check_shapes(config: NetConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Raises `ValueError` where `tensors` are not those of a net of this shape. Takes no memory for the net."""
+    with torch.device("meta"):
+        own = PolicyValueNet(config).state_dict()
     if own.keys() != tensors.keys():
         raise ValueError(f"these weights are of another net: {sorted(own.keys() ^ tensors.keys())[:4]} differ")
     for name, tensor in own.items():
         if tuple(tensor.shape) != tensors[name].shape:
             raise ValueError(f"{name} has shape {tensors[name].shape}, the net needs {tuple(tensor.shape)}")
+
+
+def from_arrays(net: PolicyValueNet, tensors: dict[str, np.ndarray]) -> None:
+    """Writes `tensors` (as given by `to_arrays`) into `net`. Raises `ValueError` where names or shapes differ."""
+    check_shapes(net.config, tensors)
+    own = net.state_dict()
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(torch.tensor(tensors[name]))  # from_numpy warns of read-only arrays

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from selfplay.errors import UserError
+
 GUMBEL = 0
 PUCT = 1
+_MOST_CONSIDERED = 1_000_000
 
 
 class Constants(NamedTuple):
@@ -45,6 +49,17 @@ class SearchConfig:
     fpu_reduction: float = 0.2
     root_fpu_reduction: float = 0.0
     dirichlet_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ("gumbel", "puct"):
+            raise UserError(f"search algorithm {self.algorithm!r} is unknown; it is gumbel or puct")
+        if not 1 <= self.considered <= _MOST_CONSIDERED:
+            raise UserError(f"search considered must be from 1 to {_MOST_CONSIDERED}, got {self.considered}")
+        for name in ("c_visit", "c_scale", "c_init", "c_base", "fpu_reduction", "root_fpu_reduction"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"search {name} must be a finite number of 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.dirichlet_fraction <= 1:
+            raise UserError(f"search dirichlet_fraction must be from 0 to 1, got {self.dirichlet_fraction}")
 
     def constants(self) -> Constants:
         return Constants(
