@@ -1,0 +1,166 @@
+"""Reads hostile corpora and run folders by every command there is, and reports what was opened, imported or run.
+
+    python reads_everything.py PLACE        in a folder that holds the canary files; prints one JSON object
+
+A program of its own, since an audit hook stays for the life of a process. `inotify` sees what C++ opens, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+IN_ACCESS, IN_OPEN = 0x1, 0x20
+WORD = "canary"
+seen: list[str] = []
+doing = ""
+
+
+def audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Notes what nobody may do by a name that data gives."""
+    if event == "import" and WORD in str(arguments[0]):
+        seen.append(f"{doing}: import {arguments[0]}")
+    elif event == "exec" and WORD in arguments[0].co_filename:
+        seen.append(f"{doing}: exec {arguments[0].co_filename}")
+    elif event == "compile" and WORD in f"{arguments[0]!r:.2000} {arguments[1]!r}":
+        seen.append(f"{doing}: compile {arguments[1]!r}")
+    elif event == "open" and Path(os.fsdecode(arguments[0]) if not isinstance(arguments[0], int) else "").stem == WORD:
+        seen.append(f"{doing}: open {arguments[0]!r}")
+    elif event in ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen") and WORD in repr(arguments):
+        seen.append(f"{doing}: {event} {arguments!r:.200}")
+
+
+class Watched:
+    """Files of which the kernel tells whenever anybody opens them."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.inotify_init1(os.O_NONBLOCK)
+        assert self._fd >= 0, os.strerror(ctypes.get_errno())
+        for path in paths:
+            assert libc.inotify_add_watch(self._fd, os.fsencode(path), IN_OPEN | IN_ACCESS) >= 0, path
+
+    def opened(self) -> int:
+        try:
+            return len(os.read(self._fd, 1 << 16)) // struct.calcsize("iIII")
+        except BlockingIOError:
+            return 0
+
+
+class Reader:
+    def __init__(self, canaries: list[Path]) -> None:
+        self.watched = Watched(canaries)
+        self.faults: list[str] = []
+        self.done: dict[str, int] = {}
+        canaries[0].read_bytes()
+        assert self.watched.opened(), "inotify says nothing here"
+        sys.addaudithook(audit)
+
+    def do(self, what: str, action: Callable[[], Any]) -> None:
+        """Does one thing. What is wrong may be said by a `UserError`; anything else is a crash."""
+        global doing
+        from selfplay.errors import UserError
+
+        doing = what
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            try:
+                code = action()
+            except UserError:
+                code = 2
+            except Exception as error:
+                code = f"{type(error).__name__}: {error}"[:300]
+        kind = what.partition(" of ")[0]
+        self.done[kind] = self.done.get(kind, 0) + 1
+        if isinstance(code, str) or "traceback is in" in said.getvalue():
+            self.faults.append(f"{what} crashed: {code} {said.getvalue()[-300:]}")
+        if self.watched.opened():
+            seen.append(f"{doing}: the canary was opened")
+
+
+def command(*words: object) -> Callable[[], int]:
+    from selfplay.cli.main import call
+
+    return lambda: call([str(word) for word in words])
+
+
+def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
+    from selfplay import store
+    from selfplay.store import lineage
+    from selfplay.store.export import formats
+    from selfplay.store.release import verify_corpus as portable
+
+    name = corpus.name
+    plain: list[list[object]] = [
+        ["verify", corpus, "--processes", 1], ["verify", corpus, "--json", "--processes", 1], ["stats", corpus],
+        ["query", "select * exclude (game, reasoning, control) from episodes limit 5", corpus],
+        ["tail", corpus, "--after", -1, "--seconds", 0], ["diff", 0, 1, corpus], ["show", "latest", corpus],
+        ["release", "first", corpus, "--processes", 1],
+    ]  # fmt: skip
+    for words in plain:
+        reader.do(f"corpus {words[0]} of {name}", command("corpus", *words))
+    for form in formats.FORMATS:
+        reader.do(f"export {form} of {name}", command("corpus", "export", form, corpus, out / name / form))
+    opened = store.open(str(corpus))
+    rows = opened.to_arrow(columns=["episode_id", "env_id", "ruleset_digest", "game"]).to_pylist()
+    for row in rows:
+        reader.do(f"show of {row['episode_id']}", command("corpus", "show", row["episode_id"], corpus))
+        reader.do(f"lineage of {row['episode_id']}", lambda row=row: lineage.of_episode(opened, row["episode_id"]))
+    for env_id in sorted({row["env_id"] for row in rows}):
+        reader.do(f"to_torch of {env_id}", lambda env_id=env_id: list(opened.to_torch(env_id=env_id, batch=4)))
+        words = ("npz", corpus, out / str(abs(hash(env_id))), "--option", f"env={env_id}")
+        reader.do(f"export npz of {env_id}", command("corpus", "export", *words))
+    for table in store.table.SIDE_TABLES:
+        reader.do(f"table of {table}", lambda table=table: opened.table(table).to_pylist())
+    for policy in opened.table("policies").to_pylist():
+        reader.do(f"lineage of {policy['digest']}", lambda one=policy: lineage.of_weights(opened, one["digest"]))
+    rulesets = [
+        {"env_id": row["env_id"], "ruleset_digest": row["ruleset_digest"], "package": None,
+         "game_string": row["game"]["game_string"]}
+        for row in rows if row["game"]
+    ]  # fmt: skip
+    files = [{"path": file["path"], "sha256": ""} for file in opened.files()]
+    for ruleset in rulesets:  # one at a time: of several that name one environment the last counts
+        certificate = {"table_version": opened.version, "packages": {}, "rulesets": [ruleset], "files": files,
+                       "episodes": len(rows), "content_digest": "", "release": "first"}  # fmt: skip
+        what = f"verify_corpus.py of {ruleset['game_string']}"
+        reader.do(what, lambda one=certificate: portable.verify(str(corpus), one, None, 0))
+
+
+def read_run(reader: Reader, run: Path) -> None:
+    from selfplay.agent import Agent
+    from selfplay.cli.run import configuration, environment
+
+    name = run.name
+    reader.do(f"Agent.load of {name}", lambda: Agent.load(str(run)))
+    reader.do(f"top of {name}", command("top", run, "--once"))
+    reader.do(f"resuming of {name}", lambda: environment(configuration(None, str(run), []), str(run)))
+    reader.do(f"corpus stats of {name}", command("corpus", "stats", run))
+    if name.endswith("-0"):  # the rest of these is Agent.load again, in a game or in a process
+        sys.stdin = io.StringIO("quit\n")
+        reader.do(f"play of {name}", command("play", run, "--simulations", 0))
+
+
+def folders(place: Path, kind: str) -> Iterator[Path]:
+    yield from sorted((place / kind).iterdir()) if (place / kind).is_dir() else ()
+
+
+def main() -> None:
+    place = Path(sys.argv[1])
+    reader = Reader([place / "canary.py", place / "canary.jsonl"])
+    for corpus in folders(place, "corpora"):
+        read_corpus(reader, corpus, place / "out")
+    for run in folders(place, "runs"):
+        read_run(reader, run)
+    print(json.dumps({"seen": seen, "faults": reader.faults, "done": reader.done}))
+
+
+if __name__ == "__main__":
+    main()
