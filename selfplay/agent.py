@@ -72,9 +72,9 @@ class Agent:
         """The newest agent of a run, or the one of `version`.
 
         A game that came as a file of its own is found if this process has loaded that file (`registry.find`); the
-        source as kept in the run is run only if you `trust` it, and no path in the folder is followed. Where the newest weights are damaged, the version before is taken, with a warning.
-        Raises `UserError` where there is no run, no such version, a newer schema, or a description that fits no game,
-        `Damaged` where nothing is whole.
+        source as kept in the run is run only if you `trust` it, and no path in the folder is followed. Where the newest
+        weights are damaged, the version before is taken, with a warning. Raises `UserError` where there is no run, no
+        such version, a newer schema, or a description that fits no game, `Damaged` where nothing is whole.
         """
         run_uri = storage.normalise(run_uri)
         try:

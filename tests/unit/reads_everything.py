@@ -93,6 +93,7 @@ def command(*words: object) -> Callable[[], int]:
 
 def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
     from selfplay import store
+    from selfplay.errors import UserError
     from selfplay.store import lineage
     from selfplay.store.export import formats
     from selfplay.store.release import verify_corpus as portable
@@ -108,7 +109,10 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
         reader.do(f"corpus {words[0]} of {name}", command("corpus", *words))
     for form in formats.FORMATS:
         reader.do(f"export {form} of {name}", command("corpus", "export", form, corpus, out / name / form))
-    opened = store.open(str(corpus))
+    try:
+        opened = store.open(str(corpus))
+    except UserError:  # a partition named by a path: nothing of the table is read
+        return
     rows = opened.to_arrow(columns=["episode_id", "env_id", "ruleset_digest", "game"]).to_pylist()
     for row in rows:
         reader.do(f"show of {row['episode_id']}", command("corpus", "show", row["episode_id"], corpus))

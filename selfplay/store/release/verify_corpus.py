@@ -149,7 +149,7 @@ class Rules:
         if self.games[text] is None:
             package = ruleset.get("package") or "the package that brings it"
             raise Unknown(f"the rules of {row['env_id']} are not in OpenSpiel, or not loaded by a stranger's word: "
-                          f"install {package} and the project that made this corpus, and run `selfplay corpus verify`")  # fmt: skip
+                          f"install {package} and what made this corpus, and run `selfplay corpus verify`")  # fmt: skip
         return self.games[text]
 
     def doubt(self, reason: str) -> None:
