@@ -26,6 +26,9 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.store import log
+from selfplay.store.replayed import replay
+from selfplay.store.table import episodes_uri
 from selfplay.store.verify import verify_corpus
 
 WORKER = Path(__file__).with_name("store_worker.py")
@@ -120,6 +123,7 @@ def acknowledged_in(journal: Path) -> set[str]:
 
 def lost_after(corpus: Path, acknowledged: set[str], epoch: int) -> set[str]:
     """What is lost of what was acknowledged. The rest must be in order: the writer goes on, every episode is true."""
+    lost = acknowledged - in_the_log(corpus)
     committer = store.Committer(str(corpus), "run", epoch)
     there = Counter(store.open(str(corpus)).to_arrow(columns=["episode_id"])["episode_id"].to_pylist())
     assert not [name for name, times in there.items() if times != 1], "doubled"
@@ -130,7 +134,19 @@ def lost_after(corpus: Path, acknowledged: set[str], epoch: int) -> set[str]:
     assert committer.commit([block])[0].status == "committed"
     assert not store.Committer(str(corpus), "run", epoch).mended, "what was repaired stays so"
     assert not [check for check in verify_corpus(store.open(str(corpus))) if check.state == "false"]
-    return acknowledged - set(there)
+    return lost | (acknowledged - set(there))
+
+
+def in_the_log(corpus: Path) -> set[str]:
+    """Ids of the episodes that the log has on the disk, before anything is repaired."""
+    table = episodes_uri(str(corpus))
+    state = replay(table, {fault.file for fault in log.check(table)})
+    ends = [(added.stats["minValues"], added.stats["maxValues"]) for added in state.files.values()]
+    return {
+        f"run/{low['slot']}/{low['epoch']}/{number}"
+        for low, high in ends
+        for number in range(low["number"], high["number"] + 1)
+    }
 
 
 def cuts(disks: tuple[Disk, Disk], place: Path, count: int, seed: int, careless: bool = False) -> list[set[str]]:
