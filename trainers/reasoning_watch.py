@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-import pyarrow.compute as pc
-
 from selfplay import store
 from selfplay.actors.reasoner import Outcome, ReasonerReport
 from selfplay.contract import TaskSpec
+from selfplay.store import counts
 from trainers.curriculum import Curriculum
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
@@ -62,17 +61,14 @@ class ReasoningWatch:
             warm_total=config.warm.steps,
             rounds=state.round,
         )
-        self._count_archived()
         self._tell_scores()
         self._scalars = ScalarWriter.of_run(folder, config, self.message)
 
-    def _count_archived(self) -> None:
-        """Counts what the run has archived before: the corpus is the truth."""
-        if self._folder.new:
-            return
-        where = pc.field("run_id") == self._folder.run_id
-        episodes = sum(b.num_rows for b in store.open(self._folder.corpus).episodes(where, ["n_steps"]))
-        self._set(episodes=episodes)
+    def count_archived(self) -> None:
+        """Takes over what the run has archived before, as the log of the corpus counts it."""
+        if not self._folder.new:
+            before = counts.archived_by(store.open(self._folder.corpus), self._folder.run_id)
+            self._set(episodes=before.episodes)
 
     # -- the clock ----------------------------------------------------------------------------------------------
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow.compute as pc
-
 from selfplay import store
 from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
+from selfplay.store import counts
 from trainers.config import RunConfig
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
@@ -101,16 +100,10 @@ class Watch:
         self._set(messages=(*self.status.messages[-4:], text))
 
     def count_archived(self) -> None:
-        """Counts what the run has archived before: the corpus is the truth."""
-        if self._folder.new:
-            return
-        episodes = positions = 0
-        where = pc.field("run_id") == self._folder.run_id
-        for batch in store.open(self._folder.corpus).episodes(where, ["game"]):
-            steps = pc.list_flatten(pc.struct_field(batch.column("game"), "steps"))
-            episodes += batch.num_rows
-            positions += pc.sum(pc.equal(pc.struct_field(steps, "source"), "search")).as_py() or 0
-        self._set(episodes=episodes, positions=positions)
+        """Takes over what the run has archived before, as the log of the corpus counts it."""
+        if not self._folder.new:
+            before = counts.archived_by(store.open(self._folder.corpus), self._folder.run_id)
+            self._set(episodes=before.episodes, positions=before.positions)
 
     def playing(self, report: Report) -> None:
         """Moves were made: the clock runs since the first of them."""

@@ -27,6 +27,8 @@ def compact(
         typer.echo(json.dumps(asdict(done)))
         return
     typer.echo(f"{done.files_before:,} files became {done.files_after:,} (version {done.version})")
+    if done.side_after < done.side_before:
+        typer.echo(f"of the side tables, {done.side_before:,} became {done.side_after:,}")
     typer.echo(f"next: `selfplay corpus vacuum {corpus}` shows what room the old files take")
 
 
