@@ -19,6 +19,7 @@ from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_status import ReasoningPhase, ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState
+from trainers.thinning import thinned
 from trainers.tutor import Lesson
 
 _SHOW_S = 0.25
@@ -177,6 +178,7 @@ class ReasoningWatch:
                 for level in levels
             ]
         self._scores += [score for score in found if score.problems]
+        self._scores = thinned(self._scores, lambda score: None, lambda score: score.version)
         self._tell_scores()
         scalars = {f"held_out/{'all' if s.level is None else f'{s.level:g}'}": s.accuracy for s in found if s.problems}
         self._write({**scalars, "held_out/tokens": found[0].tokens, "run/elapsed_s": self.elapsed()})

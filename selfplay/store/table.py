@@ -328,7 +328,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
             max_commit_retries=MAX_COMMIT_RETRIES,
         )
         data = pa.Table.from_pylist([dict(row) for some in new.values() for row in some], schema=side.schema)
-        added = data.num_rows
+        added = int(data.num_rows)
         try:
             write_deltalake(table, data, mode="append", commit_properties=properties)
             log.persist(table.table_uri, before, table.version(), data=True)

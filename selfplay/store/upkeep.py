@@ -166,7 +166,10 @@ def delete_run(uri: str, run_id: str, why: str) -> Deleted:
     if not episodes:
         raise UserError(f"the corpus at {uri} has no run {run_id}")
     note = {"why": why, "run_id": run_id}
-    gone = lambda now: ([file for file in now.files() if _partition(file)[1] == run_id], [])  # noqa: E731
+
+    def gone(now: Corpus) -> tuple[list[dict[str, Any]], list[AddAction]]:
+        return _files_of(now, run_id), []
+
     _rewrite(corpus.uri, run_id, gone, note, _zeroed)
     return Deleted(episodes, open(uri).version)
 
