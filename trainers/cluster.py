@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
 from selfplay import machine
 from selfplay.errors import UserError
-from trainers import placement, ray_guard
+from trainers import placement, ray_guard, ray_sessions
 from trainers.config import RunConfig
 from trainers.ray_watch import RayWatch
 
@@ -62,15 +63,17 @@ class LastWords:
 
 @contextlib.contextmanager
 def ray_session(address: str | None, words: LastWords | None = None) -> Iterator[None]:
-    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet; nothing is left behind.
+    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet.
 
-    words: for when Ray dies under the run. Raises `UserError` where Ray cannot be used.
+    Of a Ray of our own nothing is left behind; where the run broke, the next run here deletes the logs of that Ray,
+    which may say why. words: for when Ray dies under the run. Raises `UserError` where Ray cannot be used.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield
         return
+    session: Path | None = None
     with contextlib.ExitStack() as leaving:
         guard = _guard(own=not address, words=words)
         leaving.callback(guard.communicate, b"bye\n")
@@ -79,20 +82,24 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
                 _knock(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
             else:
-                _start()
+                session = _start()
+                ray_sessions.mark(session)
+                ray_sessions.delete_dead(session.parent)
         except Exception as error:  # Ray says that it did not come up with a plain one
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {_reason(error)}") from None
         leaving.callback(ray.shutdown)
         if words is not None and not address:
             leaving.callback(RayWatch(functools.partial(_died, guard, words)).stop)
         yield
+    if session is not None:
+        ray_sessions.delete(session)
 
 
-def _start() -> None:
-    """Starts Ray here; a second time where a busy machine had not got round to the first."""
+def _start() -> Path:
+    """Starts Ray here; a second time where a busy machine had not got round to the first. The folder of its session."""
     for attempt in range(2):
         try:
-            ray.init(
+            context = ray.init(
                 address="local",
                 num_cpus=machine.cores(),
                 include_dashboard=False,
@@ -101,7 +108,7 @@ def _start() -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace="selfplay",
             )
-            return
+            return Path(context.address_info["session_dir"])
         except Exception as error:
             ray.shutdown()
             for pid in ray_guard.members(os.getpid()):  # of what has been started
@@ -109,6 +116,7 @@ def _start() -> None:
                     os.kill(pid, signal.SIGKILL)
             if attempt or _LATE not in str(error):
                 raise
+    raise AssertionError("unreachable")
 
 
 def _reason(error: Exception) -> str:
