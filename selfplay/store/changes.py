@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -22,12 +21,11 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.store.history import brought, had_at
 from selfplay.store.read import Corpus, VersionGone, open
 from selfplay.store.table import EPISODES_TABLE, episodes_uri
 
 _BATCH_ROWS = 1024
-#: Commits that are read at once.
-_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def follow(
         newest = open(uri)
         while version < newest.version:
             version += 1
-            for block in _brought(table, version):
+            for block in brought(table, version):
                 for batch in _read(table, newest, block, columns):
                     yield News(version, batch)
         if until is not None and time.monotonic() >= until:
@@ -101,14 +99,7 @@ def run_at(uri: str, run_id: str, version: int) -> tuple[Corpus, pc.Expression]:
         return open(uri, version), mine
     except VersionGone:
         newest = open(uri)
-    table = episodes_uri(newest.uri)
-    last: dict[tuple[str, int], int] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for blocks in pool.map(lambda number: _brought(table, number), range(1, version + 1)):
-            for block in (block for block in blocks if block["partitionValues"]["run_id"] == run_id):
-                high = json.loads(block["stats"])["maxValues"]
-                writer = high["slot"], high["epoch"]
-                last[writer] = max(last.get(writer, -1), high["number"])
+    last = had_at(newest.uri, version, run_id).get(run_id, {})
     which = [
         (pc.field("slot") == slot) & (pc.field("epoch") == epoch) & (pc.field("number") <= number)
         for (slot, epoch), number in sorted(last.items())
@@ -128,18 +119,6 @@ def block_of(uri: str, path: str) -> pa.Table:
     """The episodes of a block by its path below the episodes table, also where compaction has replaced it."""
     corpus = open(uri)
     return _file(episodes_uri(corpus.uri), path, corpus.dataset.schema).to_table()
-
-
-def _brought(table: str, version: int) -> list[dict[str, Any]]:
-    """The `add` actions of a commit that brought data; those of a compaction did not."""
-    try:
-        lines = storage.read(storage.join(table, "_delta_log", f"{version:020d}.json")).splitlines()
-    except FileNotFoundError:
-        raise UserError(
-            f"the log of {table} no longer reaches back to version {version}; start from a later one"
-        ) from None
-    actions = [json.loads(line) for line in lines]
-    return [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
 
 
 def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
