@@ -58,13 +58,15 @@ def small_files(corpus_uri: str) -> int:
 
 
 def give_back(corpus_uri: str, hours: float = KEEP_HOURS) -> None:
-    """Deletes files that compaction has replaced more than so many hours ago."""
+    """Deletes files that compaction has replaced more than so many hours ago, and entries of the logs that are older
+    than a month: of a side table only the newest version is ever read."""
     for name in SIDE_TABLES:
         try:
             table = open_table(storage.join(storage.normalise(corpus_uri), name))
         except TableNotFoundError:
             continue
         table.vacuum(retention_hours=round(hours), dry_run=False, enforce_retention_duration=False)
+        table.cleanup_metadata()
 
 
 def _small(table: DeltaTable) -> list[dict[str, Any]]:

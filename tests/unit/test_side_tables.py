@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,3 +118,16 @@ def test_two_compactions_at_once_double_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(rows(uri)) == 10 and side_tables.small_files(uri) == 1
+
+
+def test_entries_of_a_log_end_after_a_month(tmp_path: Path) -> None:
+    uri, log = str(tmp_path), tmp_path / "policies" / "_delta_log"
+    for version in range(6):
+        store.append(uri, "policies", [policy(version)])
+    DeltaTable(f"{uri}/policies").create_checkpoint()
+    store.append(uri, "policies", [policy(6)])
+    for entry in log.iterdir():
+        os.utime(entry, (time.time() - 40 * 86400,) * 2)
+    side_tables.give_back(uri)
+    assert not (log / f"{0:020d}.json").exists()
+    assert len(rows(uri)) == 7 and store.append(uri, "policies", [policy(6), policy(7)]) == 1
