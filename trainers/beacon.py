@@ -12,6 +12,7 @@ the display is told.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import threading

@@ -84,7 +84,8 @@ class Tidier:
             note(self._run_id, "compacted", before=before, after=after)
 
 
-def _compact(corpus: str, run_id: str) -> upkeep.Compacted:
+def _compact(corpus: str, run_id: str | None, give_back: bool) -> tuple[int, int]:
+    """Files before and after. run_id: of the run whose episodes are compacted, besides the side tables; None: none."""
     storage.refuse_unseen(corpus)
     os.nice(19)  # it has time, unlike who plays
     if run_id is None:

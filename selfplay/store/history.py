@@ -15,11 +15,11 @@ from typing import Any
 
 from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.store.log import HISTORY
 from selfplay.store.table import episodes_uri
 
 #: Of a run: (slot, epoch) -> number of its last episode.
 Writers = dict[tuple[str, int], int]
-_FOLDER = "history"
 #: Entries that are read at once.
 _AT_ONCE = 32
 
@@ -45,7 +45,7 @@ def had_at(corpus_uri: str, version: int, run_id: str | None = None) -> dict[str
     Raises `UserError` where the log was given back so far that nobody knows any more.
     """
     table, held = episodes_uri(corpus_uri), defaultdict[str, Writers](dict)
-    known = {int(name.split(".")[0]): name for name in storage.names(storage.join(corpus_uri, _FOLDER))[::-1]}
+    known = {int(name.split(".")[0]): name for name in storage.names(storage.join(corpus_uri, HISTORY))[::-1]}
     if version in known and run_id is not None:
         exact = _load(corpus_uri, known[version])
         if run_id in exact:
@@ -70,7 +70,7 @@ def write_down(corpus_uri: str, used: dict[int, set[str]], oldest: int, there: C
 
     used: versions before it, with the runs of which it must be known what they had. there: runs that are not deleted.
     """
-    known = storage.names(storage.join(corpus_uri, _FOLDER))
+    known = storage.names(storage.join(corpus_uri, HISTORY))
     for version, runs in sorted(used.items()):
         if f"{version:020d}.json" not in known:
             held = had_at(corpus_uri, version)
@@ -81,14 +81,14 @@ def write_down(corpus_uri: str, used: dict[int, set[str]], oldest: int, there: C
         _save(corpus_uri, base, {run: writers for run, writers in held.items() if run in there})
     for name in known:
         if name.endswith(".base.json") and name < base:
-            storage.delete(storage.join(corpus_uri, _FOLDER, name))
+            storage.delete(storage.join(corpus_uri, HISTORY, name))
 
 
 def _save(corpus_uri: str, name: str, held: dict[str, Writers]) -> None:
     rows = {run: [[slot, epoch, last] for (slot, epoch), last in sorted(had.items())] for run, had in held.items()}
-    storage.write(storage.join(corpus_uri, _FOLDER, name), json.dumps(rows).encode(), durable=True)
+    storage.write(storage.join(corpus_uri, HISTORY, name), json.dumps(rows).encode(), durable=True)
 
 
 def _load(corpus_uri: str, name: str) -> dict[str, Writers]:
-    rows = json.loads(storage.read(storage.join(corpus_uri, _FOLDER, name)))
+    rows = json.loads(storage.read(storage.join(corpus_uri, HISTORY, name)))
     return {run: {(slot, epoch): last for slot, epoch, last in had} for run, had in rows.items()}

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from selfplay import storage
-from selfplay.store import history
+from selfplay.store import history, log
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import episodes_uri
 
@@ -33,9 +33,9 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
     Safe beside writers and readers of what stays, and to interrupt.
     """
     corpus = open(uri)
-    log = storage.join(episodes_uri(corpus.uri), "_delta_log")
+    log.refuse_any_damage(episodes_uri(corpus.uri))  # what is deleted may be what it could be repaired from
     files: dict[int, list[storage.Entry]] = defaultdict(list)
-    for entry in storage.entries(log):
+    for entry in storage.entries(storage.join(episodes_uri(corpus.uri), log.FOLDER)):
         stem = entry.uri.rsplit("/", 1)[1].split(".")[0]
         if len(stem) == 20 and stem.isdigit():
             files[int(stem)].append(entry)

@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
+from selfplay.store import log
 from selfplay.store.table import MAX_COMMIT_RETRIES, SIDE_TABLES, first_line, open_table, pause
 
 #: Files from this size on are left as they are, bytes.
@@ -79,7 +80,7 @@ def _merge(place: str, name: str) -> bool:
     patience = Patience()
     for attempt in range(MAX_COMMIT_RETRIES):
         table = open_table(place)
-        small = _small(table)
+        small, version = _small(table), table.version()
         old = small[:_AT_ONCE]
         if len(old) < 2:
             return False
@@ -94,6 +95,8 @@ def _merge(place: str, name: str) -> bool:
                 [],
                 commit_properties=CommitProperties(None, MAX_COMMIT_RETRIES, [Transaction(_COUNTER, number, now)]),
             )
+            table.update_incremental()
+            log.persist(place, version, table.version())
             return len(small) > len(old)
         except CommitFailedError:
             pause(attempt)

@@ -20,7 +20,8 @@ from selfplay.nets import weights
 from selfplay.store import counts, log_trim, side_tables, upkeep
 from selfplay.store.counts import archived_by
 from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder, State
+from trainers.run_folder import RunFolder
+from trainers.run_state import State
 
 GAME = pyspiel.load_game("tic_tac_toe")
 WEEKS, BLOCKS, VERSIONS = 6, 40, 10

@@ -16,7 +16,7 @@ from selfplay import store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store import counts, history, upkeep
+from selfplay.store import counts, history, log, repair, upkeep
 from selfplay.store.changes import follow, run_at
 from selfplay.store.log_trim import trim_log
 
@@ -82,6 +82,7 @@ def test_a_shorter_log_loses_neither_releases_nor_lineage_nor_exactly_once(tmp_p
         next(follow(uri, 10, until=0.0))
     assert len(list(follow(uri, done.oldest, ["episode_id"], until=0.0))) == newest - done.oldest
 
+    assert not repair.is_damaged(uri) and not log.check(f"{uri}/episodes") and not repair.plan(uri).steps
     again = store.Committer(uri, "one", 1)  # of the same driver, that has died and been started again
     assert again.commit([one.block(one.number - 1)])[0].status == "already"
     assert counts.archived_by(store.open(uri), "one") == before
@@ -117,6 +118,13 @@ def test_the_command(tmp_path: Path) -> None:
     Run(uri, "one").write(8)
     store.open(uri)._table.create_checkpoint()
     Run(uri, "two").write(2)
+    age(uri, 10**6, 40)
+    log_of = tmp_path / "episodes" / "_delta_log"
+    whole = (log_of / f"{3:020d}.json").read_bytes()
+    (log_of / f"{3:020d}.json").write_bytes(whole[:50])
+    with pytest.raises(UserError, match="damaged"):
+        trim_log(uri, 30, dry_run=False)
+    (log_of / f"{3:020d}.json").write_bytes(whole)
     age(uri, 10**6, 40)
     told = CliRunner().invoke(app, ["vacuum", uri, "--log-days", "30"])
     assert told.exit_code == 0 and "would be deleted; it reaches back to version" in told.output
