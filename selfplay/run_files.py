@@ -24,6 +24,8 @@ STATUS_FILE = "status.json"
 #: Where damaged files are put: nothing is deleted.
 DAMAGED_FOLDER = "damaged"
 _STATES, _BEGUN = "state", "begun"
+#: How much longer than the newest claim of a version an older one is kept.
+CLAIM_S = 3600.0
 #: Of schema 1, where a run's drivers all wrote their state.
 OLD_STATE_FILE = "state.json"
 
@@ -117,6 +119,25 @@ def weights_uri(run_uri: str, version: int) -> str:
 def claim_uri(run_uri: str, version: int) -> str:
     """An object, empty, that says that a version's number is taken."""
     return storage.join(run_uri, WEIGHTS_FOLDER, f"{version:06d}.claim")
+
+
+def newest_taken(run_uri: str) -> int:
+    """The highest version whose number is taken, -1 where none is."""
+    names = storage.names(storage.join(run_uri, WEIGHTS_FOLDER))
+    return max((int(stem) for name in names if (stem := name.split(".")[0]).isdigit()), default=-1)
+
+
+def old_claims(run_uri: str) -> list[str]:
+    """Claims that nobody needs any more: not of the newest two versions, and an hour older than the newest claim.
+
+    A claim keeps a driver that was replaced from writing over a version of its successor. It takes a number above all
+    that are taken (`newest_taken`), so that an old claim only protects from a process that was suspended for an hour
+    between looking for a number and claiming it.
+    """
+    found = storage.entries(storage.join(run_uri, WEIGHTS_FOLDER))
+    claims = [entry for entry in found if entry.uri.endswith(".claim")]
+    claims.sort(key=lambda entry: int(entry.uri.rsplit("/", 1)[1].split(".")[0]))
+    return [claim.uri for claim in claims[:-2] if claim.modified < claims[-1].modified - CLAIM_S]
 
 
 def versions(run_uri: str) -> list[int]:

@@ -234,7 +234,7 @@ class Loop:
         self.in_flight[slot] = report.in_flight
         self.last_report = report
         self.watch.playing(report)
-        self.watch.played(report)
+        self.watch.played(slot, report)
         if report.block is not None:
             self.written.append((report, episodes))
             self.oldest = self.oldest or time.monotonic()

@@ -1,18 +1,25 @@
-"""Tells of a run to whoever is not at its terminal: `status.json` in the run's folder, and Prometheus by way of Ray.
+"""Tells of a run to whoever is not at its terminal: `status.json` in the run's folder, and Prometheus.
 
 A thread of its own writes the newest status every few seconds: neither a slow bucket nor a missing metrics agent delays
-the run. `selfplay top` reads the file; the metrics are those of `METRICS`, with the labels `run` and `recipe`.
+the run. `selfplay top` reads the file; the metrics are those of `METRICS`, with the labels `run` and `recipe`. On a
+cluster Ray exports them; a run on one machine writes them to `metrics.prom`, for the textfile collector of Prometheus'
+node exporter.
+
+The thread also sees that the run's loop hangs, which the loop itself cannot: the status says when it last turned, and
+the display is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from selfplay import run_files, sealed, storage
@@ -21,6 +28,10 @@ from trainers.experiment import AnyStatus
 from trainers.status import Status
 
 EVERY_S = 5.0
+#: A loop that has not turned for so long, while there is work under way, has stalled.
+STALLED_S = 30.0
+_AT_WORK = ("playing", "warming", "learning", "draining")
+METRICS_FILE = "metrics.prom"
 SCHEMA = 1
 #: Field of a status -> what it means. Counts grow over the whole run, so that Prometheus can take rates of them.
 METRICS = {
@@ -47,24 +58,27 @@ METRICS = {
 
 
 _FAILED = "failed_verifications"
+_FAILED_MEANS = "Answers whose verification failed, by reason (reasoning)."
 
 
 class Beacon:
     """Called with every status, as `on_status` is, which it calls.
 
     uri: the run's folder. lease: of who tells; once another driver has the run, that one does. metrics: whether to hand
-    them to Ray, which exports them where its agents run.
+    them to Ray, which exports them where its agents run; else they go to a file.
     """
 
     def __init__(self, uri: str, on_status: Callable[[Any], None], lease: Lease, metrics: bool) -> None:
         self._uri, self._on_status, self._lease = uri, on_status, lease
         self._newest: AnyStatus | None = None
+        self._turned = time.monotonic()  # when the loop was last heard of
+        self._warned = 0.0  # after how many seconds without a turn that was said last
         self._gauges: dict[str, Any] | None = {} if metrics else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="beacon", daemon=True)
 
     def __call__(self, status: AnyStatus) -> None:
-        self._newest = status
+        self._newest, self._turned, self._warned = status, time.monotonic(), 0.0
         self._on_status(status)
 
     def __enter__(self) -> Beacon:
@@ -88,26 +102,69 @@ class Beacon:
         return self._lease.taken.is_set() or self._lease.vanished.is_set()
 
     def _tell(self, status: AnyStatus) -> None:
-        kind = "reasoning" if hasattr(status, "rounds") else "self-play"
-        about = {"schema": SCHEMA, "kind": kind, "written_at": datetime.now(UTC).isoformat(), "pid": os.getpid()}
+        silent = time.monotonic() - self._turned
+        stalled = silent >= STALLED_S and status.phase in _AT_WORK
+        if stalled:
+            still: dict[str, Any] = {"positions_per_s" if isinstance(status, Status) else "tokens_per_s": 0.0}
+            status = replace(status, **still)
+            self._warn(status, silent)
+        kind = "self-play" if isinstance(status, Status) else "reasoning"
+        now = datetime.now(UTC)
+        about = {"schema": SCHEMA, "kind": kind, "written_at": now.isoformat(), "pid": os.getpid()}
+        about |= {"turned_at": (now - timedelta(seconds=silent)).isoformat(), "stalled": stalled}
         told = {**about, "host": socket.gethostname(), "every_s": EVERY_S, "status": asdict(status)}
         storage.write(storage.join(self._uri, run_files.STATUS_FILE), sealed.dumps(told).encode())
         if self._gauges is not None:
             self._export(status, self._gauges)
+        else:
+            storage.write(storage.join(self._uri, METRICS_FILE), self._exposed(status).encode())
+
+    def _warn(self, status: AnyStatus, silent: float) -> None:
+        """Tells the display, now and when the stall is twice as long."""
+        if silent >= 2 * self._warned:
+            self._warned = silent
+            word = f"nothing has moved for {silent:.0f} s: the run waits for its archive or its learner"
+            self._on_status(replace(status, messages=(*status.messages[-4:], word)))
 
     def _export(self, status: AnyStatus, gauges: dict[str, Any]) -> None:
         from ray.util.metrics import Gauge
 
         labels = {"run": self._uri, "recipe": status.recipe}
-        for name, meaning in METRICS.items():
-            value = status.lost.count if name == "lost_games" and isinstance(status, Status) else None
-            value = getattr(status, name, value)
-            if value is not None:
-                if name not in gauges:
-                    gauges[name] = Gauge(f"selfplay_{name}", meaning, tuple(labels))
-                gauges[name].set(float(value), labels)
-        for why, answers, _ in getattr(status, "failures", ()):
+        for name, value in _values(status):
+            if name not in gauges:
+                gauges[name] = Gauge(f"selfplay_{name}", METRICS[name], tuple(labels))
+            gauges[name].set(value, labels)
+        for why, answers in _failures(status):
             if _FAILED not in gauges:
-                meaning = "Answers whose verification failed, by reason (reasoning)."
-                gauges[_FAILED] = Gauge(f"selfplay_{_FAILED}", meaning, (*labels, "reason"))
-            gauges[_FAILED].set(float(answers), {**labels, "reason": why})
+                gauges[_FAILED] = Gauge(f"selfplay_{_FAILED}", _FAILED_MEANS, (*labels, "reason"))
+            gauges[_FAILED].set(answers, {**labels, "reason": why})
+
+    def _exposed(self, status: AnyStatus) -> str:
+        """The metrics in Prometheus' text format, under the names that Ray gives them."""
+        run, recipe = (json.dumps(text, ensure_ascii=False) for text in (self._uri, status.recipe))
+        labels = f"run={run},recipe={recipe}"
+        told = "".join(
+            f"# HELP ray_selfplay_{name} {METRICS[name]}\n# TYPE ray_selfplay_{name} gauge\n"
+            f"ray_selfplay_{name}{{{labels}}} {value}\n"
+            for name, value in _values(status)
+        )
+        failed = "".join(
+            f"ray_selfplay_{_FAILED}{{{labels},reason={json.dumps(why)}}} {answers}\n"
+            for why, answers in _failures(status)
+        )
+        name = f"ray_selfplay_{_FAILED}"
+        return told + (f"# HELP {name} {_FAILED_MEANS}\n# TYPE {name} gauge\n{failed}" if failed else "")
+
+
+def _values(status: AnyStatus) -> Iterator[tuple[str, float]]:
+    """Those of the metrics that this status has."""
+    for name in METRICS:
+        value = status.lost.count if name == "lost_games" and isinstance(status, Status) else None
+        value = getattr(status, name, value)
+        if value is not None:
+            yield name, float(value)
+
+
+def _failures(status: AnyStatus) -> list[tuple[str, float]]:
+    """How many answers' verification failed, by reason; none for games."""
+    return [(why, float(answers)) for why, answers, _ in getattr(status, "failures", ())]

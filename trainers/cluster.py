@@ -19,7 +19,7 @@ from ray._private import ray_constants
 
 from selfplay import machine
 from selfplay.errors import UserError
-from trainers import placement, ray_guard
+from trainers import placement, ray_guard, ray_sessions
 from trainers.config import RunConfig
 from trainers.ray_watch import RayWatch
 
@@ -64,15 +64,17 @@ class LastWords:
 
 @contextlib.contextmanager
 def ray_session(address: str | None, words: LastWords | None = None) -> Iterator[None]:
-    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet; nothing is left behind.
+    """Ray for the time of a run: this machine's own, or the cluster at `address`. Quiet.
 
-    words: for when Ray dies under the run. Raises `UserError` where Ray cannot be used.
+    Of a Ray of our own nothing is left behind; where the run broke, the next run here deletes the logs of that Ray,
+    which may say why. words: for when Ray dies under the run. Raises `UserError` where Ray cannot be used.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield
         return
+    session: Path | None = None
     with contextlib.ExitStack() as leaving:
         guard = _guard(own=not address, words=words)
         leaving.callback(guard.communicate, b"bye\n")
@@ -82,7 +84,9 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
             else:
                 leaving.enter_context(_on_loopback())
-                _start()
+                session = _start()
+                ray_sessions.mark(session)
+                ray_sessions.delete_dead(session.parent)
         except UserError:
             raise
         except Exception as error:  # Ray says that it did not come up with a plain one
@@ -93,13 +97,15 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
         if words is not None and not address:
             leaving.callback(RayWatch(functools.partial(_died, guard, words)).stop)
         yield
+    if session is not None:
+        ray_sessions.delete(session)
 
 
-def _start() -> None:
-    """Starts Ray here; a second time where a busy machine had not got round to the first."""
+def _start() -> Path:
+    """Starts Ray here; a second time where a busy machine had not got round to the first. The folder of its session."""
     for attempt in range(2):
         try:
-            ray.init(
+            context = ray.init(
                 address="local",
                 _node_ip_address="127.0.0.1",
                 num_cpus=machine.cores(),
@@ -109,7 +115,7 @@ def _start() -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace="selfplay",
             )
-            return
+            return Path(context.address_info["session_dir"])
         except Exception as error:
             ray.shutdown()
             for pid in ray_guard.members(os.getpid()):  # of what has been started
@@ -117,6 +123,7 @@ def _start() -> None:
                     os.kill(pid, signal.SIGKILL)
             if attempt or _LATE not in str(error):
                 raise
+    raise AssertionError("unreachable")
 
 
 def _reason(error: Exception) -> str:

@@ -189,7 +189,7 @@ class RunSettings(Settings):
     keep_checkpoints: Positive = 5
     """The newest checkpoints kept."""
     keep_every: Positive = 10
-    """Besides, every k-th version's weights are kept."""
+    """Besides, every k-th version's weights are kept; every 2k-th, 4k-th, … where that would be more than 1,000."""
 
 
 class RunConfig(Experiment):

@@ -23,6 +23,8 @@ from trainers.settings import Experiment
 
 ID_NAME = "wandb_id"
 _CLOSE_S = 30.0
+#: A curve has so many points of each session as they come; then one for each ten-thousandth by which its step grows.
+POINTS = 10_000
 
 Scalars = tuple[int, Mapping[str, float]]
 #: A sample as people read it: prompt, answer, reward (None: unverifiable), reason, difficulty, episode id.
@@ -58,6 +60,7 @@ class ScalarWriter:
         kept.write_text(self.wandb_id)
         self._tell = tell
         self._step = -1
+        self._points: dict[frozenset[str], tuple[int, int]] = {}  # names -> points of their curves, step of the last
         self._queue: SimpleQueue[Scalars | tuple[int, list[Row]] | None] = SimpleQueue()
         self._given_up: SimpleQueue[str] = SimpleQueue()
         self._makers: dict[str, Callable[[], _Tracker]] = {
@@ -80,6 +83,8 @@ class ScalarWriter:
         step: positions archived so far, the one axis that survives restarts.
         """
         self._step = max(step, self._step)
+        if self._crowded(frozenset(scalars)):
+            return self._pass_on()
         finite = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="scalars", daemon=True)
@@ -87,6 +92,14 @@ class ScalarWriter:
         if finite:
             self._queue.put((self._step, finite))
         self._pass_on()
+
+    def _crowded(self, names: frozenset[str]) -> bool:
+        """Whether a curve has so many points that this one would not be seen. So files of years stay small, too."""
+        count, last = self._points.get(names, (0, 0))
+        if count >= POINTS and self._step < last * (1 + 1 / POINTS):
+            return True
+        self._points[names] = (count + 1, self._step)
+        return False
 
     def samples(self, step: int, rows: Sequence[Row]) -> None:
         """Has newest samples written at `step`, as a table (wandb) and as text (TensorBoard)."""

@@ -173,7 +173,7 @@ class Office:
             "net": self._net,
             "metrics": None,
         }
-        ray.get(self.archivist.add.remote("policies", [row]))
+        self._enter("policies", row)
 
     def enter_use(
         self,
@@ -201,7 +201,10 @@ class Office:
             "episodes": episodes,
             "recorded_at": datetime.now(UTC),
         }
-        ray.get(self.archivist.add.remote("uses", [row]))
+        self._enter("uses", row)
+
+    def _enter(self, table: str, row: dict[str, Any]) -> None:
+        self.tidier.entered(ray.get(self.archivist.add.remote(table, [row])))
 
     def register(self, slot: str) -> Registration:
         """Admits a new writer to a slot, under an epoch above all that were there."""

@@ -93,6 +93,7 @@ class Course:
         """Starts archive and reasoners."""
         self.watch.activity("opening the archive")
         self.staff.archived = self.crew.open_archive(self.crew.about_agent())
+        self.watch.count_archived()
         self.watch.activity("starting the reasoners")
         self.crew.publish_kept(self.crew.first_weights)
         self.folder.tell_damage(self.watch.message)

@@ -232,7 +232,7 @@ class ReasoningRunSettings(Settings):
     keep_checkpoints: Positive = 3
     """The newest checkpoints kept."""
     keep_every: Positive = 10
-    """Besides the newest, every k-th version's weights are kept."""
+    """Besides the newest, every k-th version's weights are kept; every 2k-th, 4k-th, … where that were over 1,000."""
 
 
 class ReasoningConfig(Experiment):

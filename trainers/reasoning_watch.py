@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-import pyarrow.compute as pc
-
 from selfplay import store
 from selfplay.actors.reasoner import Outcome, ReasonerReport
 from selfplay.author import FAILURES, OTHER
 from selfplay.contract import TaskSpec
+from selfplay.store import counts
 from trainers.curriculum import Curriculum
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
@@ -22,6 +21,7 @@ from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_status import ReasoningPhase, ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState
+from trainers.thinning import thinned
 from trainers.tutor import Lesson
 
 _SHOW_S = 0.25
@@ -67,18 +67,15 @@ class ReasoningWatch:
             warm_total=config.warm.steps,
             rounds=state.round,
         )
-        self._count_archived()
         self._tell_scores()
         self._tell_failures()
         self._scalars = ScalarWriter.of_run(folder, config, self.message)
 
-    def _count_archived(self) -> None:
-        """Counts what the run has archived before: the corpus is the truth."""
-        if self._folder.new:
-            return
-        where = pc.field("run_id") == self._folder.run_id
-        episodes = sum(b.num_rows for b in store.open(self._folder.corpus).episodes(where, ["n_steps"]))
-        self._set(episodes=episodes)
+    def count_archived(self) -> None:
+        """Takes over what the run has archived before, as the log of the corpus counts it."""
+        if not self._folder.new:
+            before = counts.archived_by(store.open(self._folder.corpus), self._folder.run_id)
+            self._set(episodes=before.episodes)
 
     # -- the clock ----------------------------------------------------------------------------------------------
 
@@ -194,6 +191,7 @@ class ReasoningWatch:
                 for level in levels
             ]
         self._scores += [score for score in found if score.problems]
+        self._scores = thinned(self._scores, lambda score: None, lambda score: score.version)
         self._tell_scores()
         scalars = {f"held_out/{'all' if s.level is None else f'{s.level:g}'}": s.accuracy for s in found if s.problems}
         self._write({**scalars, "held_out/tokens": found[0].tokens, "run/elapsed_s": self.elapsed()})

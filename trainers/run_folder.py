@@ -39,6 +39,9 @@ from trainers.experiment import AnyConfig, incompatible, read_config
 from trainers.journal import note
 from trainers.run_state import SCHEMA, AnyState, state_from
 
+#: Of the versions that a run keeps for their number, no more than this.
+MOST_WEIGHTS = 1000
+
 
 class RunFolder(Generic[AnyState]):
     """A run's folder, found to fit the configuration. Nothing is written until `begin`.
@@ -148,14 +151,19 @@ class RunFolder(Generic[AnyState]):
     def forget_old(self) -> None:
         """Deletes checkpoints and weights beyond the stated rule: the newest few, and of weights every k-th version.
 
-        Of other drivers' states, and records of their beginnings, the last is left.
+        Where every k-th version would be more than `MOST_WEIGHTS`, it is every 2k-th, 4k-th, …. Of other drivers'
+        states, and records of their beginnings, the last is left, and claims of versions go when they protect nothing
+        any more.
         """
         newest, every = self.config.run.keep_checkpoints, self.config.run.keep_every
         names = [n for n in run_files.checkpoints(self.uri) if n != self.state.checkpoint]
         self._delete([self.checkpoint_uri(name) for name in names[: -newest + 1 or None]])
         found = run_files.versions(self.uri)
+        while found and found[-1] // every > MOST_WEIGHTS:
+            every *= 2
         old = [v for v in found[:-newest] if v % every and v != self.state.version]
         self._delete([run_files.weights_uri(self.uri, version) for version in old])
+        self._delete(run_files.old_claims(self.uri))
         before = [epoch for epoch in run_files.state_epochs(self.uri) if epoch < self._epoch]
         self._delete([run_files.state_uri(self.uri, epoch) for epoch in before[:-1]])
         begun = [epoch for epoch in run_files.begun_epochs(self.uri) if epoch < self._epoch]

@@ -11,6 +11,7 @@ from selfplay.arena.rating import Pairing, ratings
 from trainers.config import EvaluationConfig
 from trainers.run_state import State
 from trainers.status import ExactRow, RatingPoint, StrengthRow
+from trainers.thinning import thinned
 
 #: Games and positions of the first look at a net, so that a figure is there within seconds.
 QUICK_GAMES = 20
@@ -27,6 +28,7 @@ class Scoreboard:
         self._subjects = [*config.opponents, *exact]
         self._turn = 0
         self._free_at = 0.0
+        self._recorded = 0
         self._rated: tuple[int, tuple[RatingPoint, ...]] = (-1, ())
 
     def next(self, version: int, versions: list[int]) -> Exam | None:
@@ -77,6 +79,7 @@ class Scoreboard:
             wait = max(wait, self._config.every_s)
         self._free_at = time.monotonic() + max(0.0, wait - seconds)
         exam = marks.exam
+        self._recorded += 1
         if exam.opponent == "exact":
             self._state.exact += [
                 {
@@ -88,6 +91,7 @@ class Scoreboard:
                 }
                 for label, share, count in marks.mistakes
             ]
+            self._state.exact = thinned(self._state.exact, lambda row: None, lambda row: row["version"])
             return
         self._state.matches.append(
             {
@@ -102,6 +106,7 @@ class Scoreboard:
                 "asked": exam.games,
             }
         )
+        self._state.matches = thinned(self._state.matches, _kind, lambda row: (row["version"], row["elapsed_s"]))
 
     def _hopeless(self, subject: str) -> bool:
         """Random play teaches nothing more about a net that always beats it."""
@@ -121,7 +126,7 @@ class Scoreboard:
         """The newest match against each fixed opponent and the newest against an earlier version; or the first ones."""
         rows: dict[str, StrengthRow] = {}
         for m in reversed(self._state.matches) if first else self._state.matches:
-            key = "version" if m["opponent"].startswith("version") else m["opponent"]
+            key = _kind(m)
             games = _games(m)
             points = m["wins"] + 0.5 * (m["draws"] + m["cut"])
             low, high = wilson(points, games)
@@ -150,7 +155,7 @@ class Scoreboard:
     def ratings(self) -> tuple[RatingPoint, ...]:
         """Elo of every version that was measured, on the scale of random play = 0; computed when matches came in."""
         count, points = self._rated
-        if count == len(self._state.matches):
+        if count == self._recorded:
             return points
         pairings = [
             Pairing(
@@ -169,8 +174,13 @@ class Scoreboard:
                 key=lambda point: point.version,
             )
         )
-        self._rated = (len(self._state.matches), points)
+        self._rated = (self._recorded, points)
         return points
+
+
+def _kind(match: dict[str, Any]) -> str:
+    """The opponent; earlier versions are one."""
+    return "version" if match["opponent"].startswith("version") else str(match["opponent"])
 
 
 def _games(match: dict[str, Any]) -> int:

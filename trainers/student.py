@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import ray
 
 from selfplay import registry, run_files, storage
-from selfplay.episode.training import TargetSettings, count_rows, rows_from
+from selfplay.episode.training import TargetSettings, rows_from
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
-from selfplay.store import Receipt
+from selfplay.store import Receipt, counts
 from selfplay.store.changes import run_at
 from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
@@ -97,7 +97,7 @@ class Student:
         learner, job = self._learner, self._job
         corpus, mine = run_at(job.corpus, job.run_id, table_version)
         mine &= pc.field("trainable")
-        learner.recount(sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"])))
+        learner.recount(counts.archived_at(job.corpus, job.run_id, table_version).training_rows)
         self._events = [{"what": "refill", "table_version": table_version, "first_step": learner.step}]
         newest = newest_episodes(corpus, mine, learner.capacity, learner.total)
         for first in range(0, newest.num_rows, REFILL_EPISODES):

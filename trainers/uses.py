@@ -20,6 +20,7 @@ from selfplay.episode.training import COLUMNS, count_rows, row_places
 from selfplay.errors import UserError
 from selfplay.store import Corpus
 from selfplay.store.changes import run_at
+from selfplay.store.counts import archived_at
 from trainers.learner_settings import LearnerSettings
 from trainers.window import WindowSettings, draw, step_rng
 
@@ -106,7 +107,7 @@ class _Replayed:
     def _refill(self, table_version: int) -> None:
         corpus, mine = run_at(self._corpus.uri, self._run_id, table_version)
         mine &= pc.field("trainable")
-        total = sum(count_rows(batch) for batch in corpus.episodes(mine, ["trainable", "game"]))
+        total = archived_at(self._corpus.uri, self._run_id, table_version).training_rows
         self._clear(total)
         newest = newest_episodes(corpus, mine, self._whole.capacity(total), total)
         for first in range(0, newest.num_rows, REFILL_EPISODES):

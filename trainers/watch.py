@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import pyarrow.compute as pc
 
 from selfplay import store
 from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
+from selfplay.store import counts
 from trainers.config import RunConfig
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
 from trainers.run_folder import RunFolder
 from trainers.run_state import State
 from trainers.scoreboard import Scoreboard
+from trainers.speed import Speed
 from trainers.status import Candidate, LastGame, LostGames, Status, Summary
 
 if TYPE_CHECKING:
     from trainers.student import Progress
 
-_RATE_S = 15.0
 _SHOW_S = 0.25
 
 
@@ -48,8 +46,7 @@ class Watch:
         self._total = planned
         self._began: float | None = None
         self._ended: float | None = None
-        self._rates: deque[tuple[float, int]] = deque()
-        self._decisions = 0
+        self._speed = Speed()
         self._versions: dict[str, int] = {}  # that players play with
         self._shown = 0.0
         self._played_on = self._wrongly = 0
@@ -101,16 +98,10 @@ class Watch:
         self._set(messages=(*self.status.messages[-4:], text))
 
     def count_archived(self) -> None:
-        """Counts what the run has archived before: the corpus is the truth."""
-        if self._folder.new:
-            return
-        episodes = positions = 0
-        where = pc.field("run_id") == self._folder.run_id
-        for batch in store.open(self._folder.corpus).episodes(where, ["game"]):
-            steps = pc.list_flatten(pc.struct_field(batch.column("game"), "steps"))
-            episodes += batch.num_rows
-            positions += pc.sum(pc.equal(pc.struct_field(steps, "source"), "search")).as_py() or 0
-        self._set(episodes=episodes, positions=positions)
+        """Takes over what the run has archived before, as the log of the corpus counts it."""
+        if not self._folder.new:
+            before = counts.archived_by(store.open(self._folder.corpus), self._folder.run_id)
+            self._set(episodes=before.episodes, positions=before.positions)
 
     def playing(self, report: Report) -> None:
         """Moves were made: the clock runs since the first of them."""
@@ -118,17 +109,14 @@ class Watch:
             self._began = time.monotonic() - report.seconds
             self._set(phase="playing", activity="")
 
-    def played(self, report: Report) -> None:
-        now = time.monotonic()
-        self._decisions += report.decisions
-        self._rates.append((now, self._decisions))
-        while len(self._rates) > 2 and now - self._rates[0][0] > _RATE_S:
-            self._rates.popleft()
+    def played(self, slot: str, report: Report) -> None:
+        """A call of a player has returned. slot: the place that it has among the players."""
+        self._speed.did(report.decisions, report.seconds)
         if report.showcase is not None:
             s = report.showcase
             candidates = tuple(Candidate(*row) for row in s.candidates)
             self._set(last_game=LastGame(s.board, s.caption, s.result, s.plies, candidates, s.episode_id))
-        self._versions[report.slot] = report.version
+        self._versions[slot] = report.version
         state = self._folder.state
         self._set(lost=LostGames(state.lost_games, state.lost_plies))
 
@@ -202,13 +190,9 @@ class Watch:
         self._tell(self.status)
 
     def _refresh(self, progress: Progress | None, board: Scoreboard) -> None:
-        rate = 0.0
-        if len(self._rates) > 1:
-            (t0, n0), (t1, n1) = self._rates[0], self._rates[-1]
-            rate = (n1 - n0) / max(t1 - t0, 1e-9)
         self._set(
             elapsed_s=self.elapsed(),
-            positions_per_s=rate,
+            positions_per_s=self._speed.now(),
             strength=board.strength(),
             first_strength=board.strength(first=True),
             exact=board.exact(),

@@ -111,7 +111,7 @@ class LiveDisplay:
 
     def finish(self, summary: AnySummary) -> None:
         self.close()
-        self._console.print(farewell(summary))
+        self._console.print(farewell(summary), crop=False)
 
 
 class LineDisplay:
@@ -160,7 +160,7 @@ class LineDisplay:
 
     def finish(self, summary: AnySummary) -> None:
         if self._final:
-            self._console.print(farewell(summary))
+            self._console.print(farewell(summary), crop=False)
 
 
 def drawn(status: AnyStatus, width: int, height: int) -> RenderableType:

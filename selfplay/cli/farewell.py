@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -116,15 +118,45 @@ def _mistakes(first: ExactRow | None, last: ExactRow) -> Text:
 def next_steps(status: Status) -> RenderableType:
     """Where the corpus is and the commands that use it."""
     out, corpus = shlex.quote(status.out), shlex.quote(status.corpus)
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(style="bold", no_wrap=True, overflow="fold")
-    grid.add_column(style=screen.DIM)
-    grid.add_row(f"selfplay play {out}", "play against it")
-    grid.add_row(f"selfplay run --out {out}", "go on from here")
-    grid.add_row(f"selfplay corpus show latest {corpus}", "the newest game, move by move")
-    grid.add_row(f"selfplay corpus verify {corpus}", "replay every game and check it")
-    place = Text.assemble("corpus: ", (status.corpus, "bold"), (" (a Delta Lake table)", screen.DIM))
-    return Group(place, Text(""), grid)
+    steps = (
+        (f"selfplay play {out}", "play against it"),
+        (f"selfplay run --out {out}", "go on from here"),
+        (f"selfplay corpus show latest {corpus}", "the newest game, move by move"),
+        (f"selfplay corpus verify {corpus}", "replay every game and check it"),
+    )
+    return Group(_place("corpus", status.corpus, "a Delta Lake table"), Text(""), Steps(steps))
+
+
+def _place(what: str, where: str, meaning: str) -> Text:
+    """One line however narrow the terminal is, which breaks it without a line feed: it can be copied."""
+    return Text.assemble(
+        f"{what}: ", (where, "bold"), (f" ({meaning})", screen.DIM), no_wrap=True, overflow="ignore"
+    )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Commands and what each is for: side by side, or one below the other where the terminal is too narrow.
+
+    To be printed without cropping: the terminal itself breaks a command that is longer than a line, so that it is
+    copied as one.
+    """
+
+    rows: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = max(cell_len(command) for command, _ in self.rows)
+        if wide + 3 + max(cell_len(meaning) for _, meaning in self.rows) <= options.max_width:
+            grid = Table.grid(padding=(0, 3, 0, 0))
+            grid.add_column(style="bold", no_wrap=True)
+            grid.add_column(style=screen.DIM)
+            for command, meaning in self.rows:
+                grid.add_row(Text(command), meaning)
+            yield grid
+            return
+        for command, meaning in self.rows:
+            yield Text(f"{meaning}:", screen.DIM)
+            yield Text(command, "bold", no_wrap=True, overflow="ignore")
 
 
 def reasoning_headline(summary: ReasoningSummary) -> RenderableType:
@@ -182,25 +214,27 @@ def _right_and_wrong(samples: Sequence[Sample]) -> list[Sample]:
 def archived(status: ReasoningStatus) -> RenderableType:
     """What the corpus holds, and where it is."""
     lost = f"; {screen.count(status.lost_episodes)} lost in flight" if status.lost_episodes else ""
-    return Text.assemble(
+    counted = Text.assemble(
         "archived: ", (screen.count(status.episodes), "bold"), " episodes, the wrong answers too; ",
         (screen.count(status.tokens), "bold"), " tokens sampled", (lost, screen.POOR),
-        "\ncorpus: ", (status.corpus, "bold"), (" (a Delta Lake table)", screen.DIM),
-        "\npolicy: ", (f"{status.out}/policy", "bold"), (" (a Hugging Face model directory)", screen.DIM),
     )  # fmt: skip
+    return Group(
+        counted,
+        _place("corpus", status.corpus, "a Delta Lake table"),
+        _place("policy", f"{status.out}/policy", "a Hugging Face model directory"),
+    )
 
 
 def reasoning_steps(status: ReasoningStatus) -> RenderableType:
     """The commands that use what a reasoning run leaves."""
     out, corpus = shlex.quote(status.out), shlex.quote(status.corpus or status.out)
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(style="bold", overflow="fold")
-    grid.add_column(style=screen.DIM)
-    grid.add_row(f"selfplay run --out {out}", "go on from here")
-    grid.add_row(f"selfplay corpus show latest {corpus}", "the newest answer and its verdict")
-    grid.add_row(f"selfplay corpus verify {corpus}", "judge every answer again")
-    grid.add_row(f"selfplay corpus export messages {corpus} chats", "as chats, for other trainers")
+    steps = [
+        (f"selfplay run --out {out}", "go on from here"),
+        (f"selfplay corpus show latest {corpus}", "the newest answer and its verdict"),
+        (f"selfplay corpus verify {corpus}", "judge every answer again"),
+        (f"selfplay corpus export messages {corpus} chats", "as chats, for other trainers"),
+    ]
     if "://" not in status.out:
         policy = json.dumps(f"{status.out}/policy", ensure_ascii=False)
-        grid.add_row(Text(f"AutoModelForCausalLM.from_pretrained({policy})"), "load it with transformers")
-    return grid
+        steps.append((f"AutoModelForCausalLM.from_pretrained({policy})", "load it with transformers"))
+    return Steps(steps)

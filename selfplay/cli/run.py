@@ -18,7 +18,7 @@ import typer
 
 from selfplay import run_files, scratch
 from selfplay.cli.signals import stopping
-from selfplay.cli.terminal import Logged, Terminal, taken
+from selfplay.cli.terminal import Logged, Terminal, forget_logs, taken
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
@@ -134,6 +134,8 @@ def run_log(out: str, name: str) -> Iterator[Path]:
     root = Path(out.removeprefix("file://"))
     log = root / "logs" / stamp if local else scratch.place("logs", f"{name}-{stamp}")
     made = [path for path in (log.parent, log.parent.parent) if not path.exists()]
+    if local:
+        forget_logs(log.parent)
     try:
         yield log
     except UserError:
@@ -174,6 +176,7 @@ def watch(
 
             def on_status(status: AnyStatus) -> None:
                 rearm()
+                terminal.rotate()
                 display.update(status)
 
             words = cluster.LastWords(terminal.err.fileno(), advice, lambda sentence: end(sentence, 1))

@@ -70,7 +70,10 @@ def read(place: str) -> dict[str, Any] | None:
         told: dict[str, Any] = sealed.read(storage.join(place, run_files.STATUS_FILE))
         age = (datetime.now(UTC) - datetime.fromisoformat(told["written_at"])).total_seconds()
         ended = told["status"]["phase"] == "finished"
-        found = {**told, "age_s": round(age, 1), "alive": not ended and age < _PERIODS * float(told["every_s"])}
+        turned = datetime.fromisoformat(told.get("turned_at", told["written_at"]))  # not told by older versions
+        still = (datetime.now(UTC) - turned).total_seconds() if told.get("stalled") else 0.0
+        alive = not ended and age < _PERIODS * float(told["every_s"])
+        found = {**told, "age_s": round(age, 1), "alive": alive, "stalled_s": round(still, 1)}
         lines_of({"run": place, **found})  # what is shown of it is there, and of the right types
         return found
     except (FileNotFoundError, NotADirectoryError):
@@ -95,6 +98,8 @@ def lines_of(told: dict[str, Any]) -> tuple[str, str, str]:
     s = told["status"]
     reasoning = told["kind"] == "reasoning"
     state = s["phase"] if told["alive"] or s["phase"] == "finished" else f"silent for {told['age_s']:,.0f} s"
+    if told["alive"] and told["stalled_s"]:
+        state = f"stalled for {told['stalled_s']:,.0f} s"
     speed = f"{s['tokens_per_s']:,.0f} tok/s" if reasoning else f"{s['positions_per_s']:,.0f} pos/s"
     behind = f" (plays {s['staleness']:.0f} behind)" if s.get("staleness") else ""
     queued, lag = s.get("queued_blocks", 0), s.get("archive_lag_s", 0.0)

@@ -71,11 +71,12 @@ def save(uri: str, tensors: Tensors, meta: dict[str, Any]) -> None:
 
 
 def save_version(run_uri: str, version: int, tensors: Tensors, meta: dict[str, Any]) -> int:
-    """Writes a version of a run's weights, under the first free number from `version` on; the number.
+    """Writes a version of a run's weights, under `version`, or the next number where it or a higher one is taken.
 
     Nothing is written over: a driver that was replaced, and does not know it yet, spoils no version of its successor.
     Who makes the claim has the number; the weights may be too large for the one request that put-if-absent is.
     """
+    version = max(version, run_files.newest_taken(run_uri) + 1)
     while not storage.create(run_files.claim_uri(run_uri, version), b""):
         version += 1
     data = to_bytes(tensors, {"kind": "weights", "version": version, **meta})

@@ -5,7 +5,6 @@ Labels are added, never changed: who thinks otherwise later adds another, and th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from selfplay.errors import UserError
 from selfplay.store.read import Corpus, itself, open
-from selfplay.store.table import append, check_name
+from selfplay.store.table import Outdated, append, check_name
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,27 @@ def annotate(uri: str, labels: Iterable[Label], author: str, source: str) -> int
         raise UserError("a label needs an author and a source")
     _check(corpus, given)
     said = [(one.episode_id, one.step, one.name, json.dumps(one.value, sort_keys=True)) for one in given]
-    newest, count = _newest(corpus, author)
-    if all(newest.get((episode_id, step, name)) == value for episode_id, step, name, value in said):
-        return 0
-    unit = hashlib.sha256(json.dumps([author, source, count, said]).encode()).hexdigest()
-    now = datetime.now(UTC)
-    rows = [
-        {
-            "episode_id": episode_id,
-            "step": step,
-            "name": name,
-            "value": value,
-            "author": author,
-            "source": source,
-            "recorded_at": now,
-        }
-        for episode_id, step, name, value in said
-    ]
-    return append(corpus.uri, "annotations", rows, unit)
+    while True:
+        newest, known = _newest(corpus, author)
+        if all(newest.get((episode_id, step, name)) == value for episode_id, step, name, value in said):
+            return 0
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "episode_id": episode_id,
+                "step": step,
+                "name": name,
+                "value": value,
+                "author": author,
+                "source": source,
+                "recorded_at": now,
+            }
+            for episode_id, step, name, value in said
+        ]
+        try:
+            return append(corpus.uri, "annotations", rows, known)
+        except Outdated:
+            continue
 
 
 def _newest(corpus: Corpus, author: str) -> tuple[dict[tuple[str, int | None, str], str], int]:

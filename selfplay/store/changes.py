@@ -7,10 +7,8 @@ run had archived at a version can be told after a vacuum, too: the log knows eve
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -22,13 +20,12 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.store.history import brought, ends, had_at, run_of
 from selfplay.store.limits import refuse_bomb, refuse_bombs
 from selfplay.store.read import Corpus, VersionGone, open
-from selfplay.store.table import EPISODES_TABLE, episodes_uri, log_entries
+from selfplay.store.table import EPISODES_TABLE, episodes_uri
 
 _BATCH_ROWS = 1024
-#: Commits that are read at once.
-_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def follow(
         newest = open(uri)
         while version < newest.version:
             version += 1
-            for block in _brought(table, version):
+            for block in brought(table, version):
                 for batch in _read(table, newest, block, columns):
                     yield News(version, batch)
         if until is not None and time.monotonic() >= until:
@@ -103,14 +100,7 @@ def run_at(uri: str, run_id: str, version: int) -> tuple[Corpus, pc.Expression]:
         return open(uri, version), mine
     except VersionGone:
         newest = open(uri)
-    table = episodes_uri(newest.uri)
-    last: dict[tuple[str, int], int] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for blocks in pool.map(lambda number: _brought(table, number), range(1, version + 1)):
-            for block in (block for block in blocks if _run(block) == run_id):
-                high = _ends(block)[1]
-                writer = high["slot"], high["epoch"]
-                last[writer] = max(last.get(writer, -1), high["number"])
+    last = had_at(newest.uri, version, run_id).get(run_id, {})
     which = [
         (pc.field("slot") == slot) & (pc.field("epoch") == epoch) & (pc.field("number") <= number)
         for (slot, epoch), number in sorted(last.items())
@@ -132,40 +122,11 @@ def block_of(uri: str, path: str) -> pa.Table:
     return _file(episodes_uri(corpus.uri), path, corpus.dataset.schema).to_table()
 
 
-def _brought(table: str, version: int) -> list[dict[str, Any]]:
-    """The `add` actions of a commit that brought data; those of a compaction did not."""
-    try:
-        actions = log_entries(table, version)
-    except FileNotFoundError:
-        raise UserError(
-            f"the log of {table} no longer reaches back to version {version}; start from a later one"
-        ) from None
-    return [action["add"] for action in actions if "add" in action and action["add"].get("dataChange", True)]
-
-
-def _run(add: dict[str, Any]) -> str | None:
-    """The run of a block."""
-    values: dict[str, str] = add.get("partitionValues") or {}
-    return values.get("run_id")
-
-
-def _ends(add: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Smallest and largest slot, epoch and number of a block. Raises `UserError` where the log does not say them."""
-    try:
-        stats = json.loads(add["stats"])
-        low, high = stats["minValues"], stats["maxValues"]
-        for name in ("slot", "epoch", "number"):
-            low[name], high[name]
-        return low, high
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"the log does not say which episodes its file {add['path']} holds") from None
-
-
 def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """The episodes of a block: from its own file, or from wherever compaction has put them."""
     schema = newest.dataset.schema
     names = list(schema.names if columns is None else columns)
-    run = _run(add)
+    run = run_of(add)
     if newest.count(pc.field("run_id") == run) == 0:  # deleted since
         return
     if storage.exists(storage.join(table, add["path"])):
@@ -173,7 +134,7 @@ def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str
         refuse_bombs(source.get_fragments())
         yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
         return
-    low, high = _ends(add)
+    low, high = ends(add)
     where = (
         (pc.field("run_id") == run)
         & (pc.field("slot") == low["slot"])

@@ -30,13 +30,16 @@ from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
-from selfplay.store import log
+from selfplay.store import counts, log
 from selfplay.store.counters import pack, unpack
+from selfplay.store.counts import Counts
 from selfplay.store.repair import mend
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
 from selfplay.store.write import Block
 
-#: Writer epochs of driver epoch e are e * 1000, e * 1000 + 1, …: unique even for writers that never committed.
+#: Writer epochs of driver epoch e are e * 1000 … e * 1000 + 999: unique even for writers that never committed. A slot
+#: that has had so many writers under one driver is given up for a new one (`Committer.register`): the next thousand
+#: are the next driver's.
 WRITERS_PER_DRIVER = 1000
 
 
@@ -50,7 +53,8 @@ class OutOfOrder(ValueError):
 
 @dataclass(frozen=True)
 class Registration:
-    """What a writer must use: its epoch, and the number of its next block."""
+    """What a writer must use: its slot, which may not be the one that was asked for, its epoch, and the number of its
+    next block."""
 
     slot: str
     epoch: int
@@ -91,6 +95,7 @@ class Committer:
         self._registered: dict[str, int] = {}
         self._counter: int | None = None  # of the run, when `_last` was right
         self._last: dict[str, tuple[int, int]] = {}  # slot -> (epoch, number) of its last block
+        self._counts: Counts | None = None  # of the run, when `_last` was right
         #: What had to be repaired of the corpus's logs before it could be opened.
         self.mended = mend(corpus_uri)
         self._table = open_or_create_episodes(corpus_uri)
@@ -105,6 +110,8 @@ class Committer:
     def register(self, slot: str, resume: int | None = None) -> Registration:
         """Admits a writer to `slot`; whoever wrote there before is fenced.
 
+        Where the slot has had all the writers that one driver may give it, the next goes to a slot beside it: `p0003`,
+        `p0003.1`, `p0003.2`, …
         resume: the epoch of a writer that is still alive and goes on under a new committer of the same driver.
         Raises `Fenced` if the slot has been given to a newer writer since.
         """
@@ -113,6 +120,9 @@ class Committer:
         newest = max(epoch, self._registered.get(slot, 0))
         if resume is None:
             resume = max(self.epoch * WRITERS_PER_DRIVER, newest + 1)
+            if resume >= (self.epoch + 1) * WRITERS_PER_DRIVER:
+                stem, dot, times = slot.rpartition(".")
+                return self.register(f"{stem}.{int(times) + 1}" if dot and times.isdigit() else f"{slot}.1")
         elif resume < newest:
             raise Fenced(f"slot {slot} belongs to epoch {newest} now, epoch {resume} may not go on")
         self._registered[slot] = resume
@@ -136,6 +146,7 @@ class Committer:
             counter = self._table.transaction_version(self.run_id)
             if counter != self._counter:
                 self._last.clear()
+                self._counts = None
                 self._counter = counter
             driver, commits = unpack(counter)
             if driver > self.epoch:
@@ -144,7 +155,10 @@ class Committer:
             if blocks and not new:
                 return self._receipts(blocks, new)
             counters = {self._app(block.slot): pack(block.epoch, block.number) for block in new}
-            counters[self.run_id] = pack(self.epoch, commits + 1 if driver == self.epoch else 0)
+            moved = counters[self.run_id] = pack(self.epoch, commits + 1 if driver == self.epoch else 0)
+            before = self._counts or counts.archived_at(self.corpus_uri, self.run_id, self.table_version)
+            after = sum((block.counts for block in new), before)
+            counters |= counts.counters(self.run_id, after, moved)
             storage.fault("before_commit")
             try:
                 self._table.create_write_transaction(
@@ -172,7 +186,7 @@ class Committer:
                 raise UserError(f"the corpus at {self.corpus_uri} cannot be written: {reason}") from error
             storage.fault("after_commit")
             self._refresh()
-            self._counter = counters[self.run_id]
+            self._counter, self._counts = moved, after
             self._last |= {block.slot: (block.epoch, block.number) for block in new}
             return self._receipts(blocks, new)
         raise UserError(f"the corpus at {self.corpus_uri} is written by too many others at once; try again")

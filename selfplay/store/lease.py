@@ -27,6 +27,9 @@ from selfplay.errors import Damaged, UserError
 HEARTBEAT_S = 5.0
 EXPIRES_S = 30.0
 LOOK_S = 1.0
+#: Leases of so many holders are kept. One who takes an epoch that was forgotten, as it has looked long ago, is a driver
+#: that was replaced like any other: its epoch is lower than the newest.
+KEPT = 100
 
 
 class Vanished(UserError):
@@ -67,7 +70,7 @@ class Holder:
     @property
     def gone(self) -> bool:
         """Whether it was a process of this machine, and has ended."""
-        return self.here and _born(self.pid) != self.born
+        return self.here and born(self.pid) != self.born
 
     def __str__(self) -> str:
         return f"{self.owner} (process {self.pid} on {self.host})"
@@ -139,11 +142,19 @@ def acquire(run_uri: str, owner: str, wait: Callable[[str], None] | None = None)
         if newest:
             _refuse_if_held(run_uri, newest, wait)
         pid = os.getpid()
-        holder = Holder(newest + 1, owner, socket.gethostname(), pid, _born(pid), _space(), uuid.uuid4().hex)
+        holder = Holder(newest + 1, owner, socket.gethostname(), pid, born(pid), _space(), uuid.uuid4().hex)
         storage.write(_object(run_uri, holder.epoch, "heartbeat"), b"{}")
         mine = storage.create(_object(run_uri, holder.epoch), sealed.dumps(asdict(holder)).encode(), durable=True)
         if mine or _read(run_uri, holder.epoch) == holder:  # the word that it was written may have been lost
+            _forget(run_uri, holder.epoch - KEPT)
             return Lease(run_uri, holder)
+
+
+def _forget(run_uri: str, epoch: int) -> None:
+    """Deletes what holders up to an epoch have left."""
+    for name in storage.names(storage.join(run_uri, "lease")) if epoch > 0 else ():
+        if (stem := name.split(".")[0]).isdigit() and int(stem) <= epoch:
+            storage.delete(storage.join(run_uri, "lease", name))
 
 
 def holder_of(run_uri: str) -> Holder | None:
@@ -208,7 +219,7 @@ def _space() -> str:
         return ""
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """When the process began, in clock ticks since boot and with the boot's id; "" if there is no such process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

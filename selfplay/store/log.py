@@ -21,6 +21,8 @@ from selfplay import storage
 from selfplay.errors import UserError
 
 FOLDER = "_delta_log"
+#: Beside the tables: what is still known of entries of the episodes table that were given back.
+HISTORY = "history"
 #: Names the newest checkpoint.
 HINT = "_last_checkpoint"
 #: In the first line of an entry of the committer: how many actions follow it.
@@ -110,8 +112,11 @@ def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
     first = min(entries, default=0)
     if first > 0 and not any(version >= first - 1 for version in whole):
         first = 0  # no checkpoint stands for what is missing before
+    given_back = _given_back(table_uri)
     for version in range(first, max(entries, default=-1) + 1):
         if version not in entries:
+            if version < given_back:
+                continue
             faults.append(Fault(entry_name(version), version, "is missing"))
             continue
         if 0 < entries[version] and version < newest:
@@ -121,6 +126,15 @@ def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
         except ValueError as error:
             faults.append(Fault(entry_name(version), version, str(error)))
     return faults
+
+
+def _given_back(table_uri: str) -> int:
+    """Entries before this version may be missing in good order (`selfplay.store.log_trim`); 0 where none may."""
+    corpus, _, table = storage.normalise(table_uri).rpartition("/")
+    if table != "episodes":
+        return 0
+    names = storage.names(storage.join(corpus, HISTORY))
+    return max((int(name[:20]) for name in names if name.endswith(".base.json")), default=0)
 
 
 def _checkpoint_fault(uri: str) -> str | None:

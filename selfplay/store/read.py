@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from itertools import pairwise
@@ -159,13 +159,20 @@ class Corpus:
             self._dataset = self._table.to_pyarrow_dataset(filesystem=place)
         return self._dataset
 
-    def fragments(self) -> dict[str, pads.ParquetFileFragment]:
-        """The data files of this version as pyarrow fragments, by their paths below the episodes table."""
+    def fragments(self, where: pc.Expression | None = None) -> dict[str, pads.ParquetFileFragment]:
+        """The data files of this version as pyarrow fragments, by their paths below the episodes table.
+
+        where: leaves out files of which the log says that no row fits.
+        """
+        if where is not None:
+            return self._by_path(self.dataset.get_fragments(filter=where))
         if self._fragments is None:
-            root = storage.join(self.uri, EPISODES_TABLE)
-            found = self.dataset.get_fragments()
-            self._fragments = {fragment.path.removeprefix(root).lstrip("/"): fragment for fragment in found}
+            self._fragments = self._by_path(self.dataset.get_fragments())
         return self._fragments
+
+    def _by_path(self, fragments: Iterable[pads.ParquetFileFragment]) -> dict[str, pads.ParquetFileFragment]:
+        root = storage.join(self.uri, EPISODES_TABLE)
+        return {fragment.path.removeprefix(root).lstrip("/"): fragment for fragment in fragments}
 
     def refuse_bombs(self, where: pc.Expression | None = None) -> None:
         """Raises `UserError` where a file that may hold such rows unpacks to far more than an honest one."""
@@ -307,9 +314,9 @@ class Corpus:
 
     def newest(self, count: int = 1, where: pc.Expression | None = None) -> list[str]:
         """Ids of the episodes sealed last, newest first."""
-        rows = self.to_arrow(where, ["episode_id", "started_at", "wall_ms"])
-        order = np.argsort(-_sealed_at(rows), kind="stable")[:count]
-        return [str(episode_id) for episode_id in rows.column("episode_id").take(pa.array(order)).to_pylist()]
+        from selfplay.store.newest import newest_ids
+
+        return newest_ids(self, count, where)
 
     def latest(self, which: pc.Expression, min_positions: int) -> pa.Table:
         """The newest of some episodes with `min_positions` steps together (all, if there are fewer), oldest first.
@@ -317,18 +324,9 @@ class Corpus:
         which: such as those of a run. Order: by the time of sealing, then slot, epoch, number. It is the order in
         which they were committed up to the size of a block, and other than that one it survives compaction.
         """
-        columns = ["started_at", "wall_ms", "slot", "epoch", "number", "n_steps"]
-        rows = self.to_arrow(which, columns)
-        if not rows.num_rows:
-            return self.dataset.schema.empty_table()
-        order = _order(rows)
-        steps = np.asarray(rows.column("n_steps"))[order]
-        enough = int(np.searchsorted(np.cumsum(steps[::-1]), min_positions)) + 1
-        chosen = order[max(0, len(order) - enough) :]
-        oldest = pc.min(rows.column("started_at").take(pa.array(chosen)))
-        found = self.to_arrow(which & (pc.field("started_at") >= oldest))
-        order = _order(found)
-        return found.take(pa.array(order[max(0, len(order) - enough) :]))
+        from selfplay.store.newest import latest
+
+        return latest(self, which, min_positions)
 
     def table(self, name: str) -> pa.Table:
         """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added."""
@@ -354,22 +352,6 @@ def _need(package: str, asker: str) -> None:
     if find_spec(package) is None:
         extra = "factory" if package in ("ray", "torch") else "export"
         raise UserError(f"{asker} needs {package}: {how_to_install(extra)}")
-
-
-def _sealed_at(rows: pa.Table) -> np.ndarray[Any, Any]:
-    """`[rows]` int64, microseconds since 1970."""
-    started: np.ndarray[Any, Any] = np.asarray(rows.column("started_at").cast(pa.int64()))
-    wall: np.ndarray[Any, Any] = np.asarray(rows.column("wall_ms"))
-    sealed: np.ndarray[Any, Any] = started + 1000 * wall
-    return sealed
-
-
-def _order(rows: pa.Table) -> np.ndarray[Any, Any]:
-    """`[rows]` int64: indices, oldest first."""
-    slots = rows.column("slot").combine_chunks().dictionary_encode()
-    ranks = np.argsort(np.argsort(slots.dictionary.to_pylist()))[np.asarray(slots.indices)]
-    keys = (np.asarray(rows.column("number")), np.asarray(rows.column("epoch")), ranks, _sealed_at(rows))
-    return np.asarray(np.lexsort(keys))
 
 
 def _parts(keys: pa.Table) -> Iterator[pa.Table]:

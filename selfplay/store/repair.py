@@ -269,7 +269,8 @@ def _take_out(corpus: str, table: str, state: State) -> Iterator[Step]:
             moved: list[Transaction] = []
             if run_id := add.partition.get("run_id"):
                 counter = f"{run_id} upkeep"
-                moved = [Transaction(counter, (opened.transaction_version(counter) or 0) + 1, int(time.time() * 1000))]
+                number, now = (opened.transaction_version(counter) or 0) + 1, int(time.time() * 1000)
+                moved = [Transaction(counter, number, now), Transaction(f"{run_id} counted", -1, now)]  # count anew
             before = opened.version()
             opened.create_write_transaction(
                 [RemoveAction(path, True, int(time.time() * 1000), add.size, dict(add.partition))],

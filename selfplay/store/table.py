@@ -7,6 +7,7 @@ added once for each key, however many processes add it at the same time.
 from __future__ import annotations
 
 import json
+import operator
 import random
 import re
 import secrets
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -71,10 +73,17 @@ _EVENT = pa.struct(
 
 @dataclass(frozen=True)
 class SideTable:
-    """schema: columns, each with its meaning. key: the columns whose values name a row."""
+    """schema: columns, each with its meaning. key: the columns whose values name a row.
+
+    series: the columns whose values name a series of rows, of which there are few; of two processes that add to one
+    series at once, one looks again. number: a column of the key that grows along a series, so that a row with a higher
+    one is known to be new; None: whether a row is there is looked up.
+    """
 
     schema: pa.Schema
     key: tuple[str, ...]
+    series: tuple[str, ...]
+    number: str | None = None
 
 
 SIDE_TABLES: dict[str, SideTable] = {
@@ -91,6 +100,7 @@ SIDE_TABLES: dict[str, SideTable] = {
             added_at=(_TIME, "when the row was written"),
         ),
         ("env_id", "ruleset_digest"),
+        ("env_id",),
     ),
     "runs": SideTable(
         _schema(
@@ -106,6 +116,8 @@ SIDE_TABLES: dict[str, SideTable] = {
             run_uri=(_TEXT, "run folder, as given"),
         ),
         ("run_id", "epoch"),
+        ("run_id",),
+        "epoch",
     ),
     "policies": SideTable(
         _schema(
@@ -122,6 +134,8 @@ SIDE_TABLES: dict[str, SideTable] = {
             metrics=(_TEXT, "measured at publication, JSON"),
         ),
         ("policy_id", "version", "digest"),
+        ("policy_id",),
+        "version",
     ),
     "uses": SideTable(
         _schema(
@@ -140,6 +154,8 @@ SIDE_TABLES: dict[str, SideTable] = {
             recorded_at=(_TIME, "when the row was written"),
         ),
         ("run_id", "version_out", "digest_out"),
+        ("run_id",),
+        "version_out",
     ),
     "annotations": SideTable(
         _schema(
@@ -152,6 +168,7 @@ SIDE_TABLES: dict[str, SideTable] = {
             recorded_at=(_TIME, "when"),
         ),
         ("episode_id", "step", "name", "author", "recorded_at"),
+        ("author",),
     ),
     "releases": SideTable(
         _schema(
@@ -161,6 +178,7 @@ SIDE_TABLES: dict[str, SideTable] = {
             note=(_TEXT, "what for"),
             certificate=(_TEXT, "hashes and verification results, JSON"),
         ),
+        ("name",),
         ("name",),
     ),
 }
@@ -308,13 +326,19 @@ def open_or_create_episodes(corpus_uri: str) -> DeltaTable:
     return open_or_create(episodes_uri(corpus_uri), EPISODES, PARTITION_BY, STATISTICS)
 
 
-def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: str | None = None) -> int:
+class Outdated(Exception):
+    """Others have added to the series since the caller looked; nothing was added."""
+
+
+def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known: int | None = None) -> int:
     """Adds rows to the side table `name`, those whose key is not there yet. Returns how many were added.
 
-    Safe to repeat and to do from many processes: each key is one `txn` of the table, and of two processes that add
-    the same key at once one loses the race, looks again and finds it there. The number of the `txn` is random: it
-    tells who added the key, where an object store loses its acknowledgement.
-    unit: a name for all rows together, for many of them: they are added as one, if nothing of this name was before.
+    Safe to repeat and to do from many processes: each series has one `txn` in the table's log, and of two processes
+    that add to it at once one loses the race, looks again and finds what the other has added. So the log grows with the
+    number of series, not of rows. The low half of a `txn` is random: it tells who moved it, where an object store loses
+    its acknowledgement.
+    known: of rows that all belong to one series: how many of it the caller has seen. They are added without a look at
+    their keys, or `Outdated` is raised because there are more by now.
     """
     side = SIDE_TABLES[name]
     by_app: dict[str, list[Mapping[str, Any]]] = {}
@@ -322,34 +346,40 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
         unknown = set(row) - set(side.schema.names)
         if unknown:
             raise ValueError(f"table {name} has no column {', '.join(sorted(unknown))}")
-        if unit is not None:
-            by_app.setdefault(f"{name}/{unit}", []).append(row)
-        else:
-            by_app.setdefault("/".join([name, *(str(row.get(column)) for column in side.key)]), [row])
+        by_app.setdefault(" ".join([name, *(str(row.get(column)) for column in side.series)]), []).append(row)
     table = open_or_create(storage.join(storage.normalise(corpus_uri), name), side.schema)
-    patience, mine = Patience(), secrets.randbits(62)
+    patience, mine, moved, added = Patience(), secrets.randbits(32), dict[str, int](), 0
     for attempt in range(MAX_COMMIT_RETRIES):
         try:
             table.update_incremental()
+            last = {app: table.transaction_version(app) for app in by_app}
+            if moved and all(last[app] == at for app, at in moved.items()):
+                return added  # an attempt whose answer was lost
+            if known is not None and any((at or 0) >> 32 > known for at in last.values()):
+                raise Outdated
+            new = by_app if known is not None else {
+                app: _new(table, side, some, last[app]) for app, some in by_app.items()
+            }
         except (DeltaError, OSError) as error:
             if patience.again(error):
                 continue
             raise UserError(f"table {name} of {corpus_uri} cannot be read: {first_line(error)}") from error
-        there = {app: table.transaction_version(app) for app in by_app}
-        new = {app: some for app, some in by_app.items() if there[app] is None}
+        new = {app: some for app, some in new.items() if some}
         if not new:
             log.persist(table.table_uri, log.last_checkpoint(table.table_uri), table.version(), data=True)
-            return sum(len(some) for app, some in by_app.items() if there[app] == mine)
+            return 0
         before = table.version()
+        moved = {app: _number(side, some, last[app], known) << 32 | mine for app, some in new.items()}
         properties = CommitProperties(
-            app_transactions=[Transaction(app, mine, int(time.time() * 1000)) for app in new],
+            app_transactions=[Transaction(app, at, int(time.time() * 1000)) for app, at in moved.items()],
             max_commit_retries=MAX_COMMIT_RETRIES,
         )
         data = pa.Table.from_pylist([dict(row) for some in new.values() for row in some], schema=side.schema)
+        added = int(data.num_rows)
         try:
             write_deltalake(table, data, mode="append", commit_properties=properties)
             log.persist(table.table_uri, before, table.version(), data=True)
-            return int(data.num_rows)
+            return added
         except CommitFailedError:
             pause(attempt)
         except (DeltaError, OSError) as error:
@@ -359,6 +389,44 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], unit: 
                 raise UserError(f"table {name} of {corpus_uri} cannot be written: {first_line(error)}") from error
             raise
     raise UserError(f"table {name} of {corpus_uri} is written by too many others at once; try again")
+
+
+def _new(
+    table: DeltaTable, side: SideTable, rows: list[Mapping[str, Any]], last: int | None
+) -> list[Mapping[str, Any]]:
+    """Those rows of one series that are not in the table, each key once. last: the `txn` of the series."""
+    by_key = {tuple(row.get(column) for column in side.key): row for row in rows}
+    if side.number is not None and last is not None:
+        old = [key for key, row in by_key.items() if _whole(row, side.number) <= last >> 32]
+    else:
+        old = list(by_key)
+    if old:
+        where = [_equal(column, rows[0].get(column)) for column in side.series]
+        if side.number is not None:
+            where.append(pc.field(side.number) >= min(_whole(row, side.number) for row in rows))
+        place = storage.arrow_filesystem(table.table_uri)
+        found = table.to_pyarrow_dataset(filesystem=place).to_table(
+            columns=list(side.key), filter=reduce(operator.and_, where)
+        )
+        for row in found.to_pylist():
+            by_key.pop(tuple(row[column] for column in side.key), None)
+    return list(by_key.values())
+
+
+def _whole(row: Mapping[str, Any], column: str) -> int:
+    return int(row.get(column) or 0)
+
+
+def _equal(column: str, value: Any) -> pc.Expression:
+    return pc.field(column).is_null() if value is None else pc.field(column) == value
+
+
+def _number(side: SideTable, rows: list[Mapping[str, Any]], last: int | None, known: int | None) -> int:
+    """How far a series has come with these rows: the highest number in it, or how many times it was added to."""
+    before = (last or 0) >> 32
+    if known is not None:
+        return known + len(rows)
+    return before + 1 if side.number is None else max(before, *(_whole(row, side.number) for row in rows))
 
 
 def pause(attempt: int) -> None:

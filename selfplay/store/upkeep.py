@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +28,9 @@ from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
-from selfplay.store import log
+from selfplay.store import log, side_tables
 from selfplay.store.commit import is_fenced
+from selfplay.store.counts import Counts, counters
 from selfplay.store.read import Corpus, itself, open
 from selfplay.store.table import (
     MAX_COMMIT_RETRIES,
@@ -55,26 +56,30 @@ _AT_ONCE, _AT_ONCE_BYTES = 32, 8 * 2**20
 class Compacted:
     """What compaction did. version: of the table after it; the same as before where nothing was to be done.
 
-    files_before, files_after: of the runs that it was asked for, with what others have added meanwhile.
+    files_before, files_after: of the runs that it was asked for, with what others have added meanwhile. side_before,
+    side_after: files of the side tables, all together.
     """
 
     version: int
     files_before: int
     files_after: int
+    side_before: int
+    side_after: int
 
 
 def compact(uri: str, target_bytes: int = TARGET_BYTES, run_id: str | None = None) -> Compacted:
     """Rewrites small files of the newest version into few, within each run. Episodes stay as they are, to the byte.
 
     Small is below half the target. A run with one small file is left as it is. run_id: of the only run whose files are
-    rewritten, None: all.
+    rewritten, None: all. The side tables, which all runs share, are compacted in any case.
     """
     corpus = open(itself(uri))
     files = _files_of(corpus, run_id)
     for part in sorted({_partition(file) for file in files}):
         _rewrite(corpus.uri, part[1], lambda now, part=part: _merged(now, part, target_bytes))
+    side = side_tables.compact(corpus.uri)
     after = open(corpus.uri)
-    return Compacted(after.version, len(files), len(_files_of(after, run_id)))
+    return Compacted(after.version, len(files), len(_files_of(after, run_id)), *side)
 
 
 def small_files(corpus: Corpus, run_id: str, target_bytes: int = TARGET_BYTES) -> int:
@@ -169,12 +174,30 @@ def delete_run(uri: str, run_id: str, why: str) -> Deleted:
     if not episodes:
         raise UserError(f"the corpus at {uri} has no run {run_id}")
     note = {"why": why, "run_id": run_id}
-    _rewrite(corpus.uri, run_id, lambda now: ([f for f in now.files() if _partition(f)[1] == run_id], []), note)
+
+    def gone(now: Corpus) -> tuple[list[dict[str, Any]], list[AddAction]]:
+        return _files_of(now, run_id), []
+
+    _rewrite(corpus.uri, run_id, gone, note, _zeroed)
     return Deleted(episodes, open(corpus.uri).version)
 
 
-def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = None) -> None:
-    """Replaces files of a run in one commit. change: of the newest version, the files to go and the actions to come."""
+def _zeroed(table: DeltaTable, run_id: str) -> dict[str, int]:
+    """Counters that say that a run has archived nothing. A committer of the run finds its counter moved, and reads them
+    anew."""
+    counter = table.transaction_version(run_id)
+    return {} if counter is None else {run_id: counter + 1, **counters(run_id, Counts(), counter + 1)}
+
+
+def _rewrite(
+    uri: str,
+    run_id: str,
+    change: Any,
+    note: dict[str, str] | None = None,
+    also: Callable[[DeltaTable, str], dict[str, int]] = lambda table, run_id: {},
+) -> None:
+    """Replaces files of a run in one commit. change: of the newest version, the files to go and the actions to come.
+    also: counters that the commit moves, too."""
     counter = f"{run_id} upkeep"  # no slot has a space in its name
     patience = Patience()
     for attempt in range(MAX_COMMIT_RETRIES):
@@ -189,10 +212,9 @@ def _rewrite(uri: str, run_id: str, change: Any, note: dict[str, str] | None = N
         storage.fault("before_rewrite")
         if not all(storage.exists(storage.join(episodes_uri(uri), add.path)) for add in new):
             continue  # as old as an orphan of the same content, one of them was vacuumed meanwhile
+        moved = [Transaction(app, at, now) for app, at in {counter: number, **also(table, run_id)}.items()]
         try:
-            _commit(
-                table, [*gone, *new], CommitProperties(note, MAX_COMMIT_RETRIES, [Transaction(counter, number, now)])
-            )
+            _commit(table, [*gone, *new], CommitProperties(note, MAX_COMMIT_RETRIES, moved))
             storage.fault("after_rewrite")
             return
         except CommitFailedError:

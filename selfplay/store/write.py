@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
+from selfplay.store.counts import Counts, of_batch
 from selfplay.store.table import STATISTICS, check_name, episodes_uri
 
 #: Says in a file's metadata that compaction wrote it.
@@ -27,7 +28,7 @@ class Block:
 
     number: of the block within slot and epoch, from 0, without gaps. path: below the episodes table.
     size: bytes. sha256: of the file, hex. stats: Delta statistics, JSON. first, last: episode numbers, inclusive.
-    rows: episodes. steps: the sum of their `n_steps`.
+    rows: episodes. steps: the sum of their `n_steps`. counts: what it adds to the counters of its run.
     """
 
     slot: str
@@ -43,6 +44,7 @@ class Block:
     last: int
     rows: int
     steps: int
+    counts: Counts
 
 
 def write_block(corpus_uri: str, batch: pa.RecordBatch, slot: str, epoch: int, number: int) -> Block:
@@ -70,6 +72,7 @@ def write_block(corpus_uri: str, batch: pa.RecordBatch, slot: str, epoch: int, n
         last=numbers["max"],
         rows=batch.num_rows,
         steps=pc.sum(batch.column("n_steps")).as_py(),
+        counts=of_batch(batch),
     )
 
 

@@ -13,6 +13,7 @@ import ray
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.store import side_tables
 from selfplay.store.verify import verify_corpus
 from trainers import tidy
 from trainers.placement import Place
@@ -117,3 +118,15 @@ def test_one_that_is_killed_half_way_does_no_harm(uri: str) -> None:
     tidier.archived(8)
     ended(tidier)
     assert len(store.open(uri).files()) == 1 and digests(uri) == before
+
+
+def test_rows_of_side_tables_become_few_files_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tidy, "MOST_ROWS", 4)
+    run = Run(uri, "one")
+    run.write(3)
+    tidier = Tidier(uri, "one", Place())
+    for version in range(4):
+        tidier.entered(store.append(uri, "policies", [{"policy_id": "one", "version": version, "digest": "d"}]))
+    ended(tidier)
+    assert side_tables.small_files(uri) == 1 and store.open(uri).table("policies").num_rows == 4
+    assert len(store.open(uri).files()) == 3, "they are not yet so many"

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from selfplay.cli import screen
+from selfplay.cli import screen, terminal
 from selfplay.cli.display import LineDisplay
 from selfplay.cli.farewell import farewell
+from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
 from trainers.status import Candidate, ExactRow, LastGame, LostGames, RatingPoint, Status, StrengthRow, Summary
 
 BOARD = """  [grey42]╭───────────────╮[/]
@@ -253,3 +254,48 @@ def test_a_live_screen_on_a_terminal(how: str, tmp_path: Path) -> None:
     after = text.split("\x1b[?1049l")[1]
     assert ("selfplay play runs/connect_four" in after) == (how == "normal")
     assert "a line of ray" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("width", [30, 60, 130])
+def test_commands_can_be_copied_from_a_terminal_of_any_width(width: int) -> None:
+    place = "/somewhere/with a long name/connect_four"
+    status = Status("connect_four", "connect_four-v0", place, f"{place}/corpus", phase="finished")
+    answers = ReasoningStatus("parity", "parity-v0", place, f"{place}/corpus", phase="finished")
+    for summary in (Summary("id", "time", status), ReasoningSummary("id", "time", answers)):
+        out = io.StringIO()
+        console = Console(file=out, width=width, highlight=False)
+        console.print(farewell(summary), crop=False)
+        lines = out.getvalue().splitlines()
+        for command in (f"selfplay run --out '{place}'", f"selfplay corpus verify '{place}/corpus'"):
+            assert sum(command in line for line in lines) == 1, command
+        assert any(f"corpus: {place}/corpus" in line for line in lines)
+
+
+def test_a_large_log_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    script = """
+import subprocess, sys
+from pathlib import Path
+from selfplay.cli import terminal
+terminal.LOG_BYTES, terminal.LOGS_KEPT = 100, 3
+with terminal.taken(Path(sys.argv[1]) / "logs" / "run.log") as kept:
+    for number in range(12):
+        print(f"line {number} " + "x" * 120)
+        kept.rotate()
+    subprocess.run(["echo", "a child"])
+    print("the end")
+print("shown")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout == "shown\n" and not done.stderr
+    logs = {path.name: path.read_text().split()[1] for path in (tmp_path / "logs").iterdir()}
+    assert logs == {"run.10.log": "9", "run.11.log": "10", "run.12.log": "11", "run.log": "child"}
+
+
+def test_logs_of_former_sessions_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "SESSIONS_KEPT", 4)
+    for number in range(9):
+        (tmp_path / f"{number}.log").write_text("")
+        os.utime(tmp_path / f"{number}.log", (number, number))
+    (tmp_path / "notes.txt").write_text("mine")
+    terminal.forget_logs(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["5.log", "6.log", "7.log", "8.log", "notes.txt"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from selfplay import run_files
-from selfplay.store import Fenced, acquire
+from selfplay.nets import weights
+from selfplay.store import Fenced, acquire, lease
+from trainers import run_folder, thinning
 from trainers.recipe import load_recipe
 from trainers.run_folder import RunFolder
 from trainers.run_state import State
@@ -48,8 +52,8 @@ def test_a_late_write_of_a_driver_that_was_replaced_changes_nothing(tmp_path: Pa
 def test_states_of_drivers_long_gone_are_deleted(tmp_path: Path) -> None:
     config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
     for _ in range(4):
-        with acquire(str(run), "somebody") as lease:
-            folder = RunFolder(str(run), config, State, lease)
+        with acquire(str(run), "somebody") as held:
+            folder = RunFolder(str(run), config, State, held)
             folder.begin("{}")
             folder.forget_old()
     assert run_files.state_epochs(str(run)) == [3, 4]
@@ -71,3 +75,53 @@ def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
     saved = run_files.read_state(str(run))
     assert (saved["version"], saved["schema"]) == (3, 2)
     assert not (run / "state.json").exists()
+
+
+def test_claims_and_weights_do_not_pile_up_and_no_number_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = load_recipe("tic_tac_toe"), str(tmp_path / "run")
+    tensors = {"a": np.zeros(1, np.float32)}
+    monkeypatch.setattr(run_folder, "MOST_WEIGHTS", 5)
+    with acquire(run, "somebody") as held:
+        folder = RunFolder(run, config, State, held)
+        folder.begin("{}")
+        for version in range(1, 205):
+            assert weights.save_version(run, version, tensors, {}) == version
+            claim = Path(run_files.claim_uri(run, version))
+            os.utime(claim, (1e9 + 60 * version,) * 2)  # a version a minute
+            folder.state.version = version
+        folder.forget_old()
+    assert len(list((tmp_path / "run" / "weights").glob("*.claim"))) == 61
+    kept = run_files.versions(run)
+    assert kept == [40, 80, 120, 160, 200, 201, 202, 203, 204], "every 40th, where every 10th would be too many"
+    assert weights.save_version(run, 3, tensors, {}) == 205, "a driver that was replaced long ago"
+
+
+def test_a_million_versions_are_in_order(tmp_path: Path) -> None:
+    for version in (999_998, 999_999, 1_000_000):
+        assert weights.save_version(str(tmp_path), version, {"a": np.zeros(1, np.float32)}, {}) == version
+    assert run_files.newest_taken(str(tmp_path)) == 1_000_000
+    os.utime(run_files.claim_uri(str(tmp_path), 999_998), (1e9, 1e9))
+    assert run_files.old_claims(str(tmp_path)) == [run_files.claim_uri(str(tmp_path), 999_998)]
+
+
+def test_leases_of_holders_long_gone_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "KEPT", 3)
+    for epoch in range(1, 8):
+        with acquire(str(tmp_path), "somebody") as held:
+            assert held.epoch == epoch
+    assert {path.name.split(".")[0] for path in (tmp_path / "lease").iterdir()} == {"000005", "000006", "000007"}
+
+
+def test_a_history_is_coarse_at_its_beginning_and_fine_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinning, "MOST", 10)
+    rows: list[tuple[str, int]] = []
+    for version in range(500):
+        for kind in ("random", "exact") if version % 50 else ("random", "exact", "seldom"):
+            rows.append((kind, version))
+            rows = thinning.thinned(rows, lambda row: row[0], lambda row: row[1])
+    for kind in ("random", "exact"):
+        versions = [version for of, version in rows if of == kind]
+        assert versions[0] == 0 and versions[-10:] == list(range(490, 500)) and len(versions) <= 20
+    assert [version for of, version in rows if of == "seldom"] == list(range(0, 500, 50))

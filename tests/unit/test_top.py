@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -98,3 +99,36 @@ def test_every_metric_is_a_number_of_some_status(tmp_path: Path) -> None:
                 ReasoningStatus("r", "e", "o", "c", reward=0.5, length=3.0, unverifiable=0.0))  # fmt: skip
     for name in set(METRICS) - {"lost_games"}:
         assert any(isinstance(getattr(status, name, None), int | float) for status in statuses), name
+
+
+def test_a_loop_that_hangs_is_told_of_by_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(beacon, "EVERY_S", 0.02)
+    monkeypatch.setattr(beacon, "STALLED_S", 0.1)
+    seen: list[Status] = []
+    with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), seen.append, lease, metrics=False) as tell:
+        tell(played(tmp_path))
+        until = time.monotonic() + 10
+        while len(seen) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        (found,) = look([str(tmp_path)])
+        assert found["alive"] and found["stalled"] and found["stalled_s"] >= 0.1
+        assert found["status"]["positions_per_s"] == 0.0, "nothing is played, or nobody hears of it"
+        assert call(["top", str(tmp_path), "--once"]) == 0
+        assert "stalled for" in capsys.readouterr().out
+        assert "nothing has moved" in seen[1].messages[-1]
+        tell(played(tmp_path))
+        time.sleep(0.06)
+        (found,) = look([str(tmp_path)])
+        assert not found["stalled"] and not found["stalled_s"] and found["status"]["positions_per_s"] == 1500.4
+
+
+def test_a_run_on_one_machine_writes_metrics_for_the_node_exporter(tmp_path: Path) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    told(tmp_path, played(tmp_path))
+    families = {one.name: one for one in text_string_to_metric_families((tmp_path / "metrics.prom").read_text())}
+    (sample,) = families["ray_selfplay_positions_per_s"].samples
+    assert sample.value == 1500.4 and sample.labels == {"run": str(tmp_path), "recipe": "connect_four"}
+    assert families["ray_selfplay_lost_games"].samples[0].value == 5

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from selfplay import store
 from selfplay.cli.corpus.common import CorpusArgument, ElsewhereOption, JsonOption, to_change
 from selfplay.cli.untrusted import say
 
@@ -29,6 +30,8 @@ def compact(
         typer.echo(json.dumps(asdict(done)))
         return
     say(f"{done.files_before:,} files became {done.files_after:,} (version {done.version})")
+    if done.side_after < done.side_before:
+        say(f"of the side tables, {done.side_before:,} became {done.side_after:,}")
     say(f"next: `selfplay corpus vacuum {corpus}` shows what room the old files take")
 
 
@@ -56,23 +59,39 @@ def delete_run(
 def vacuum(
     corpus: CorpusArgument,
     hours: Annotated[float, typer.Option(help="Keep what is younger.", min=0)] = 168.0,
+    log_days: Annotated[
+        float | None,
+        typer.Option(help="Also shorten the log: keep entries that are younger, released or learned from.", min=0),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")] = False,
     elsewhere: ElsewhereOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete files that neither the newest version nor a release needs; says which versions that ends.
 
-    Example:  selfplay corpus vacuum runs/connect_four --yes
-    """
-    from selfplay.store import upkeep
+    The log has an entry for each commit, and keeps all of them unless --log-days is given. Then older versions can no
+    longer be opened, nor followed by `tail`, except those that were released or that a learner has begun with.
 
-    found = upkeep.vacuum(to_change(corpus, elsewhere), hours, dry_run=not yes)
+    Example:  selfplay corpus vacuum runs/connect_four --log-days 30 --yes
+    """
+    from selfplay.store import log_trim, side_tables, upkeep
+
+    place = to_change(corpus, elsewhere)
+    found = upkeep.vacuum(place, hours, dry_run=not yes)
+    trimmed = None if log_days is None else log_trim.trim_log(place, log_days, dry_run=not yes)
+    if yes:
+        side_tables.give_back(store.open(place).uri)
     if as_json:
-        typer.echo(json.dumps({**asdict(found), "done": yes}))
+        log = None if trimmed is None else asdict(trimmed)
+        typer.echo(json.dumps({**asdict(found), "log": log, "done": yes}))
         return
     verb = "were deleted" if yes else "would be deleted"
+    if trimmed is not None:
+        kept = f", and {len(trimmed.kept):,} before it" if trimmed.kept else ""
+        say(f"log: {trimmed.files:,} files, {trimmed.bytes / 1e6:,.1f} MB, {verb}; it reaches back to version "
+                   f"{trimmed.oldest:,}{kept}")  # fmt: skip
     say(f"{len(found.files):,} files, {found.bytes / 1e6:,.1f} MB, {verb}; versions before {found.oldest} end")
     if found.kept:
         say(f"kept: {found.kept:,} young files in no version, whose writers may still come to commit them")
-    if found.files and not yes:
+    if (found.files or (trimmed and trimmed.files)) and not yes:
         say("next: the same with --yes")

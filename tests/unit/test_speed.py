@@ -1,0 +1,64 @@
+"""The speed of a run is that of its work, also where the loop hears of it late."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainers import speed
+from trainers.speed import Speed
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(speed, "time", clock)
+    return clock
+
+
+def work(clock: Clock, one: Speed, seconds: float, players: int = 3, rate: float = 100.0) -> list[float]:
+    """Players whose calls take four seconds, one after the other; what the speed was meanwhile."""
+    began, seen = clock.now, []
+    for tick in range(round(seconds * 10)):
+        clock.now = began + (tick + 1) / 10
+        for player in range(players):
+            if tick >= 40 and (tick + 1 + 13 * player) % 40 == 0:
+                one.did(4 * rate, 4.0)
+        seen.append(one.now())
+    return seen
+
+
+def test_calls_that_overlap(clock: Clock) -> None:
+    seen = work(clock, Speed(), 60)
+    assert seen[0] == 0.0
+    assert all(280 <= rate <= 310 for rate in seen[-300:])
+
+
+def test_after_a_stall_the_speed_is_none_too_high(clock: Clock) -> None:
+    one = Speed()
+    work(clock, one, 30)
+    clock.now += 60.0  # the loop was held up, and now reads what each player had done before
+    for _ in range(3):
+        one.did(400, 4.0)
+        clock.now += 0.0001
+        assert one.now() <= 310
+    assert max(work(clock, one, 60)) <= 310
+    assert one.now() >= 280
+
+
+def test_a_first_call_and_none_at_all(clock: Clock) -> None:
+    one = Speed()
+    assert one.now() == 0.0
+    one.did(50, 0.5)
+    assert one.now() == pytest.approx(100)
+    one.did(0, 0.0)
+    assert one.now() == pytest.approx(100)
+    clock.now += 100
+    assert one.now() == 0.0

@@ -1,0 +1,46 @@
+"""How fast a run is, by when the work was done and not by when the loop heard of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+#: Seconds over which the speed is taken.
+WINDOW_S = 15.0
+
+
+class Speed:
+    """The speed of many workers that report what each call has done.
+
+    Calls overlap, and a report may be read late. So each counts for the seconds that it took, and the newest seconds,
+    of which not all calls have reported yet, do not count.
+    """
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[float, float, float]] = deque()  # when it began, when it ended, what it has done
+
+    def did(self, amount: float, seconds: float) -> None:
+        """A call that has taken so long has reported."""
+        now = time.monotonic()
+        self._calls.append((now - seconds, now, amount))
+
+    def now(self) -> float:
+        """Amount a second; 0 where nothing was reported for long."""
+        while self._calls and self._calls[0][1] < self._calls[-1][1] - WINDOW_S - self._longest():
+            self._calls.popleft()
+        if not self._calls or time.monotonic() - self._calls[-1][1] > WINDOW_S + 2 * self._longest():
+            return 0.0
+        first, last = min(begin for begin, _, _ in self._calls), self._calls[-1][1]
+        stop = last - self._longest()
+        start = max(first, stop - WINDOW_S)
+        if stop - start < self._longest():  # at the beginning
+            start, stop = first, last
+        done = sum(
+            amount * max(0.0, min(end, stop) - max(begin, start)) / (end - begin)
+            for begin, end, amount in self._calls
+            if end > begin
+        )
+        return done / max(stop - start, 1e-3)
+
+    def _longest(self) -> float:
+        return max(end - begin for begin, end, _ in self._calls)
