@@ -147,7 +147,7 @@ def test_the_lists_hold_every_pin(bootstrap: ModuleType) -> None:
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
     assert set(pins) - set(listed) == {"torch"}
-    assert {name: version for name, version in listed.items() if name in pins} == pins | listed
+    assert {name: version for name, version in pins.items() if name != "torch" and listed[name] != version} == {}
     blocks = re.findall(r"^[\w.-]+==.*(?:\n[ \t]+.*)*", "\n".join(lists), re.MULTILINE)
     assert all("--hash=sha256:" in block for block in blocks)
 
