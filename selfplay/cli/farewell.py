@@ -181,10 +181,9 @@ def _right_and_wrong(samples: Sequence[Sample]) -> list[Sample]:
 
 def archived(status: ReasoningStatus) -> RenderableType:
     """What the corpus holds, and where it is."""
-    lost = f"; {screen.count(status.lost_episodes)} lost in flight" if status.lost_episodes else ""
     return Text.assemble(
         "archived: ", (screen.count(status.episodes), "bold"), " episodes, the wrong answers too; ",
-        (screen.count(status.tokens), "bold"), " tokens sampled", (lost, screen.POOR),
+        (screen.count(status.tokens), "bold"), " tokens sampled",
         "\ncorpus: ", (status.corpus, "bold"), (" (a Delta Lake table)", screen.DIM),
         "\npolicy: ", (f"{status.out}/policy", "bold"), (" (a Hugging Face model directory)", screen.DIM),
     )  # fmt: skip
