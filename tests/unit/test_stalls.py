@@ -16,7 +16,7 @@ STATUS = Status("openspiel:y", "openspiel:y", "runs/y", "runs/y/corpus", total_s
 
 def outcome(group: str, reward: float | None, reason: str = "") -> Outcome:
     state = "unverifiable" if reward is None else "accepted" if reward == 1 else "rejected"
-    return Outcome(group, 1.0, state, reward, 10, False, reason)
+    return Outcome(group, 1.0, state, reward, 10, False, reason=reason)
 
 
 def wrong() -> list[Outcome]:
