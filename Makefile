@@ -9,7 +9,7 @@ VENV := .venv/bin
 # Kernels and tests share the machine's cores; more workers than cores only wait for each other.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
 
-.PHONY: help run test test-all lint bench install install-dev golden clean
+.PHONY: help run test test-all lint bench install install-dev golden requirements clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -41,6 +41,10 @@ bench: install-dev
 	$(VENV)/selfplay bench search --game connect_four --net 64x5 --simulations 64 --seconds 20
 	$(VENV)/python tests/benchmarks/bench_inference.py
 	$(VENV)/python tests/benchmarks/bench_learner.py --net 32x4
+
+# After a change of the pins in constraints.txt; needs uv.
+requirements:
+	@$(PYTHON) .ci/renew_requirements.py
 
 golden: install-dev
 	$(VENV)/pytest -q --force-regen tests/golden tests/unit/test_search_reference.py

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Makes .venv and installs this project and what it needs, as pinned in constraints.txt. Standard library only.
+"""Makes .venv and installs this project and what it needs. Standard library only.
 
     python3 .ci/bootstrap.py factory          to run
     python3 .ci/bootstrap.py factory dev      to run, test and lint
 
-Does nothing, in a moment, where .venv is up to date. Exit codes: 0 done; 1 pip failed; 2 this Python cannot be used.
+Packages come from pip's own index (or any mirror of it) and must have the hashes in .ci/requirements. Does nothing, in
+a moment, where .venv is up to date; an installation that was interrupted, even by kill -9, is completed by the next.
+Exit codes: 0 done; 1 pip failed; 2 this Python cannot be used; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -26,6 +27,10 @@ try:
     import tomllib
 except ModuleNotFoundError:  # before Python 3.11
     tomllib = None  # type: ignore[assignment]
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from leftovers import clean, distributions  # noqa: E402
+from pip_progress import clock, megabytes, run_pip  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
@@ -39,22 +44,32 @@ EXTRAS = ("factory", "dev")
 #: Megabytes downloaded into an empty environment, measured; torch apart because it depends on the build.
 DOWNLOAD_MB = {"factory": 400, "dev": 165}
 TORCH_MB = {"cpu": 190, "cuda": 3000}
-#: What a downloaded megabyte becomes on the disk, roughly.
-UNPACKED = 4.0
 
 
 def main() -> int:
-    # One installation at a time: a second one waits and then finds the work done.
+    # One installation at a time: a second one waits and then finds the work done. pip inherits the lock, so that one
+    # that outlives its bootstrap is waited for, too.
     lock = os.open(os.path.join(ROOT, ".ci"), os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("Another installation into .venv is under way; waiting for it …", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return bootstrap()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another installation into .venv is under way; waiting for it …", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return bootstrap(lock)
+    except KeyboardInterrupt as stop:
+        if sys.stdout.isatty():
+            print()
+        return fail("stopped; the same command goes on from here", 128 + stop.args[0])
+    finally:
+        os.close(lock)
 
 
-def bootstrap() -> int:
+def terminated(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt(signum)
+
+
+def bootstrap(lock: int) -> int:
     extras = sys.argv[1:] or list(EXTRAS)
     unknown = [extra for extra in extras if extra not in EXTRAS]
     if unknown:
@@ -67,33 +82,39 @@ def bootstrap() -> int:
         return fail(f"Python 3.11 to 3.13 is needed, this is {have}; name one: make PYTHON=/path/to/python3.11", 2)
     if subprocess.run([python, "-c", "import venv, ensurepip"], stderr=subprocess.DEVNULL).returncode:
         return fail("this Python lacks the venv module; install it (on Debian and Ubuntu: apt install python3-venv)", 2)
-    return install(python, sorted(set(extras) | installed_before()))
+    return install(python, [extra for extra in EXTRAS if extra in set(extras) | installed_before()], lock)
 
 
 def installed() -> set:
-    """The extras that are in place and up to date."""
+    """The extras that are in place, complete and up to date."""
     try:
         with open(STAMP) as file:
-            digest, _, extras = file.read().strip().partition(" ")
-    except OSError:
+            first, *packages = file.read().splitlines()
+    except (OSError, ValueError):
         return set()
-    return set(extras.split()) if digest == wanted() and os.path.exists(VENV_PYTHON) else set()
+    digest, *extras = first.split()
+    complete = all(os.path.exists(os.path.join(VENV, package, "RECORD")) for package in packages)
+    return set(extras) if digest == wanted() and complete and os.path.exists(VENV_PYTHON) else set()
 
 
 def installed_before() -> set:
-    """The extras of an installation that is out of date, which an update keeps."""
-    try:
-        with open(STAMP) as file:
-            return set(file.read().split()[1:]) & set(EXTRAS)
-    except OSError:
-        return set()
+    """The extras of an installation that is out of date or was interrupted, which an update keeps."""
+    found = set()
+    for path in (STAMP, STAMP + ".begun"):
+        try:
+            with open(path) as file:
+                found |= set(file.readline().split()) & set(EXTRAS)
+        except OSError:
+            pass
+    return found
 
 
 def wanted() -> str:
     """Changes when an installation would: with the pins, the project and the place (a .venv cannot be moved)."""
     digest = hashlib.sha256(ROOT.encode())
-    with open(os.path.join(ROOT, "constraints.txt"), "rb") as file:
-        digest.update(file.read())
+    for path in (os.path.join(ROOT, "constraints.txt"), *map(requirements, ("build", *EXTRAS))):
+        with open(path, "rb") as file:
+            digest.update(file.read())
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         text = file.read()
     if tomllib is not None:  # the settings of linters do not count
@@ -102,6 +123,10 @@ def wanted() -> str:
         text = json.dumps(installed, sort_keys=True).encode()
     digest.update(text)
     return digest.hexdigest()
+
+
+def requirements(name: str) -> str:
+    return os.path.join(ROOT, ".ci", "requirements", f"{name}.txt")
 
 
 def suitable_python() -> str | None:
@@ -114,7 +139,7 @@ def suitable_python() -> str | None:
     return None
 
 
-def install(python: str, extras: list) -> int:
+def install(python: str, extras: list, lock: int) -> int:
     start = time.monotonic()
     gpu = has_nvidia_gpu()
     cpu_index = not gpu and answers(CPU_INDEX + "/", 3.0)
@@ -131,116 +156,72 @@ def install(python: str, extras: list) -> int:
 
     works = os.path.exists(VENV_PYTHON) and subprocess.run([VENV_PYTHON, "-c", "import pip"], capture_output=True)
     if not works or works.returncode:
+        kept = installed_before() | set(extras)
         made = subprocess.run([python, "-m", "venv", "--clear", VENV], capture_output=True, text=True)
         if made.returncode:
             lines = (made.stderr or made.stdout).strip().splitlines()
             return fail("python -m venv failed: {}".format(lines[-1] if lines else "no reason given"), 2)
-    with open(LOG, "w"):
-        pass
-    pins = ["-c", os.path.join(ROOT, "constraints.txt")]
-    if cpu_index:
-        # From torch's own index comes torch alone; everything else from the usual one.
-        code = pip(["--no-deps", "--index-url", CPU_INDEX, *pins, "torch"], TORCH_MB["cpu"])
-        if code == 130:
-            return code
-        if code == 0:
-            size -= TORCH_MB["cpu"]
-    code = pip([*pins, "-e", "{}[{}]".format(ROOT, ",".join(extras))], size)
+        extras = [extra for extra in EXTRAS if extra in kept]
+    # From here on nothing may be believed installed, until all of it is.
+    write(STAMP + ".begun", " ".join(extras) + "\n")
+    if os.path.exists(STAMP):
+        os.unlink(STAMP)
+    broken = clean(VENV)
+    if broken:
+        names = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        print(f"Repairing what an interrupted installation left of {names}.", flush=True)
+    write(LOG, "")
+    code = packages(extras, cpu_index, TORCH_MB["cuda" if gpu else "cpu"], lock)
     if code:
         return code
+    broken = clean(VENV)
+    if broken:
+        return fail(f"{broken[0]} is not complete after its installation; is the disk full? Run the same again", 1)
     if "factory" in extras:
         print("Compiling the search, once …")
         sys.stdout.flush()
         with open(LOG, "a") as log:
             subprocess.run([VENV_PYTHON, "-m", "selfplay.search.warm"], cwd=ROOT, stdout=log, stderr=log)
-    with open(STAMP, "w") as file:
-        file.write("{} {}\n".format(wanted(), " ".join(extras)))
+    write(STAMP, "\n".join([" ".join([wanted(), *extras]), *distributions(VENV)]) + "\n")
+    os.unlink(STAMP + ".begun")
     print(f"Installed in {clock(time.monotonic() - start)}.")
     return 0
 
 
-def pip(arguments: list, expected_mb: float) -> int:
-    """Installs, with one line of progress; the whole output goes to .venv/install.log."""
-    downloads = tempfile.mkdtemp(prefix="downloads-", dir=VENV)  # pip keeps what it downloads here until it is done
-    environment = dict(os.environ, TMPDIR=downloads, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_PROGRESS_BAR="off")
-    command = [VENV_PYTHON, "-m", "pip", "install", "--no-input", *arguments]
-    try:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        lines: list = []
-        reader = threading.Thread(target=read, args=(process.stdout, lines), daemon=True)
-        reader.start()
-        try:
-            show_progress(process, lines, downloads, expected_mb)
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            print()
-            return fail("stopped; the same command goes on from here", 130)
-        reader.join()
-    finally:
-        shutil.rmtree(downloads, ignore_errors=True)
-    if process.returncode:
-        errors = [line for line in lines if line.lower().startswith("error:")] or lines[-1:]
-        return fail("pip failed: {} (all it said is in .venv/install.log)".format(errors[0] if errors else "?"), 1)
-    return 0
+def packages(extras: list, cpu_index: bool, torch_mb: float, lock: int) -> int:
+    """Installs the packages and the project. The lists are complete, so that pip resolves nothing by itself."""
+    hashed = ["--no-deps", "--require-hashes"]
+    # The five packages without wheels are built with the setuptools of build.txt, whose hash is known.
+    built_here = ["--no-build-isolation", "--use-pep517"]
+    lists = [argument for extra in extras for argument in ("-r", requirements(extra))]
+    code = pip([*hashed, "-r", requirements("build")], lock) or pip([*hashed, *built_here, *lists], lock)
+    if code:
+        return code
+    # torch has no hashes, since its build depends on the machine (see .ci/renew_requirements.py).
+    torch = ["-c", os.path.join(ROOT, "constraints.txt"), "torch"]
+    # From torch's own index comes torch alone; its other requirements are installed by now.
+    cpu_build = ["--no-deps", "--index-url", CPU_INDEX, *torch]
+    if not cpu_index or run_pip(VENV_PYTHON, cpu_build, VENV, LOG, lock, torch_mb):
+        code = pip(torch, lock, torch_mb)
+    return code or pip(["--no-deps", *built_here, "-e", ROOT], lock)
 
 
-def read(stream, lines: list) -> None:
-    with open(LOG, "a") as log:
-        for line in stream:
-            log.write(line)
-            log.flush()
-            lines.append(line.strip())
+def pip(arguments: list, lock: int, expected_mb: float | None = None) -> int:
+    if run_pip(VENV_PYTHON, arguments, VENV, LOG, lock, expected_mb) == 0:
+        return 0
+    with open(LOG, errors="replace") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error:")] or lines
+    return fail("pip failed: {} (all it said is in .venv/install.log)".format(errors[-1] if errors else "?"), 1)
 
 
-def show_progress(process, lines: list, downloads: str, expected_mb: float) -> None:
-    """One line, rewritten on a terminal; elsewhere a line every ten seconds."""
-    start = shown = time.monotonic()
-    terminal = sys.stdout.isatty()
-    used = 0
-    while process.poll() is None:
-        time.sleep(0.25 if terminal else 0.1)
-        now = time.monotonic()
-        if not terminal and now - shown < 10:
-            continue
-        shown = now
-        if any(line.startswith("Installing collected packages") for line in list(lines)):
-            used = used or shutil.disk_usage(VENV).used
-            done, of, name = (shutil.disk_usage(VENV).used - used) / 1e6, expected_mb * UNPACKED, "unpacking"
-        else:
-            done, of, name = folder_mb(downloads), expected_mb, collecting(list(lines))
-        text = progress(done, of, name, now - start)
-        width = shutil.get_terminal_size().columns - 1
-        print("\r\033[K" + text[:width] if terminal else text, end="" if terminal else "\n")
-        sys.stdout.flush()
-    if terminal:
-        print("\r\033[K", end="")
-        sys.stdout.flush()
-
-
-def collecting(lines: list) -> str:
-    """The package that pip names last."""
-    names = [match.group(1) for match in map(re.compile(r"Collecting ([\w.\-]+)").match, lines) if match]
-    return names[-1] if names else "asking the index"
-
-
-def progress(done_mb: float, of_mb: float, name: str, elapsed: float) -> str:
-    full = round(24 * min(1.0, max(0.0, done_mb / of_mb)))
-    bar = "█" * full + "░" * (24 - full)
-    return f"  {bar} {megabytes(max(0.0, done_mb))} of about {megabytes(of_mb)}  {clock(elapsed)}  {name}"
-
-
-def folder_mb(folder: str) -> float:
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(place, name)).st_size
-            except OSError:
-                pass  # pip has just moved it
-    return total / 1e6
+def write(path: str, text: str) -> None:
+    """Atomically, and on the disk before it returns."""
+    with open(path + ".new", "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".new", path)
 
 
 def has_nvidia_gpu() -> bool:
@@ -269,14 +250,6 @@ def answers(url: str, seconds: float) -> bool:
     return found == [200]
 
 
-def megabytes(number: float) -> str:
-    return f"{number / 1000:.1f} GB" if number >= 1000 else f"{number:.0f} MB"
-
-
-def clock(seconds: float) -> str:
-    return "{}:{:02}".format(*divmod(round(seconds), 60))
-
-
 def fail(sentence: str, code: int) -> int:
     sys.stdout.flush()
     print("error: " + sentence, file=sys.stderr)
@@ -284,4 +257,7 @@ def fail(sentence: str, code: int) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGHUP, terminated)
+    signal.signal(signal.SIGINT, terminated)  # also where it was ignored, as it is in the background of a shell
     sys.exit(main())

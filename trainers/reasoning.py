@@ -72,6 +72,7 @@ class Course:
         self.digest = ""
         self.flying: dict[int, _Flight] = {}  # rounds that are being sampled
         self.checkpointed = self.measured = time.monotonic()
+        self.measuring_s: float | None = None  # for how long the held-out problems were answered last
         self.ended_by: Any = None
 
     # -- the whole run ------------------------------------------------------------------------------------------
@@ -123,6 +124,7 @@ class Course:
         self.flying.clear()
         lesson: Lesson = self.staff.learned(self.staff.tutor.standing.remote())
         if state.checkpoint is not None:
+            self.watch.activity("giving the learner its archived episodes again")
             if c.warm.corpus is not None:
                 self.staff.learned(self.staff.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
             else:
@@ -281,7 +283,8 @@ class Course:
     def round(self, number: int) -> None:
         """One round: samples are awaited, archived, learned from; then the next version is there."""
         flight, before = self.flying[number], self.version
-        self._land(flight)
+        with self.watch.during(f"answering the problems of round {number + 1:,}"):
+            self._land(flight)
         del self.flying[number]
         given, reports = flight.given, flight.reports
         found = self.problems.found.pop(number, {})
@@ -291,7 +294,8 @@ class Course:
             call = self.staff.tutor.imitate.remote(given, number, self.config.expert.steps, recalled)
         else:
             call = self.staff.tutor.reinforce.remote(given, number, recalled)
-        lesson: Lesson = self.staff.learned(call)
+        with self.watch.during(f"learning from round {number + 1:,}"):
+            lesson: Lesson = self.staff.learned(call)
         states: dict[str, list[str]] = {name: list(one.states) for name, one in found.items()}
         for report in reports:
             for outcome in report.outcomes:
@@ -311,7 +315,8 @@ class Course:
         assert self.gate is not None
         level = self.levels[self.gate.level]
         asks = self.problems.measured(self.version, "development", [level], self.config.expert.development)
-        outcomes = [o for report in self._measured(asks) for o in report.outcomes]
+        with self.watch.during(f"answering {len(asks):,} problems at the frontier, level {level:g}"):
+            outcomes = [o for report in self._measured(asks) for o in report.outcomes]
         solved = [float(o.state == "accepted") for o in outcomes if o.state != "unverifiable"]
         before = replace(self.gate, least=min(self.gate.least, len(asks)))
         self.gate = before.after(solved)
@@ -341,8 +346,11 @@ class Course:
         c = self.config.evaluation
         levels = [float(level) for level in (c.difficulties or self.levels)]
         asks = self.problems.measured(self.version, "held_out", levels, c.problems)
-        outcomes = [o for report in self._measured(asks) for o in report.outcomes]
+        began = time.monotonic()
+        with self.watch.during(f"answering {len(asks):,} held-out problems", self.measuring_s):
+            outcomes = [o for report in self._measured(asks) for o in report.outcomes]
         self.measured = time.monotonic()
+        self.measuring_s = self.measured - began
         reached = self.watch.examined(self.version, levels, outcomes)
         target = self.config.run.target
         if target is not None and len(reached) > 1 and min(reached[-2:]) >= target:
@@ -384,7 +392,8 @@ class Course:
         state.curriculum = self.curriculum.state()
         state.gate = {"level": self.levels[self.gate.level]} if self.gate is not None else {}
         self.watch.note(state)
-        self.staff.learned(self.staff.tutor.checkpoint.remote(name, asdict(state)))
+        with self.watch.during("saving a checkpoint"):
+            self.staff.learned(self.staff.tutor.checkpoint.remote(name, asdict(state)))
         self.folder.save()
         self.crew.forget_old()
         self.checkpointed = time.monotonic()
@@ -399,6 +408,7 @@ class Course:
             if not interrupted and (self.state.round or self.config.learner.algorithm == "sft"):
                 self.measure()
             self.checkpoint()
+            self.watch.activity("saving the policy")
             self.staff.learned(self.staff.tutor.export.remote())
         except TutorDied:
             self.watch.message("the learner died at the end; the next start learns the rest from the archive")

@@ -41,6 +41,7 @@ class Sample:
 class ReasoningStatus:
     """A reasoning run at one moment. A new one is made each time (`dataclasses.replace`), never changed.
 
+    activity: what goes on besides the phase, "" for nothing; for activity_s by now, of about activity_expected_s.
     elapsed_s, total_s: of the run, warm start and all. algorithm: "grpo", …. parameters: of the policy.
     warm_steps, warm_total: steps of the warm start. rounds: learned from. episodes: archived, solver's and held-out
     ones included. tokens: sampled. version: of the policy.
@@ -62,6 +63,8 @@ class ReasoningStatus:
     parameters: int = 0
     phase: ReasoningPhase = "starting"
     activity: str = ""
+    activity_s: float = 0.0
+    activity_expected_s: float | None = None
     elapsed_s: float = 0.0
     total_s: float = 0.0
     warm_steps: int = 0
@@ -88,7 +91,6 @@ class ReasoningStatus:
     levels: tuple[tuple[float, float, float], ...] = ()
     frontier: float | None = None
     samples: tuple[Sample, ...] = ()
-    lost_episodes: int = 0
     sizing: str = ""
     messages: tuple[str, ...] = field(default=())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_status import ReasoningPhase, ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState
+from trainers.stalls import RoundStall
 from trainers.thinning import thinned
 from trainers.tutor import Lesson
 
@@ -52,6 +54,8 @@ class ReasoningWatch:
         self._failures = Counter[str](state.failures)
         self._newest = Counter[str]()
         self._asked = 0
+        self._active_since = self._began
+        self._stall = RoundStall(config.learner.algorithm)
         self._scores = [Score(**score) for score in state.scores]
         self.status = ReasoningStatus(
             recipe=config.name,
@@ -96,9 +100,19 @@ class ReasoningWatch:
         self._set(phase=phase, activity="")
         self._tell(self.status)
 
-    def activity(self, text: str) -> None:
-        self._set(activity=text)
+    def activity(self, text: str, expected_s: float | None = None) -> None:
+        """What goes on now, and about how long it will take."""
+        self._active_since = time.monotonic()
+        self._set(activity=text, activity_s=0.0, activity_expected_s=expected_s)
         self._tell(self.status)
+
+    @contextmanager
+    def during(self, text: str, expected_s: float | None = None) -> Iterator[None]:
+        """The activity of a step within another, which goes on afterwards."""
+        before = self.status.activity
+        self.activity(text, expected_s)
+        yield
+        self.activity(before)
 
     def message(self, text: str) -> None:
         self._set(messages=(*self.status.messages[-4:], text))
@@ -108,8 +122,14 @@ class ReasoningWatch:
         status = self.status
         samples = tuple(Sample(**asdict(shown)) for shown in report.shown) or status.samples
         self._failures.update(outcome.failure for outcome in report.outcomes if outcome.failure)
+        speed = status.tokens_per_s
+        if report.tokens and report.version >= 0:  # not the solver's
+            speed = report.tokens / max(1e-9, report.seconds)
         self._set(
-            episodes=status.episodes + len(report.outcomes), tokens=status.tokens + report.tokens, samples=samples
+            episodes=status.episodes + len(report.outcomes),
+            tokens=status.tokens + report.tokens,
+            tokens_per_s=speed,
+            samples=samples,
         )
         if self._failures:
             self._tell_failures()
@@ -160,6 +180,10 @@ class ReasoningWatch:
             history=history,
             levels=tuple((level, rates[level], chances[level]) for level in chances),
         )
+        example = next((s.answer for s in self.status.samples if s.reward is None or s.reward <= 0), "")
+        stalled = self._stall.look(outcomes, r.get("loss", r.get("nll")), example)
+        if stalled is not None:
+            self.message(stalled)
         scalars = {f"learner/{name}": value for name, value in r.items()}
         plain = {"reward": reward, "length": length, "unverifiable": unverifiable}
         scalars |= {f"samples/{name}": value for name, value in plain.items() if value is not None}
@@ -229,7 +253,7 @@ class ReasoningWatch:
         """Tells the present status, a few times a second."""
         if time.monotonic() - self._shown >= _SHOW_S:
             self._shown = time.monotonic()
-            self._set(elapsed_s=self.elapsed())
+            self._set(elapsed_s=self.elapsed(), activity_s=time.monotonic() - self._active_since)
             self._tell(self.status)
 
     def summary(self, ended_by: Literal["time", "rounds", "target", "interrupted"]) -> ReasoningSummary:

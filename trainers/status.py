@@ -96,6 +96,7 @@ class LostGames:
 class Status:
     """A run at one moment. A new one is made each time (`dataclasses.replace`), never changed.
 
+    activity: what goes on besides the phase, "" for nothing; for activity_s by now, of about activity_expected_s.
     elapsed_s: since the first game of this session's clock; total_s: the run's length.
     episodes, positions: finished and archived, over the whole run; positions_per_s: over the last seconds.
     window_rows, window_capacity: positions in the replay window.
@@ -115,6 +116,8 @@ class Status:
     corpus: str
     phase: Phase = "starting"
     activity: str = ""
+    activity_s: float = 0.0
+    activity_expected_s: float | None = None
     elapsed_s: float = 0.0
     total_s: float = 0.0
     episodes: int = 0

@@ -19,6 +19,7 @@ from trainers.run_folder import RunFolder
 from trainers.run_state import State
 from trainers.scoreboard import Scoreboard
 from trainers.speed import Speed
+from trainers.stalls import GamesStall, first_games, nothing_finished
 from trainers.status import Candidate, LastGame, LostGames, Status, Summary
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Watch:
         self._speed = Speed()
         self._versions: dict[str, int] = {}  # that players play with
         self._shown = 0.0
+        self._active_since = time.monotonic()
         self._played_on = self._wrongly = 0
         self._losses: list[tuple[float, float]] = []
         self.status = Status(
@@ -61,6 +63,8 @@ class Watch:
             elapsed_s=self._before,
             lost=LostGames(state.lost_games, state.lost_plies),
         )
+        self._under_way: dict[str, tuple[int, int]] = {}  # slot -> (games, moves) in flight
+        self._stall = GamesStall(config.learner.window_initial)
         self._scalars = ScalarWriter.of_run(folder, config, self.message)
 
     # -- the clock ----------------------------------------------------------------------------------------------
@@ -91,7 +95,9 @@ class Watch:
     # -- events -------------------------------------------------------------------------------------------------
 
     def activity(self, text: str) -> None:
-        self._set(activity=text)
+        """What goes on now."""
+        self._active_since = time.monotonic()
+        self._set(activity=text, activity_s=0.0)
         self._tell(self.status)
 
     def message(self, text: str) -> None:
@@ -117,8 +123,15 @@ class Watch:
             candidates = tuple(Candidate(*row) for row in s.candidates)
             self._set(last_game=LastGame(s.board, s.caption, s.result, s.plies, candidates, s.episode_id))
         self._versions[slot] = report.version
+        if self.status.phase == "playing":
+            self._under_way[slot] = report.in_flight
+            waits = not self.status.episodes and report.block is None
+            self._set(activity=first_games(self._all_under_way()) if waits else "")
         state = self._folder.state
         self._set(lost=LostGames(state.lost_games, state.lost_plies))
+
+    def _all_under_way(self) -> tuple[int, int]:
+        return sum(games for games, _ in self._under_way.values()), sum(moves for _, moves in self._under_way.values())
 
     def waiting(self, players: Collection[str], blocks: int, oldest_s: float, owed: float) -> None:
         """Who plays, and what waits for archive and learner."""
@@ -192,6 +205,7 @@ class Watch:
     def _refresh(self, progress: Progress | None, board: Scoreboard) -> None:
         self._set(
             elapsed_s=self.elapsed(),
+            activity_s=time.monotonic() - self._active_since,
             positions_per_s=self._speed.now(),
             strength=board.strength(),
             first_strength=board.strength(first=True),
@@ -200,6 +214,10 @@ class Watch:
             ratings=board.ratings(),
             version=self._folder.state.version,
         )
+        losses = progress.losses if progress is not None else {}
+        stalled = self._stall.look(self.status, losses, self._all_under_way())
+        if stalled is not None:
+            self.message(stalled)
         if progress is not None:
             self._set(
                 learner_steps=progress.step, window_rows=progress.window_rows, window_capacity=progress.window_capacity
@@ -213,6 +231,8 @@ class Watch:
     def summary(self, progress: Progress | None, board: Scoreboard, interrupted: bool) -> Summary:
         """The last word, told once more as a status."""
         self._refresh(progress, board)
+        if self.status.phase == "draining" and not self.status.positions:
+            self.message(nothing_finished(self.elapsed(), self._all_under_way()))
         self._set(phase="finished", activity="")
         self._tell(self.status)
         return Summary(self._folder.run_id, "interrupted" if interrupted else "time", self.status)

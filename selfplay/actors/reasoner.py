@@ -83,7 +83,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one sample. state: of the verdict of seat 0; tokens: that policies wrote.
+    """What became of one sample. state, reason: of the verdict of seat 0; tokens: that policies wrote.
 
     failure: why verification failed, one of `selfplay.author.FAILURES`; "" where it did not.
     """
@@ -95,6 +95,7 @@ class Outcome:
     tokens: int
     cut: bool
     failure: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,7 @@ def _outcome(episode: Episode) -> Outcome:
         tokens,
         episode.status == "truncated",
         _failure(first),
+        _reason(first),
     )
 
 
@@ -266,6 +268,11 @@ def _failure(verdict: Mapping[str, Any]) -> str:
     if verdict["state"] == "unverifiable":
         return next((kind for kind in FAILURES if kind in names), OTHER)
     return TIMEOUT if verdict["state"] == "rejected" and TIMEOUT in names else ""
+
+
+def _reason(verdict: Any) -> str:
+    """Why an answer was not accepted: of the first criterion that says so."""
+    return verdict["error"] or next((one["reason"] for one in verdict["criteria"] if one["reason"]), "")
 
 
 def _shown(episodes: Sequence[Episode]) -> tuple[Shown, ...]:
@@ -282,7 +289,7 @@ def _shown(episodes: Sequence[Episode]) -> tuple[Shown, ...]:
                 "\n".join(turn["text"] for turn in turns[:end])[:2000],
                 "\n".join(turn["text"] for turn in turns[end:])[:4000],
                 first["reward"],
-                first["error"] or next((one["reason"] for one in first["criteria"]), ""),
+                _reason(first),
                 episode.reasoning["difficulty"],
                 episode.episode_id,
             )

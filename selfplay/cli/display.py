@@ -212,9 +212,10 @@ def _score(row: Score) -> str:
 def reasoning_progress(status: ReasoningStatus) -> str:
     """A reasoning run in one line."""
     left = f"{screen.clock(status.total_s - status.elapsed_s)} left"
+    going = [screen.going_on(status)] if status.activity and status.activity_s >= 2.0 else []
     if status.phase == "warming":
         loss = "" if status.loss is None else f", loss {status.loss:.3f}"
-        return f"warm start {status.warm_steps:,} of {status.warm_total:,} steps{loss}, {left}"
+        return ", ".join([*going, f"warm start {status.warm_steps:,} of {status.warm_total:,} steps{loss}", left])
     parts = [f"round {status.rounds:,}", f"{screen.count(status.episodes)} episodes"]
     first, newest = map(reasoning_screen.overall, (status.first_scores, status.scores))
     if newest is not None:
@@ -230,14 +231,13 @@ def reasoning_progress(status: ReasoningStatus) -> str:
     if status.failures:
         parts.append(f"verification failed{reasoning_screen.failures(status)}")
     parts.append(f"{screen.count(status.tokens_per_s)} tokens/s")
-    if status.lost_episodes:
-        parts.append(f"{status.lost_episodes} episodes lost in flight")
-    return ", ".join([*parts, left])
+    return ", ".join([*going, *parts, left])
 
 
 def progress(status: Status) -> str:
     """A run of games in one line."""
-    parts = [
+    parts = [screen.going_on(status)] if status.activity else []
+    parts += [
         f"{screen.count(status.episodes)} games",
         f"{screen.count(status.positions)} positions at {screen.count(status.positions_per_s)}/s",
         f"net {status.version}",

@@ -9,10 +9,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,9 @@ from selfplay.cli import reasoning_screen, screen
 from selfplay.cli.untrusted import one_line
 from trainers.reasoning_status import ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.status import ExactRow, Status, StrengthRow, Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 AnySummary = Summary | ReasoningSummary
 #: How a reasoning run ended, in words.
@@ -213,10 +217,9 @@ def _right_and_wrong(samples: Sequence[Sample]) -> list[Sample]:
 
 def archived(status: ReasoningStatus) -> RenderableType:
     """What the corpus holds, and where it is."""
-    lost = f"; {screen.count(status.lost_episodes)} lost in flight" if status.lost_episodes else ""
     counted = Text.assemble(
         "archived: ", (screen.count(status.episodes), "bold"), " episodes, the wrong answers too; ",
-        (screen.count(status.tokens), "bold"), " tokens sampled", (lost, screen.POOR),
+        (screen.count(status.tokens), "bold"), " tokens sampled",
     )  # fmt: skip
     return Group(
         counted,

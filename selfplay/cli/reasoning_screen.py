@@ -25,6 +25,7 @@ from selfplay.cli.screen import (
     bar,
     clock,
     count,
+    going_on,
     interval,
     notes,
     panel,
@@ -98,7 +99,7 @@ def header(status: ReasoningStatus, width: int) -> RenderableType:
     grid.add_row(
         Text.assemble(
             (f" {one_line(status.recipe, 60)} ", f"bold reverse {ACCENT}"), "  ", ("●", style),
-            f" {one_line(status.activity, 200) or phase}", (f"  {' · '.join(about)}", DIM),
+            f" {going_on(status) or phase}", (f"  {' · '.join(about)}", DIM),
         ),  # fmt: skip
         Text.assemble((clock(_left(status)), "bold"), (" left ", DIM)) if status.total_s else Text(""),
     )
@@ -149,9 +150,8 @@ def numbers(status: ReasoningStatus) -> list[Text]:
     lines = [row("warm start", *_warm(status, 10))] if _is_warm(status) else []
     if status.rounds or not lines:
         lines.append(row("rounds", f"{status.rounds:,}, version {status.version}"))
-    lost = f", {count(status.lost_episodes)} lost in flight" if status.lost_episodes else ""
     lines += [
-        row("episodes", f"{count(status.episodes)}, all archived", (lost, POOR)),
+        row("episodes", f"{count(status.episodes)}, all archived"),
         row("tokens", f"{count(status.tokens)} ", ("at", DIM), f" {count(status.tokens_per_s)}/s"),
     ]
     if status.reward is None and status.length is None:
@@ -177,8 +177,7 @@ def brief(status: ReasoningStatus) -> list[Text]:
         loss = "" if status.loss is None else f", loss {figure(status.loss, '.3f')}"
         far = [" warm start ", *_warm(status, 10), loss]
     wrote = f", {count(status.tokens)} tokens at {count(status.tokens_per_s)}/s" if status.tokens else ""
-    lost = f", {count(status.lost_episodes)} lost" if status.lost_episodes else ""
-    lines = [_line(*far, f", {count(status.episodes)} episodes", (lost, POOR), wrote)]
+    lines = [_line(*far, f", {count(status.episodes)} episodes", wrote)]
     if status.reward is not None or status.length is not None:
         lines += [
             _line(f" reward {figure(status.reward, '.2f')} ", (course(status, 1, 10), ACCENT), "  length "

@@ -86,12 +86,21 @@ def markup(text: str) -> Text:
         return Text(text)
 
 
+def going_on(status: Status | ReasoningStatus) -> str:
+    """The activity with its time, where it takes a while: "saving a checkpoint, 0:12 of about 0:15"."""
+    text = one_line(status.activity, 200)
+    if not text or status.activity_s < 2.0:
+        return text
+    expected = status.activity_expected_s
+    return f"{text}, {clock(status.activity_s)}" + ("" if expected is None else f" of about {clock(expected)}")
+
+
 def header(status: Status, width: int) -> RenderableType:
     """Name, phase, progress and time left."""
     phase = {
-        "starting": f"[{FAIR}]●[/] {status.activity or 'starting'}",
-        "playing": f"[{GOOD}]●[/] {status.activity or 'playing and learning'}",
-        "draining": f"[{FAIR}]●[/] {status.activity or 'finishing: games are sealed and saved'}",
+        "starting": f"[{FAIR}]●[/] {going_on(status) or 'starting'}",
+        "playing": f"[{GOOD}]●[/] {going_on(status) or 'playing and learning'}",
+        "draining": f"[{FAIR}]●[/] {going_on(status) or 'finishing: games are sealed and saved'}",
         "finished": f"[{ACCENT}]●[/] finished",
     }[status.phase]
     grid = Table.grid(expand=True)

@@ -74,7 +74,6 @@ def learning() -> ReasoningStatus:
             Sample("Is the number of ones in 1 0 0 1 odd?", "so [bold]odd[/bold] #odd", 0.0, "it is even", 4, "run/2"),
             Sample("Is the number of ones in 1 1 odd?", HOSTILE, None, "the verifier was killed", 4, "run/a/1/3"),
         ),
-        lost_episodes=16,
         sizing="2 cores, no GPU: 1 actor of 512 answers, 1 learner",
         messages=("an actor died and was started again; 16 episodes in flight were lost",),
     )
@@ -124,7 +123,7 @@ def test_the_screen_of_a_small_terminal_line_by_line() -> None:
 │ level 10 ███████████▎   94% 90–97  first  38% 26 tokens                      │
 │ easier: 4 100% · 6 98%                                                       │
 ╰──────────────────────────────────────────────────────────────────────────────╯
- round 12, v14, 31,004 episodes, 16 lost, 1.23M tokens at 12,346/s
+ round 12, v14, 31,004 episodes, 1.23M tokens at 12,346/s
  reward 0.71 ▁▂▂▃▄▅▅▆▇█  length 12.3 █▇▇▆▅▄▄▃▂▁  entropy 0.42  KL 0.031
  mixed 45%  clipped 1.2%  unverifiable 0.0%  staleness 0.3
  levels drawn: 4 5.0% · 6 20% · 8 35% · 10 40%
@@ -155,7 +154,7 @@ def test_what_could_not_be_verified_is_red() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="256", highlight=False)
     for share, red in ((0.0, False), (0.02, True)):
         with console.capture() as caught:
-            console.print(screen(replace(learning(), unverifiable=share, lost_episodes=0, samples=()), 120, 40))
+            console.print(screen(replace(learning(), unverifiable=share, samples=()), 120, 40))
         assert (f"\x1b[1;38;5;160m{100 * share:.1f}%" in caught.get()) == red, POOR
     assert [verdict(reward)[0] for reward in (1.0, 0.0, -1.0, 0.5, None, float("nan"))] == [
         "✓ right", "✗ wrong", "✗ wrong", "~ partly right, 0.50", "? not verifiable", "? not verifiable"
@@ -204,7 +203,7 @@ statuses = st.builds(
     scores=st.lists(measured, max_size=12).map(tuple), first_scores=st.lists(measured, max_size=12).map(tuple),
     score_history=st.lists(measured, max_size=40).map(tuple),
     levels=st.lists(st.tuples(st.floats(0, 99), st.floats(0, 1), st.floats(0, 1)), max_size=12).map(tuple),
-    samples=st.lists(asked, max_size=4).map(tuple), lost_episodes=st.integers(0, 99),
+    samples=st.lists(asked, max_size=4).map(tuple),
     messages=st.lists(ANY_TEXT, max_size=3).map(tuple),
 )  # fmt: skip
 
@@ -227,7 +226,8 @@ def test_the_strategies_know_every_field() -> None:
     """A new field of the status is drawn by nobody until it stands here too."""
     known = "recipe env out corpus algorithm parameters phase activity elapsed_s total_s warm_steps warm_total rounds "
     known += "episodes tokens tokens_per_s version loss reward length entropy mixed_groups kl_to_start clip_share "
-    known += "unverifiable staleness history scores first_scores score_history levels frontier samples lost_episodes "
+    known += "unverifiable staleness history scores first_scores score_history levels frontier samples "
+    known += "activity_s activity_expected_s "
     assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages", "failures"}
 
 

@@ -149,8 +149,11 @@ def test_lineage_both_ways(corpus: store.Corpus) -> None:
     plain = runner.invoke(app, ["lineage", first, corpus.uri])
     assert plain.exit_code == 0 and "code commit" in plain.stdout
     for words, said in (
-        ((first,), "say the episode and the corpus"),
-        ((first, corpus.uri, "--weights", "cccccccc"), "not both"),
+        ((first,), f"the corpus that holds episode {first} is missing"),
+        ((corpus.uri,), "was taken as the episode, and there is no corpus"),
+        (("run", corpus.uri), "run was taken as the episode, but it is no episode id"),
+        ((corpus.uri, first), "it is the other way"),
+        ((first, corpus.uri, "--weights", "cccccccc"), f"{first} was taken as the corpus"),
         ((corpus.uri, "--weights", "dddddddd"), "no weights have a digest that begins with 'dddddddd'"),
         (("run/a/1000/99999", corpus.uri), "is not in"),
     ):

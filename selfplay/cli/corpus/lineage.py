@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,6 +12,9 @@ import typer
 from selfplay.cli.corpus.common import JsonOption, VersionOption, open_corpus
 from selfplay.cli.untrusted import cell, say
 from selfplay.errors import UserError
+
+#: RUN/SLOT/EPOCH/NUMBER; a run's id has no slash.
+_EPISODE = re.compile(r"[^/\s]+/[^/\s]+/\d+/\d+")
 
 
 def lineage(
@@ -31,12 +35,15 @@ def lineage(
     from selfplay.store import lineage as found
 
     if weights is None:
-        if corpus is None:
-            raise UserError("say the episode and the corpus, or the corpus and --weights DIGEST")
+        _check_subject(subject, corpus)
+        assert corpus is not None
         _print(asdict(found.of_episode(open_corpus(corpus, version), subject)), as_json)
         return
     if corpus is not None:
-        raise UserError("say an episode or --weights, not both")
+        raise UserError(
+            f"{subject} was taken as the corpus, since --weights is given, and {corpus} is one argument too many: "
+            "`selfplay corpus lineage CORPUS --weights DIGEST`"
+        )
     opened = open_corpus(subject, version)
     origin = found.of_weights(opened, weights)
     told: dict[str, Any] = asdict(origin)
@@ -48,6 +55,22 @@ def lineage(
             for (episode, step), times in sorted(samples_of(opened, origin.run_id, origin.version).items())
         ]
     _print(told, as_json)
+
+
+def _check_subject(subject: str, corpus: str | None) -> None:
+    """Episode ids look like RUN/SLOT/EPOCH/NUMBER: says what was understood where the first argument does not."""
+    right = "`selfplay corpus lineage EPISODE CORPUS`, where EPISODE is like RUN/p0000/1000/17"
+    if corpus is None and not _EPISODE.fullmatch(subject):
+        raise UserError(f"{subject} was taken as the episode, and there is no corpus: {right}; or --weights DIGEST")
+    if corpus is None:
+        raise UserError(f"the corpus that holds episode {subject} is missing: {right}")
+    if _EPISODE.fullmatch(corpus) and not _EPISODE.fullmatch(subject):
+        raise UserError(f"{subject} was taken as the episode and {corpus} as the corpus; it is the other way: {right}")
+    if not _EPISODE.fullmatch(subject):
+        raise UserError(
+            f"{subject} was taken as the episode, but it is no episode id: {right}. "
+            "`selfplay corpus tail` and `selfplay corpus show` list ids; for a run's weights use --weights DIGEST"
+        )
 
 
 def _print(told: dict[str, Any], as_json: bool) -> None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 #: Arrays of episodes that are held before they are written, bytes.
 _HELD_BYTES = 16 * 2**20
+#: Larger arrays are compressed.
+_PACKED_BYTES = 2048
 _FILE = "data/main_data.hdf5"
 
 
@@ -228,7 +230,8 @@ class _Dataset:
         observation, action = first.spaces
         self._storage = MinariStorage.new(place, observation, action, data_format="hdf5", jpeg_encoding=False)
         self._held: list[Part] = []
-        self._bytes = self._written = 0
+        self._path = place / "main_data.hdf5"
+        self._bytes = self._written = self._steps = 0
         self._licences: set[str] = set()
 
     def add(self, part: Part) -> int:
@@ -247,6 +250,9 @@ class _Dataset:
         if self._held:
             self._flush()
         about = {
+            "total_steps": self._steps,
+            "total_episodes": self._written,
+            "dataset_size": self._storage.get_size(),
             "dataset_id": self.id,
             "minari_version": minari.__version__,
             "author": {"selfplay-factory"},
@@ -256,7 +262,12 @@ class _Dataset:
         self._storage.update_metadata(about)
 
     def _flush(self) -> None:
-        self._storage.update_episodes(map(_buffer, self._held))
+        import h5py
+
+        with h5py.File(self._path, "a", track_order=True) as file:
+            for index, part in enumerate(self._held, self._written):
+                _write_part(file.create_group(f"episode_{index}", track_order=True), index, part)
+        self._steps += sum(len(part.rewards) for part in self._held)
         of = ((part.episode, part.seat) for part in self._held)
         told = [{"episode_id": episode.episode_id, "seat": seat, "status": episode.status} for episode, seat in of]
         self._storage.update_episode_metadata(told, range(self._written, self._written + len(told)))
@@ -264,19 +275,29 @@ class _Dataset:
         self._held, self._bytes = [], 0
 
 
-def _buffer(part: Part) -> Any:
-    from minari.data_collector import EpisodeBuffer
+def _write_part(group: Any, index: int, part: Part) -> None:
+    """An episode as minari lays it out, compressed.
 
+    minari itself writes chunks of a fixed size, uncompressed: of games, which are short, many times the data.
+    """
     last = np.arange(len(part.rewards)) == len(part.rewards) - 1
-    return EpisodeBuffer(
-        seed=part.episode.seed,
-        observations=part.observations,
-        actions=part.actions,
-        rewards=part.rewards,
-        terminations=last & part.terminated,
-        truncations=last & (not part.terminated),
-        infos=part.infos,
-    )
+    group.attrs["id"] = index
+    if part.episode.seed is not None:
+        group.attrs["seed"] = part.episode.seed
+    group.attrs["total_steps"] = len(part.rewards)
+    arrays = {
+        "observations": part.observations,
+        "actions": part.actions,
+        "rewards": part.rewards,
+        "terminations": last & part.terminated,
+        "truncations": last & (not part.terminated),
+        **{f"infos/{name}": array for name, array in part.infos.items()},
+    }
+    for name, array in arrays.items():
+        # Below this a chunk's index is larger than what compression saves.
+        packed = array.nbytes > _PACKED_BYTES
+        how = {"chunks": array.shape, "compression": "gzip", "compression_opts": 1, "shuffle": True} if packed else {}
+        group.create_dataset(name, data=array, **how)
 
 
 def write(job: Job) -> None:
