@@ -114,6 +114,7 @@ class Office:
             "run_uri": folder.uri,
         }
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
+        folder.mended += ray.get(self.archivist.mended.remote())
         self.weights = ray.remote(WeightServer).options(**options).remote()
         self.tidier = Tidier(folder.corpus, folder.run_id, self.place)
         return store.open(folder.corpus).version

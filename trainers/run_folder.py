@@ -64,6 +64,7 @@ class RunFolder(Generic[AnyState]):
         self.state = state()
         self._passed: list[tuple[Damaged, str]] = []  # damaged files, and what is used in their place
         self._aside: set[str] = set()  # those that were moved
+        self.mended: list[str] = []  # what the committer repaired of the corpus, to be told
         try:
             before, damaged = read_config(self.uri)
             identity, more = self._identity()
@@ -181,13 +182,20 @@ class RunFolder(Generic[AnyState]):
         self._passed += [(error, instead) for error in damaged if error.uri not in known]
 
     def tell_damage(self, message: Callable[[str], None]) -> None:
-        """Says once, to a person and to the log, which files were passed over; they are set aside."""
+        """Says once, to a person and to the log, which files were passed over, and what was repaired.
+
+        What was passed over is set aside.
+        """
         self._set_aside()
         for error, instead in self._passed:
             name = error.uri.removeprefix(self.uri + "/")
             message(f"{name} is damaged ({error.reason}); the run goes on with {instead.removeprefix(self.uri + '/')}")
             note(self.run_id, "damaged", file=error.uri, why=error.reason, instead=instead)
         self._passed.clear()
+        for sentence in self.mended:
+            message(f"the corpus was repaired: {sentence.replace(self.uri + '/', '')}")
+            note(self.run_id, "repaired", what=sentence)
+        self.mended.clear()
 
     def _set_aside(self) -> None:
         if self._lease is None or not self._lease.lost():

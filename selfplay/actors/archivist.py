@@ -27,6 +27,10 @@ class Archivist:
         """The process, for who wants to watch or to kill it."""
         return os.getpid()
 
+    def mended(self) -> list[str]:
+        """What had to be repaired of the corpus before it could be written to, a sentence each."""
+        return [f"{step.subject} {step.reason}; {step.result}" for step in self._committer.mended]
+
     def register(self, slot: str) -> Registration:
         """Admits a new writer to a slot; whoever wrote there before is fenced."""
         return self._committer.register(slot)
