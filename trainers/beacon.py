@@ -58,7 +58,6 @@ METRICS = {
 
 
 _FAILED = "failed_verifications"
-_FAILED_MEANS = "Answers whose verification failed, by reason (reasoning)."
 
 
 class Beacon:
@@ -130,41 +129,29 @@ class Beacon:
         from ray.util.metrics import Gauge
 
         labels = {"run": self._uri, "recipe": status.recipe}
-        for name, value in _values(status):
+        for name, meaning, more, value in _values(status):
             if name not in gauges:
-                gauges[name] = Gauge(f"selfplay_{name}", METRICS[name], tuple(labels))
-            gauges[name].set(value, labels)
-        for why, answers in _failures(status):
-            if _FAILED not in gauges:
-                gauges[_FAILED] = Gauge(f"selfplay_{_FAILED}", _FAILED_MEANS, (*labels, "reason"))
-            gauges[_FAILED].set(answers, {**labels, "reason": why})
+                gauges[name] = Gauge(f"selfplay_{name}", meaning, (*labels, *more))
+            gauges[name].set(value, {**labels, **more})
 
     def _exposed(self, status: AnyStatus) -> str:
         """The metrics in Prometheus' text format, under the names that Ray gives them."""
-        run, recipe = (json.dumps(text, ensure_ascii=False) for text in (self._uri, status.recipe))
-        labels = f"run={run},recipe={recipe}"
-        told = "".join(
-            f"# HELP ray_selfplay_{name} {METRICS[name]}\n# TYPE ray_selfplay_{name} gauge\n"
-            f"ray_selfplay_{name}{{{labels}}} {value}\n"
-            for name, value in _values(status)
-        )
-        failed = "".join(
-            f"ray_selfplay_{_FAILED}{{{labels},reason={json.dumps(why)}}} {answers}\n"
-            for why, answers in _failures(status)
-        )
-        name = f"ray_selfplay_{_FAILED}"
-        return told + (f"# HELP {name} {_FAILED_MEANS}\n# TYPE {name} gauge\n{failed}" if failed else "")
+        lines: dict[str, None] = {}
+        for name, meaning, more, value in _values(status):
+            labels = {"run": self._uri, "recipe": status.recipe, **more}
+            told = ",".join(f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in labels.items())
+            lines[f"# HELP ray_selfplay_{name} {meaning}"] = None
+            lines[f"# TYPE ray_selfplay_{name} gauge"] = None
+            lines[f"ray_selfplay_{name}{{{told}}} {value}"] = None
+        return "".join(f"{line}\n" for line in lines)
 
 
-def _values(status: AnyStatus) -> Iterator[tuple[str, float]]:
-    """Those of the metrics that this status has."""
-    for name in METRICS:
+def _values(status: AnyStatus) -> Iterator[tuple[str, str, dict[str, str], float]]:
+    """Those of the metrics that this status has: name, meaning, labels beyond those of the run, value."""
+    for name, meaning in METRICS.items():
         value = status.lost.count if name == "lost_games" and isinstance(status, Status) else None
         value = getattr(status, name, value)
         if value is not None:
-            yield name, float(value)
-
-
-def _failures(status: AnyStatus) -> list[tuple[str, float]]:
-    """How many answers' verification failed, by reason; none for games."""
-    return [(why, float(answers)) for why, answers, _ in getattr(status, "failures", ())]
+            yield name, meaning, {}, float(value)
+    for why, answers, _ in getattr(status, "failures", ()):
+        yield _FAILED, "Answers whose verification failed, by reason (reasoning).", {"reason": why}, float(answers)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.errors import UserError
-from selfplay.store.history import brought, ends, had_at, run_of
+from selfplay.store.history import brought, ends_of, had_at, run_of
 from selfplay.store.limits import refuse_bomb, refuse_bombs
 from selfplay.store.read import Corpus, VersionGone, open
 from selfplay.store.table import EPISODES_TABLE, episodes_uri
@@ -134,7 +134,7 @@ def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str
         refuse_bombs(source.get_fragments())
         yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
         return
-    low, high = ends(add)
+    low, high = ends_of(add)
     where = (
         (pc.field("run_id") == run)
         & (pc.field("slot") == low["slot"])

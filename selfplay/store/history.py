@@ -8,6 +8,7 @@ version that is still used, and `VERSION.base.json`, what all runs had there, fr
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from selfplay.store.table import episodes_uri, log_entries
 
 #: Of a run: (slot, epoch) -> number of its last episode.
 Writers = dict[tuple[str, int], int]
+_NAME = re.compile(r"[0-9]{20}(\.base)?\.json")
 #: Entries that are read at once.
 _AT_ONCE = 32
 
@@ -44,7 +46,7 @@ def run_of(add: dict[str, Any]) -> str | None:
     return values.get("run_id")
 
 
-def ends(add: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def ends_of(add: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Smallest and largest slot, epoch and number of a block. Raises `UserError` where the log does not say them."""
     try:
         stats = json.loads(add["stats"])
@@ -62,7 +64,7 @@ def had_at(corpus_uri: str, version: int, run_id: str | None = None) -> dict[str
     Raises `UserError` where the log was given back so far that nobody knows any more.
     """
     table, held = episodes_uri(corpus_uri), defaultdict[str, Writers](dict)
-    known = {int(name.split(".")[0]): name for name in storage.names(storage.join(corpus_uri, HISTORY))[::-1]}
+    known = {int(name[:20]): name for name in _names(corpus_uri)[::-1]}
     if version in known and run_id is not None:
         exact = _load(corpus_uri, known[version])
         if run_id in exact:
@@ -76,7 +78,7 @@ def had_at(corpus_uri: str, version: int, run_id: str | None = None) -> dict[str
             for block in blocks:
                 run = run_of(block)
                 if run is not None and run_id in (None, run):
-                    high = ends(block)[1]
+                    high = ends_of(block)[1]
                     writer = high["slot"], high["epoch"]
                     held[run][writer] = max(held[run].get(writer, -1), high["number"])
     return dict(held)
@@ -87,7 +89,7 @@ def write_down(corpus_uri: str, used: dict[int, set[str]], oldest: int, there: C
 
     used: versions before it, with the runs of which it must be known what they had. there: runs that are not deleted.
     """
-    known = storage.names(storage.join(corpus_uri, HISTORY))
+    known = _names(corpus_uri)
     for version, runs in sorted(used.items()):
         if f"{version:020d}.json" not in known:
             held = had_at(corpus_uri, version)
@@ -101,11 +103,20 @@ def write_down(corpus_uri: str, used: dict[int, set[str]], oldest: int, there: C
             storage.delete(storage.join(corpus_uri, HISTORY, name))
 
 
+def _names(corpus_uri: str) -> list[str]:
+    """Of what was written down, sorted: by version, and of one version the base first."""
+    return [name for name in storage.names(storage.join(corpus_uri, HISTORY)) if _NAME.fullmatch(name)]
+
+
 def _save(corpus_uri: str, name: str, held: dict[str, Writers]) -> None:
     rows = {run: [[slot, epoch, last] for (slot, epoch), last in sorted(had.items())] for run, had in held.items()}
     storage.write(storage.join(corpus_uri, HISTORY, name), json.dumps(rows).encode(), durable=True)
 
 
 def _load(corpus_uri: str, name: str) -> dict[str, Writers]:
-    rows = json.loads(storage.read(storage.join(corpus_uri, HISTORY, name)))
-    return {run: {(slot, epoch): last for slot, epoch, last in had} for run, had in rows.items()}
+    place = storage.join(corpus_uri, HISTORY, name)
+    try:
+        rows = json.loads(storage.read(place))
+        return {run: {(str(s), int(e)): int(last) for s, e, last in had} for run, had in rows.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{place} does not say what runs had at a version; it is damaged") from None

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.store.limits import refuse_bombs
 from selfplay.store.read import Corpus, readable
 
 #: Files that are read side by side.
@@ -79,6 +80,7 @@ def _read(corpus: Corpus, paths: list[str], which: pc.Expression | None, columns
         return fragments[path].to_table(schema=schema, columns=list(columns), filter=which)
 
     with readable(corpus.uri), ThreadPoolExecutor(_AT_ONCE) as pool:
+        refuse_bombs(fragments[path] for path in paths)
         return list(pool.map(read, paths))
 
 

@@ -21,6 +21,7 @@ from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import log
+from selfplay.store.limits import refuse_bombs
 from selfplay.store.table import MAX_COMMIT_RETRIES, SIDE_TABLES, first_line, open_table, pause
 
 #: Files from this size on are left as they are, bytes.
@@ -108,8 +109,10 @@ def _merge(place: str, name: str) -> bool:
 
 def _written(place: str, name: str, table: DeltaTable, paths: set[str], now: int) -> AddAction:
     dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
-    parts = [one.to_table(schema=dataset.schema) for one in dataset.get_fragments() if one.path.split("/")[-1] in paths]
-    rows = pa.concat_tables(parts).sort_by([(column, "ascending") for column in SIDE_TABLES[name].key])
+    old = [one for one in dataset.get_fragments() if one.path.split("/")[-1] in paths]
+    refuse_bombs(old)
+    key = [(column, "ascending") for column in SIDE_TABLES[name].key]
+    rows = pa.concat_tables([one.to_table(schema=dataset.schema) for one in old]).sort_by(key)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", row_group_size=10_000)
     data = memoryview(sink.getvalue())
