@@ -107,8 +107,8 @@ def check_fits(about: AgentFile, game: Game, source: str) -> None:
 def _settings(adapter: TypeAdapter[Any], model: type, given: Mapping[str, Any], source: str, what: str) -> Any:
     unknown = set(given) - set(model.__dataclass_fields__)  # type: ignore[attr-defined]
     if unknown:
-        strange = sorted(map(str, unknown))[0]
-        raise UserError(f"{source}: its {what} has the unknown setting {strange!r:.60}; upgrade the package")
+        name = min(map(str, unknown))
+        raise UserError(f"{source}: its {what} has the unknown setting {name!r:.60}; upgrade the package")
     try:
         return adapter.validate_json(json.dumps(given), strict=True)
     except ValidationError as error:

@@ -14,6 +14,6 @@ def _known_environments() -> Iterator[None]:
     """A file that one test has loaded is unknown to the next, whichever process runs it."""
     registry.all_specs()
     known = registry._known
-    by_id, files = dict(known.by_id), dict(known.files)
+    by_id, files, strings = dict(known.by_id), dict(known.files), set(known.strings)
     yield
-    known.by_id, known.files = by_id, files
+    known.by_id, known.files, known.strings = by_id, files, strings

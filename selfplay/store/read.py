@@ -21,11 +21,12 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from selfplay import storage
-from selfplay.episode import Episode, from_batch
+from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
+from selfplay.store.rows import episodes_of
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table, refuse_path
 
 if TYPE_CHECKING:
@@ -127,15 +128,6 @@ def readable(what: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be read: {first_line(error)}; {advice}") from error
 
 
-def decoded(what: str, batch: pa.RecordBatch) -> list[Episode]:
-    """The rows as objects. Raises `UserError` where one is not an episode. what: the corpus or the file."""
-    try:
-        return list(from_batch(batch))
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        advice = "`selfplay corpus verify` names what is wrong"
-        raise UserError(f"{what} holds a row that is not an episode: {first_line(error)}; {advice}") from error
-
-
 class Corpus:
     """One version of a corpus: a consistent snapshot, however much is added or compacted meanwhile."""
 
@@ -204,7 +196,14 @@ class Corpus:
 
     def records(self, where: pc.Expression | None = None) -> Iterator[Episode]:
         """Streams whole episodes as objects."""
-        return (episode for batch in self.episodes(where) for episode in decoded(self.uri, batch))
+        return (episode for batch in self.episodes(where) for episode in self._records(batch))
+
+    def _records(self, batch: pa.RecordBatch) -> Iterator[Episode]:
+        for row, episode in enumerate(episodes_of(batch)):
+            if isinstance(episode, str):
+                name = str(batch.column("episode_id")[row])
+                raise UserError(f"{name!r} in the corpus at {self.uri}: {episode}; see `selfplay corpus verify`")
+            yield episode
 
     def ordered(self, where: str = "true", columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Streams rows by run, slot, epoch and number, however the files lie. where: SQL over `episodes`.
@@ -226,6 +225,11 @@ class Corpus:
             inside &= pc.field("number").isin(numbers)
             rows = self.to_arrow(of & (pc.field("epoch") == epoch) & inside, names)
             index = pc.index_in(numbers, rows.column("number").combine_chunks())
+            if index.null_count or rows.num_rows < len(numbers):
+                raise UserError(
+                    f"the corpus at {self.uri} has episodes of the writer {slot!r} of run {run_id!r} that its own "
+                    "statistics hide; export it without them (--where)"
+                )
             found = rows.take(index).combine_chunks().select(columns or rows.column_names)
             yield from found.to_batches()
 
@@ -298,7 +302,7 @@ class Corpus:
     def get(self, episode_id: str) -> Episode:
         """One episode. Raises `UserError` if it is not in this version."""
         parts = episode_id.split("/")
-        if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):
+        if len(parts) != 4 or not (parts[2].isdecimal() and parts[3].isdecimal()):
             raise UserError(f"{episode_id!r} is no episode id; one looks like run_id/slot/epoch/number")
         run_id, slot, epoch, number = parts
         where = (

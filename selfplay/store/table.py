@@ -184,9 +184,14 @@ SIDE_TABLES: dict[str, SideTable] = {
 }
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` can be part of a path and of an episode id."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(what: str, name: str) -> str:
     """`name`, if it can be part of a path and of an episode id; else `UserError`."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UserError(f"{what} {name!r} may hold letters, digits, dot, dash and underscore only")
     return name
 

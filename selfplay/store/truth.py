@@ -22,6 +22,7 @@ from selfplay.episode.replay import ReplayError, advance
 from selfplay.episode.schema import CHANCE_ROLE, EPISODES, SCHEMA_VERSION, UNITS
 from selfplay.errors import UserError
 from selfplay.store.payloads import judgement_lies, payload_lies
+from selfplay.store.rows import episodes_of
 from selfplay.store.table import first_line
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
     checks = []
     derived = zip(names, columns["n_steps"].to_pylist(), columns["kind"].to_pylist(), strict=True)
     stored = columns["content_digest"].to_pylist()
-    heads, lines = _episodes(batch), _lines(columns["game"])
+    heads, lines = episodes_of(batch, steps=False), _lines(columns["game"])
     for row, (name, n_steps, kind) in enumerate(derived):
         head, line = heads[row], lines[row]
         if newer[row]:
@@ -158,7 +159,7 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
         elif digests[row] != stored[row]:
             checks.append(Check(name, FALSE, "the row was changed after sealing: its content digest does not fit"))
         elif isinstance(head, str):
-            checks.append(Check(name, FALSE, f"the row is not an episode: {head}"))
+            checks.append(Check(name, FALSE, head))
         elif (head.episode_id, head.kind, len(line.actions) if head.game else head.n_steps) != (name, kind, n_steps):
             checks.append(Check(name, FALSE, "its id, kind or number of steps contradicts its other columns"))
         else:
@@ -170,21 +171,6 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
             except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:  # SpielError, too
                 checks.append(Check(name, FALSE, f"the row is not an episode: {first_line(error)}"))
     return checks
-
-
-def _episodes(batch: pa.RecordBatch) -> list[Episode | str]:
-    """The rows as objects without the steps of games, or in words why one is none."""
-    try:
-        return list(from_batch(batch, steps=False))
-    except (ValueError, TypeError):
-        pass
-    found: list[Episode | str] = []
-    for row in range(batch.num_rows):
-        try:
-            found += from_batch(batch.slice(row, 1), steps=False)
-        except (ValueError, TypeError) as error:
-            found.append(first_line(error))
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """Reads hostile corpora and run folders by every command there is, and reports what was opened, imported or run.
 
-    python reads_everything.py PLACE        in a folder that holds the canary files; prints one JSON object
+    python reads_everything.py PLACE everything|quickly
 
-A program of its own, since an audit hook stays for the life of a process. `inotify` sees what C++ opens, too.
+PLACE holds the canary files and is the working directory; one JSON object is printed.
+
+It is a program of its own, since an audit hook stays for the life of a process. `inotify` sees what C++ opens, too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 IN_ACCESS, IN_OPEN = 0x1, 0x20
 WORD = "canary"
+EVERYTHING = sys.argv[2:] == ["everything"]
 seen: list[str] = []
 doing = ""
 
@@ -32,8 +35,10 @@ def audit(event: str, arguments: tuple[Any, ...]) -> None:
         seen.append(f"{doing}: exec {arguments[0].co_filename}")
     elif event == "compile" and WORD in f"{arguments[0]!r:.2000} {arguments[1]!r}":
         seen.append(f"{doing}: compile {arguments[1]!r}")
-    elif event == "open" and Path(os.fsdecode(arguments[0]) if not isinstance(arguments[0], int) else "").stem == WORD:
+    elif event == "open" and str(arguments[0]).endswith(("canary.py", "canary.jsonl")):
         seen.append(f"{doing}: open {arguments[0]!r}")
+    elif event == "os.mkdir" and WORD in str(arguments[0]) and not Path(arguments[0]).is_relative_to(Path.cwd()):
+        seen.append(f"{doing}: a folder {arguments[0]}")
     elif event in ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen") and WORD in repr(arguments):
         seen.append(f"{doing}: {event} {arguments!r:.200}")
 
@@ -59,6 +64,7 @@ class Reader:
     def __init__(self, canaries: list[Path]) -> None:
         self.watched = Watched(canaries)
         self.faults: list[str] = []
+        self.faultless = True  # whether a crash is a fault here
         self.done: dict[str, int] = {}
         canaries[0].read_bytes()
         assert self.watched.opened(), "inotify says nothing here"
@@ -79,10 +85,16 @@ class Reader:
                 code = f"{type(error).__name__}: {error}"[:300]
         kind = what.partition(" of ")[0]
         self.done[kind] = self.done.get(kind, 0) + 1
-        if isinstance(code, str) or "traceback is in" in said.getvalue():
+        if self.faultless and (isinstance(code, str) or "traceback is in" in said.getvalue()):
             self.faults.append(f"{what} crashed: {code} {said.getvalue()[-300:]}")
         if self.watched.opened():
             seen.append(f"{doing}: the canary was opened")
+
+
+def _telling(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the rows those that name different environments, and some of the others."""
+    games = {(row["env_id"], row["game"] and row["game"]["game_string"]): row for row in rows}
+    return [*games.values(), *rows[::8]]
 
 
 def command(*words: object) -> Callable[[], int]:
@@ -114,7 +126,7 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
     except UserError:  # a partition named by a path: nothing of the table is read
         return
     rows = opened.to_arrow(columns=["episode_id", "env_id", "ruleset_digest", "game"]).to_pylist()
-    for row in rows:
+    for row in rows if EVERYTHING else _telling(rows):
         reader.do(f"show of {row['episode_id']}", command("corpus", "show", row["episode_id"], corpus))
         reader.do(f"lineage of {row['episode_id']}", lambda row=row: lineage.of_episode(opened, row["episode_id"]))
     for env_id in sorted({row["env_id"] for row in rows}):
@@ -143,10 +155,13 @@ def read_run(reader: Reader, run: Path) -> None:
     from selfplay.cli.run import configuration, environment
 
     name = run.name
-    reader.do(f"Agent.load of {name}", lambda: Agent.load(str(run)))
-    reader.do(f"top of {name}", command("top", run, "--once"))
-    reader.do(f"resuming of {name}", lambda: environment(configuration(None, str(run), []), str(run)))
-    reader.do(f"corpus stats of {name}", command("corpus", "stats", run))
+    if EVERYTHING or name.startswith("agent"):
+        reader.do(f"Agent.load of {name}", lambda: Agent.load(str(run)))
+    if EVERYTHING or name.startswith(("config", "run", "state", "lease")):
+        reader.do(f"resuming of {name}", lambda: environment(configuration(None, str(run), []), str(run)))
+    if EVERYTHING or not name.startswith(("agent", "config")):
+        reader.do(f"top of {name}", command("top", run, "--once"))
+        reader.do(f"corpus stats of {name}", command("corpus", "stats", run))
     if name.endswith("-0"):  # the rest of these is Agent.load again, in a game or in a process
         sys.stdin = io.StringIO("quit\n")
         reader.do(f"play of {name}", command("play", run, "--simulations", 0))
@@ -160,7 +175,9 @@ def main() -> None:
     place = Path(sys.argv[1])
     reader = Reader([place / "canary.py", place / "canary.jsonl"])
     for corpus in folders(place, "corpora"):
+        reader.faultless = corpus.name != "keys"  # such names may be refused in any words
         read_corpus(reader, corpus, place / "out")
+    reader.faultless = True
     for run in folders(place, "runs"):
         read_run(reader, run)
     print(json.dumps({"seen": seen, "faults": reader.faults, "done": reader.done}))

@@ -41,9 +41,11 @@ VALUES = (
     "efg_game(filename=PLACE/canary.py)", "misere(game=nfg_game(filename=canary.py))",
     "bargaining(instances_file=canary.py)", "hex(board_size=30000)",
 )  # fmt: skip
-#: Texts that decide what is looked up: these get every value, the rest a few, where a test must be quick.
+#: Texts that decide what is looked up: these get every value, the rest few, where a test must be quick.
 LOOKED_UP = ("env_id", "game.game_string", "env.id", "env.reference", "env.source")
-FEW = 2
+FEW = 1
+#: Texts by which files and rows are found: a corpus of such names may be refused as a whole, so they have their own.
+KEYS = (*PARTITION_BY, "slot")
 Path_ = tuple[str, ...]
 
 
@@ -181,13 +183,13 @@ def read_everything(tmp_path: Path, everything: bool) -> dict[str, Any]:
     (place / "canary.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
     hostile = [*values(place), code + "canary = 1\n"]
     rows = list(hostile_rows(hostile, everything))
-    inside = [row for path, row in rows if path[0] not in PARTITION_BY]
+    inside = [row for path, row in rows if path[0] not in KEYS]
     write_corpus(place / "corpora" / "texts", [{**row, "content_digest": ""} for row in inside])
     write_side_tables(place / "corpora" / "texts", hostile, everything)
-    write_corpus(place / "corpora" / "partitions", [row for path, row in rows if path[0] in PARTITION_BY])
+    write_corpus(place / "corpora" / "keys", [row for path, row in rows if path[0] in KEYS])
     write_runs(place / "runs", hostile, everything)
     environment = {**os.environ, "HOME": str(place), "OMP_NUM_THREADS": "1", "AWS_EC2_METADATA_DISABLED": "true"}
-    command = [sys.executable, str(READER), str(place)]
+    command = [sys.executable, str(READER), str(place), "everything" if everything else "quickly"]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -200,6 +202,8 @@ def test_no_name_in_data_is_a_path_or_code(tmp_path: Path) -> None:
     found = read_everything(tmp_path, everything=False)
     assert found["seen"] == []
     assert found["faults"] == []
+    exports = {path.name for path in (tmp_path / "here" / "out" / "texts").iterdir()}
+    assert exports >= {"minari", "rllib", "atif"}, "something is exported, or nothing was tried"
     assert min(found["done"][kind] for kind in ("corpus verify", "show", "Agent.load", "to_torch", "play")) > 0
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfplay.episode import Episode
 from selfplay.store.export.chat_turns import broken
-from selfplay.store.read import decoded
+from selfplay.store.rows import episodes_of
+from selfplay.store.table import is_name
 
 if TYPE_CHECKING:
     from selfplay.store.export.job import Job
@@ -37,9 +38,14 @@ def write(job: Job) -> None:
     for batch in job.batches():
         for start in range(0, batch.num_rows, _AT_ONCE):
             part = batch.slice(start, _AT_ONCE)
-            digests = part.column("content_digest").to_pylist()
-            for episode, digest in zip(decoded(job.corpus.uri, part), digests, strict=True):
+            for episode, digest in zip(episodes_of(part), part.column("content_digest").to_pylist(), strict=True):
+                if isinstance(episode, str):
+                    job.leave_out(episode)
+                    continue
                 assert episode.reasoning is not None
+                if not is_name(episode.provenance.run_id) or not is_name(episode.slot):
+                    job.leave_out("its run id or slot cannot be the name of a file")
+                    continue
                 wrong = broken([(turn["role"], turn["parent"]) for turn in episode.reasoning["turns"] or ()])
                 if wrong is not None:
                     job.leave_out(wrong)

@@ -23,7 +23,7 @@ from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store.export.formats import Format, find
-from selfplay.store.read import decoded
+from selfplay.store.rows import episodes_of
 
 if TYPE_CHECKING:
     from selfplay.store.read import Corpus
@@ -81,8 +81,13 @@ class Job:
             self.progress(batch.num_rows)
 
     def episodes(self) -> Iterator[Episode]:
-        """As `batches`, one object an episode."""
-        return (episode for batch in self.batches() for episode in decoded(self.corpus.uri, batch))
+        """As `batches`, one object an episode. Rows that are none are left out, with the reason."""
+        for batch in self.batches():
+            for episode in episodes_of(batch):
+                if isinstance(episode, Episode):
+                    yield episode
+                else:
+                    self.leave_out(episode)
 
     def row(self, file: str, row: int, episode_id: str, seat: int | None = None) -> None:
         """Row `row` (from 0) of `file` (below `folder`) is from this episode (and tells of this seat's part).

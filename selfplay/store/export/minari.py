@@ -66,6 +66,11 @@ class Part:
     start: int = 0
 
     @property
+    def owner(self) -> tuple[str, str]:
+        """The environment itself, of which `env` is a name without some of its characters."""
+        return self.episode.provenance.env_id, "" if self.episode.game is None else self.episode.game.game_string
+
+    @property
     def spaces(self) -> tuple[Any, Any]:
         """Gymnasium's spaces of one observation and of one action."""
         from gymnasium.spaces import Box, Discrete
@@ -85,6 +90,7 @@ def parts(job: Job, policy: bool = True) -> Iterator[Part]:
     """
     only, games = _only(job.options.get("seat")), dict[tuple[str, str], Game | str]()
     ranges, shapes = _action_ranges(job), dict[tuple[str, int], tuple[Any, ...]]()
+    owners: dict[tuple[str, int], tuple[str, str]] = {}
     for episode in job.episodes():
         if episode.status in ("error", "invalid"):
             job.leave_out(f"its status is {episode.status}")
@@ -102,7 +108,9 @@ def parts(job: Job, policy: bool = True) -> Iterator[Part]:
                 job.leave_out(f"seat {seat} makes no decision in it")
                 continue
             shape = (part.observations.shape[1:], part.actions.shape[1:], part.num_actions)
-            if shapes.setdefault(part.env, shape) == shape:
+            if owners.setdefault(part.env, part.owner) != part.owner:
+                job.leave_out(f"the name of its dataset, {part.env[0]}, is that of another environment")
+            elif shapes.setdefault(part.env, shape) == shape:
                 yield part
             else:
                 job.leave_out(f"its shapes are not those of the first episode of {part.env[0]}")
@@ -201,9 +209,10 @@ def _control_part(episode: Episode, discrete: tuple[int, int] | None) -> list[Pa
 
 
 def _named(game_string: str, episode: Episode, derived: bool) -> tuple[str, int]:
-    """Name and version; of letters, digits, "_", "-" and "/" only."""
+    """Name and version; of letters, digits, "_", "-" and "/" only, and below whatever folder it is joined to."""
     name = f"openspiel/{game_string}" if derived else re.sub(r"-v\d+\Z", "", episode.provenance.env_id)
-    return re.sub(r"[^\w/-]+", "_", name, flags=re.ASCII).strip("_"), episode.provenance.env_version
+    plain = (re.sub(r"[^\w-]+", "_", part, flags=re.ASCII).strip("_") for part in name.split("/"))
+    return "/".join(part for part in plain if part) or "unnamed", episode.provenance.env_version
 
 
 def _action_ranges(job: Job) -> dict[str, tuple[int, int]]:
