@@ -27,6 +27,7 @@ HISTORY = "history"
 HINT = "_last_checkpoint"
 #: In the first line of an entry of the committer: how many actions follow it.
 ACTIONS = "selfplay_actions"
+_BASE = re.compile(r"[0-9]{20}\.base\.json")
 _ENTRY = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint\.parquet$")
 
@@ -134,7 +135,7 @@ def _given_back(table_uri: str) -> int:
     if table != "episodes":
         return 0
     names = storage.names(storage.join(corpus, HISTORY))
-    return max((int(name[:20]) for name in names if name.endswith(".base.json")), default=0)
+    return max((int(name[:20]) for name in names if _BASE.fullmatch(name)), default=0)
 
 
 def _checkpoint_fault(uri: str) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from selfplay import storage
 from selfplay.store import history, log
-from selfplay.store.read import Corpus, open
+from selfplay.store.read import Corpus, itself, open
 from selfplay.store.table import episodes_uri
 
 
@@ -32,7 +32,7 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
 
     Safe beside writers and readers of what stays, and to interrupt.
     """
-    corpus = open(uri)
+    corpus = open(itself(uri))
     log.refuse_any_damage(episodes_uri(corpus.uri))  # what is deleted may be what it could be repaired from
     files: dict[int, list[storage.Entry]] = defaultdict(list)
     for entry in storage.entries(storage.join(episodes_uri(corpus.uri), log.FOLDER)):

@@ -89,7 +89,7 @@ def vacuum(
     if trimmed is not None:
         kept = f", and {len(trimmed.kept):,} before it" if trimmed.kept else ""
         say(f"log: {trimmed.files:,} files, {trimmed.bytes / 1e6:,.1f} MB, {verb}; it reaches back to version "
-                   f"{trimmed.oldest:,}{kept}")  # fmt: skip
+            f"{trimmed.oldest:,}{kept}")  # fmt: skip
     say(f"{len(found.files):,} files, {found.bytes / 1e6:,.1f} MB, {verb}; versions before {found.oldest} end")
     if found.kept:
         say(f"kept: {found.kept:,} young files in no version, whose writers may still come to commit them")
