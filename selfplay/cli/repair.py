@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from selfplay.cli.untrusted import tame
+from selfplay.cli.corpus.common import ElsewhereOption, agreed_elsewhere
+from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
 
 def repair(
     where: Annotated[str, typer.Argument(help="The folder of a run or of a corpus: a path or s3://…")],
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only show what would be done.")] = False,
+    elsewhere: ElsewhereOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find what is damaged, set it aside, and restore what can be restored. Nothing is deleted.
@@ -27,12 +29,17 @@ def repair(
     """
     from selfplay.store import acquire
     from selfplay.store.places import corpus_of
+    from selfplay.store.read import inside
     from selfplay.store.repair import carry_out, plan
     from trainers import repair as of_run
 
     corpus, run = corpus_of(where), of_run.is_run(where)
     if corpus is None and not run:
         raise UserError(f"there is neither a run nor a corpus at {where}; give the folder that holds it")
+    if yes:
+        place = agreed_elsewhere(where, elsewhere)
+        if corpus is not None:
+            inside(place or where, corpus)
     with acquire(where, "selfplay repair") if yes and run else contextlib.nullcontext():
         found = [plan(corpus)] if corpus is not None else []
         found += [of_run.plan(where, corpus)] if run else []
@@ -45,12 +52,12 @@ def repair(
         typer.echo(json.dumps({"corpus": corpus, "steps": told, "untouched": untouched, "done": yes}))
         return
     for step in steps:
-        typer.echo(tame(f"{step.action}: {step.subject}: {step.reason}; {step.result}"))
+        say(f"{step.action}: {step.subject}: {step.reason}; {step.result}")
     for sentence in untouched:
-        typer.echo(tame(sentence))
+        say(sentence)
     if not steps:
-        typer.echo(f"nothing to repair in {tame(where)}")
+        say(f"nothing to repair in {where}")
     elif yes:
-        typer.echo(f"done; `selfplay corpus verify {tame(where)}` checks every episode")
+        say(f"done; `selfplay corpus verify {where}` checks every episode")
     else:
-        typer.echo(f"nothing was changed; do it with `selfplay repair {tame(where)} --yes`")
+        say(f"nothing was changed; do it with `selfplay repair {where} --yes`")

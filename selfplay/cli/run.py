@@ -19,6 +19,7 @@ import typer
 from selfplay import run_files, scratch
 from selfplay.cli.signals import stopping
 from selfplay.cli.terminal import Logged, Terminal, forget_logs, taken
+from selfplay.cli.untrusted import tame
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
@@ -166,7 +167,7 @@ def watch(
         closing = threading.Thread(target=display.close, daemon=True)
         closing.start()
         closing.join(2.0)
-        print(f"error: {sentence}", file=terminal.err, flush=True)
+        print(tame(f"error: {sentence}"), file=terminal.err, flush=True)
         os._exit(code)
 
     try:

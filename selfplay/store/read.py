@@ -75,7 +75,12 @@ def itself(uri: str) -> str:
     A folder may be a stranger's, and lead to a corpus that its user never meant to change: by its file `corpus.uri`,
     or by links in place of its tables. Raises `UserError` for these; then the corpus itself must be named.
     """
-    place, root = open(uri).uri, storage.normalise(uri)
+    return inside(uri, open(uri).uri)
+
+
+def inside(uri: str, place: str) -> str:
+    """The real place of a corpus, if it is `uri` or the folder `corpus` in it. Raises `UserError` as `itself` does."""
+    root = storage.normalise(uri)
     if not storage.is_remote(place):
         place, root = os.path.realpath(place), os.path.realpath(root)
     if place not in (root, storage.join(root, "corpus")):

@@ -49,7 +49,10 @@ def begin(place: Path, config: AnyConfig, kind: Any, about: str, tensors: dict[s
             weights.save(run_files.weights_uri(folder.uri, epoch), tensors, {"kind": "weights", "version": epoch})
             folder.save()
     weights.save(run_files.weights_uri(str(place), 0), tensors, {"kind": "weights", "version": 0})
-    status = {"status": {"phase": "finished"}, "written_at": "2026-01-01T00:00:00+00:00", "every_s": 5.0}
+    shown: dict[str, object] = {"phase": "finished", "activity": "", "messages": [], "lost": {"count": 0}}
+    shown |= {"strength": [], "exact": [], "episodes": 2, "version": 2, "positions_per_s": 1.0}
+    shown |= {"elapsed_s": 9.0, "total_s": 9.0}
+    status = {"kind": "self-play", "status": shown, "written_at": "2026-01-01T00:00:00+00:00", "every_s": 5.0}
     (place / run_files.STATUS_FILE).write_text(sealed.dumps(status))
     return place
 

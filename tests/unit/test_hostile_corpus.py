@@ -125,7 +125,7 @@ def test_every_print_of_the_command_line_goes_through_a_door() -> None:
                 ), path  # fmt: skip
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "typer.echo"):
                 printed = ast.unparse(node.args[0]) if node.args else "''"
-                assert re.search(r"json|VERSION|text or|''", printed), f"{path}: {ast.unparse(node)}"
+                assert re.search(r"json|VERSION|text or|''|^tame", printed), f"{path}: {ast.unparse(node)}"
 
 
 def test_markdown_of_a_card_is_text() -> None:
@@ -201,12 +201,15 @@ def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.C
         why = ["--why", "x"] if words[0] == "delete-run" else []
         assert call(["corpus", *words, str(hostile), *why]) == 2
         assert f"name the corpus itself, {mine}" in capfd.readouterr().err
+    assert call(["repair", str(hostile), "--yes"]) == 2
+    assert f"name the corpus itself, {mine}" in capfd.readouterr().err
     with pytest.raises(UserError, match=f"is at {mine}"):
         upkeep.delete_run(str(hostile), "golden", "x")
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "corpus").symlink_to(mine)
     assert call(["corpus", "delete-run", "golden", str(linked), "--why", "x"]) == 2
+    assert call(["repair", str(linked), "--yes"]) == 2
     (linked / "corpus").unlink()
     for name in ("episodes", "annotations", "released"):
         own = Path(shutil.copytree(GOLDEN, tmp_path / name))

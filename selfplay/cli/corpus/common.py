@@ -56,12 +56,19 @@ def to_change(uri: str, elsewhere: bool) -> str:
     from selfplay import store
     from selfplay.store.read import itself
 
+    place = agreed_elsewhere(uri, elsewhere)
+    return itself(uri) if place is None else itself(store.open(place).uri)
+
+
+def agreed_elsewhere(uri: str, elsewhere: bool) -> str | None:
+    """Where else a run's folder leads to, if whoever runs the command agrees to change that; None: nowhere else.
+
+    Raises `UserError` as `to_change` does.
+    """
     place = _say_where(uri)
-    if place is None:
-        return itself(uri)
-    if not elsewhere and not (sys.stdin.isatty() and typer.confirm("Change that corpus?", err=True)):
-        raise UserError(f"nothing was changed; name the corpus itself, {place}, or say --elsewhere")
-    return itself(store.open(place).uri)
+    if place is None or elsewhere or (sys.stdin.isatty() and typer.confirm("Change that corpus?", err=True)):
+        return place
+    raise UserError(f"nothing was changed; name the corpus itself, {place}, or say --elsewhere")
 
 
 def _say_where(uri: str) -> str | None:
