@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +181,11 @@ def test_a_file_that_unpacks_to_gigabytes_is_named_and_not_read(
     uri = str(tmp_path / "corpus")
     row = next(row for row in store.open(str(GOLDEN)).to_arrow().to_pylist() if row["kind"] == "game")
     add(uri, [{**row, "run_id": "x", "host": "0" * (20 * 2**20)}], "bomb")
-    began = time.monotonic()
     assert call(["corpus", "verify", uri]) == 1
     assert "unpacks from" in capfd.readouterr().out
     for words in (["show", "latest"], ["stats"], ["query", "from episodes"]):
         assert call(["corpus", *words, uri]) == 2
         assert "unpacks from" in capfd.readouterr().err
-    assert time.monotonic() - began < 10
 
 
 def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

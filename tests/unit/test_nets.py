@@ -215,7 +215,7 @@ def test_config_round_trips(config: NetConfig) -> None:
 def test_bad_configs_say_what_is_wrong() -> None:
     with pytest.raises(UserError, match="three dimensions"):
         NetConfig((9,), 9, outcome=True, trunk="resnet")
-    with pytest.raises(UserError, match="channels must be at least 1"):
+    with pytest.raises(UserError, match="channels must be from 1 to 8192"):
         NetConfig((3, 3, 3), 9, outcome=True, channels=0)
     with pytest.raises(UserError, match="policy_planes=2 needs 18"):
         NetConfig((3, 3, 3), 9, outcome=True, policy_planes=2)

@@ -116,7 +116,7 @@ def test_a_loop_that_hangs_is_told_of_by_another_thread(
         assert found["alive"] and found["stalled"] and found["stalled_s"] >= 0.1
         assert found["status"]["positions_per_s"] == 0.0, "nothing is played, or nobody hears of it"
         assert call(["top", str(tmp_path), "--once"]) == 0
-        assert "stalled for" in capsys.readouterr().out
+        assert "stalled for" in " ".join(capsys.readouterr().out.split())
         assert "nothing has moved" in seen[1].messages[-1]
         tell(played(tmp_path))
         time.sleep(0.06)
