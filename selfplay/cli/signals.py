@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: How long the main thread may take to answer to the second signal before the process is ended without it.
 ANSWER_S = 5.0
+#: What comes sooner after the first was not pressed by a person: a child that has been forked and has not yet begun its
+#: own program hears Ctrl-C, too, and writes to the same descriptor.
+_SAME_PRESS_S = 0.5
 
 
 @contextlib.contextmanager
@@ -49,10 +53,11 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
             os._exit(130)
 
     def listen() -> None:
-        heard = 0
+        heard, last = 0, -_SAME_PRESS_S
         while numbers := os.read(reader, 64):
-            for number in numbers:
-                heard += number in SIGNALS
+            now = time.monotonic()
+            if any(number in SIGNALS for number in numbers) and now - last >= _SAME_PRESS_S:
+                heard, last = heard + 1, now
             if heard >= 1:  # the main thread may be busy: a person is to see that it was heard
                 stop.set()
                 display.stopping()
@@ -66,6 +71,7 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    os.register_at_fork(after_in_child=_hears_nothing)
     thread = threading.Thread(target=listen, name="signals", daemon=True)
     thread.start()
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -80,3 +86,9 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
         os.close(writer)
         thread.join()
         os.close(reader)
+
+
+def _hears_nothing() -> None:
+    """In a forked child: its signals are not those of this process."""
+    with contextlib.suppress(ValueError):  # forked by another thread
+        signal.set_wakeup_fd(-1)
