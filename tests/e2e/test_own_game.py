@@ -27,6 +27,7 @@ README = Path(envs.__file__).with_name("README.md")
 SMALL = ["--set=net.channels=8", "--set=net.blocks=1", "--set=run.positions=2500", "--set=selfplay.opening_plies=2"]
 
 
+@pytest.mark.slow
 def test_the_readme_game_is_trained_and_played(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
     text = README.read_text()
     code = re.search(r"called `(\w+\.py)`.*?```python\n(.*?)```", text, re.S)

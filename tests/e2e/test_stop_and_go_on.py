@@ -41,16 +41,6 @@ def test_interrupted_and_killed_it_goes_on(start: Start, sound: Sound, tmp_path:
     out = tmp_path / "run"
     command = ["tic_tac_toe", "--out", out, "--minutes", "30", *quick]
 
-    # Ctrl-C within the first seconds: before there is a game, or a learner.
-    driver = start(*command)
-    driver.until(lambda: "loading torch" in driver.told, "the first line")
-    time.sleep(3)
-    driver.interrupt()
-    assert driver.wait() == 0, driver.told
-    identity = json.loads((out / "run.json").read_text())
-    first = sound(out).num_rows
-    assert first == driver.games_told or driver.games_told == 0
-
     # Ctrl-C in full swing: games under way are archived, but not to be learned from.
     driver = start(*command)
     driver.until(lambda: has_learned(out, 2), "version 2")
@@ -59,6 +49,7 @@ def test_interrupted_and_killed_it_goes_on(start: Start, sound: Sound, tmp_path:
     rows = sound(out)
     cut = [row for row in rows.select(["status", "trainable"]).to_pylist() if row["status"] == "aborted"]
     assert cut and not any(row["trainable"] for row in cut)
+    identity = json.loads((out / "run.json").read_text())
     stopped, learner = state_of(out), learned(out)
     assert stopped["version"] >= 2 and learner["step"] > 0 and stopped["lost_games"] == 0
 
@@ -80,7 +71,7 @@ def test_interrupted_and_killed_it_goes_on(start: Start, sound: Sound, tmp_path:
     assert set(killed["episode_id"].to_pylist()) < set(rows["episode_id"].to_pylist())
     assert summary["run_id"] == identity["run_id"]
     assert summary["status"]["episodes"] == rows.num_rows
-    assert sorted(store.open(str(out)).table("runs")["epoch"].to_pylist()) == [1, 2, 3, 4]
+    assert sorted(store.open(str(out)).table("runs")["epoch"].to_pylist()) == [1, 2, 3]
     ended = state_of(out)
     assert ended["version"] >= stopped["version"] and ended["wandb_id"] == stopped["wandb_id"] is not None
     assert ended["matches"][: len(stopped["matches"])] == stopped["matches"]
@@ -97,6 +88,7 @@ def test_interrupted_and_killed_it_goes_on(start: Start, sound: Sound, tmp_path:
     assert summary["status"]["window_rows"] > 0
 
 
+@pytest.mark.slow
 def test_every_actor_may_be_killed(start: Start, sound: Sound, tmp_path: Path, quick: list[str]) -> None:
     out = tmp_path / "run"
     driver = start("tic_tac_toe", "--out", out, "--minutes", "30", "--set=run.checkpoint_every_s=2", *quick)
@@ -116,15 +108,8 @@ def test_every_actor_may_be_killed(start: Start, sound: Sound, tmp_path: Path, q
     assert 0 < state["lost_games"] <= 32 and state["lost_plies"] > 0
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "after_commit:3",
-        pytest.param("before_commit:3", marks=pytest.mark.slow),
-        pytest.param("before_write:3", marks=pytest.mark.slow),
-        pytest.param("after_write:3", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["after_commit:3", "before_commit:3", "before_write:3", "after_write:3"])
 def test_killed_at_named_points(start: Start, sound: Sound, tmp_path: Path, quick: list[str], point: str) -> None:
     """The archivist, or players, die again and again at this very point, while versions change."""
     out = tmp_path / "run"

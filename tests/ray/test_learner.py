@@ -195,7 +195,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("norm", ["batch", pytest.param("none", marks=pytest.mark.slow)])
 def test_two_learners_compute_the_gradient_of_the_union(cluster: None, norm: str) -> None:
     """After one step AdamW's first moment is 0.1 of the gradient; every row is in every batch, on both sides."""
     net = NetConfig((3, 4, 5), 6, outcome=True, channels=8, blocks=2, value_hidden=16, norm=norm)
