@@ -119,6 +119,7 @@ def test_respond_that_hangs_or_dies_fails_that_dialogue_alone(task: Task) -> Non
         f"os.write(3, {LIE[:-1]!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'1.0', b'NaN')!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'1.0', b'1e999')!r}); os._exit(0)",
+        f"os.write(3, {LIE.replace(b'1.0', b'1' + b'0' * 400)!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'1.0', b'true')!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'accepted', b'sure')!r}); os._exit(0)",
         """os.write(3, b'{"value":[["accepted",1.0,"",[]],["accepted",1.0,"",[]]]}'); os._exit(0)""",
