@@ -69,6 +69,7 @@ class RunFolder(Generic[AnyState]):
             before, damaged = read_config(self.uri)
             identity, more = self._identity()
         except FileNotFoundError:
+            self._refuse_remains()
             return
         self.new = False
         self.pass_over([*damaged, *more], "the record of the last start")
@@ -80,6 +81,15 @@ class RunFolder(Generic[AnyState]):
             open_table(episodes_uri(self.corpus))  # refuses a newer schema
         self.state = self._saved()
         self.state.resumed()
+
+    def _refuse_remains(self) -> None:
+        """Raises `Damaged` where there was a run: another, begun in the same folder, would go on with its nets."""
+        names = (run_files.CONFIG_FILE, run_files.RUN_FILE)
+        there = [name for name in names if storage.exists(storage.join(self.uri, name))]
+        if there or run_files.state_epochs(self.uri):
+            lost = next(name for name in names if name not in there)
+            reason = f"it is missing, and the rest of a run is there; `selfplay repair {self.uri}` shows what can be done"
+            raise Damaged(storage.join(self.uri, lost), reason)
 
     def _identity(self) -> tuple[str, Sequence[Damaged]]:
         """The run's id. Raises `FileNotFoundError` where there is no run."""
