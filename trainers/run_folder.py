@@ -88,8 +88,8 @@ class RunFolder(Generic[AnyState]):
         there = [name for name in names if storage.exists(storage.join(self.uri, name))]
         if there or run_files.state_epochs(self.uri):
             lost = next(name for name in names if name not in there)
-            reason = f"it is missing, and the rest of a run is there; `selfplay repair {self.uri}` shows what can be done"
-            raise Damaged(storage.join(self.uri, lost), reason)
+            advice = f"`selfplay repair {self.uri}` shows what can be done"
+            raise Damaged(storage.join(self.uri, lost), f"it is missing, and the rest of a run is there; {advice}")
 
     def _identity(self) -> tuple[str, Sequence[Damaged]]:
         """The run's id. Raises `FileNotFoundError` where there is no run."""
