@@ -129,7 +129,7 @@ class RunFolder(Generic[AnyState]):
 
         about_agent: JSON of what is needed besides weights to use its policy.
         """
-        self._set_aside()
+        self.set_aside()
         run = {"schema": SCHEMA, "run_id": self.run_id}
         config, agent = self.config.to_json(), json.loads(about_agent)
         sealed.write(
@@ -196,7 +196,7 @@ class RunFolder(Generic[AnyState]):
 
         What was passed over is set aside.
         """
-        self._set_aside()
+        self.set_aside()
         for error, instead in self._passed:
             name = error.uri.removeprefix(self.uri + "/")
             message(f"{name} is damaged ({error.reason}); the run goes on with {instead.removeprefix(self.uri + '/')}")
@@ -207,7 +207,8 @@ class RunFolder(Generic[AnyState]):
             note(self.run_id, "repaired", what=sentence)
         self.mended.clear()
 
-    def _set_aside(self) -> None:
+    def set_aside(self) -> None:
+        """Moves the damaged files that were passed over, before anything is written in their places."""
         if self._lease is None or not self._lease.lost():
             for error, _ in self._passed:
                 if error.uri not in self._aside and storage.exists(error.uri):
