@@ -25,7 +25,7 @@ FOLDER = "_delta_log"
 HISTORY = "history"
 #: Names the newest checkpoint.
 HINT = "_last_checkpoint"
-#: In the first line of an entry of the committer: how many actions follow it.
+#: In the `commitInfo` of an entry of ours: how many other actions it has.
 ACTIONS = "selfplay_actions"
 _BASE = re.compile(r"[0-9]{20}\.base\.json")
 _ENTRY = re.compile(r"^(\d{20})\.json$")
