@@ -8,7 +8,7 @@ Options:
     dress: lenient (default) takes an answer also with what chat models put round it: **…**, $…$, a code fence,
         \\boxed{}, a full stop; and numbers such as "-$42", ".5", "1 234" and "1e3". strict takes the answer alone.
     units: words that may follow a number, such as units=apples,km. Without it no word may.
-    held_out: 1/10 (default) to 1/2, the share of the questions that is held out for testing.
+    held_out: the share of the questions that is held out for testing, from 1/2 to 1/99; 1/10 by default.
 
 Fields, where they are not given: the first of question, problem, prompt, messages; and the first of answer, solution,
 ground_truth, target, completion, reward_model.ground_truth that the first line has, else the assistant's last message.

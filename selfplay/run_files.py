@@ -8,6 +8,7 @@ says; see `selfplay.sealed`.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from selfplay import sealed, storage
@@ -148,9 +149,14 @@ def versions(run_uri: str) -> list[int]:
 
 
 def set_aside(run_uri: str, uri: str) -> str:
-    """Moves a damaged file of the run below `damaged/`; its new place. Raises `FileNotFoundError`."""
+    """Moves a damaged file of the run below `damaged/`, under a name that is free there; its new place.
+
+    Raises `FileNotFoundError`.
+    """
     inside = storage.normalise(uri).removeprefix(storage.normalise(run_uri) + "/")
-    place = storage.join(run_uri, DAMAGED_FOLDER, inside)
+    names = itertools.chain([inside], (f"{inside}.{number}" for number in itertools.count(1)))
+    places = (storage.join(run_uri, DAMAGED_FOLDER, name) for name in names)
+    place = next(place for place in places if not storage.exists(place))
     storage.move(uri, place)
     return place
 

@@ -27,8 +27,8 @@ _SEEDS = 2**62
 _SPLIT_HINT = ": add questions, or change the share by ?held_out=1/4 after the file's name"
 #: Problems of each level that the ruleset digest knows.
 _DIGEST_SEEDS = 4
-#: Problems that are made ahead, where seeds are tried one after the other in another process.
-_AHEAD = 16
+#: Problems that another process is asked for at once.
+_AT_ONCE = 16
 
 
 def is_held_out(digest: str, of: int = HELD_OUT_OF) -> bool:
@@ -85,22 +85,24 @@ class Task:
             return self._posed(seed, difficulty, author.pose(self.spec, seed, difficulty))
         found = self._ahead.pop((seed, difficulty), None)
         if found is None and (seed - 1, difficulty) == self._last:  # seeds are tried one after the other
-            following = [(one, difficulty) for one in range(seed, seed + _AHEAD)]
-            with contextlib.suppress(Failure):  # of a later one, perhaps
-                self._ahead = dict(zip(following, self._made(following), strict=True))
+            following = [(one, difficulty) for one in range(seed, seed + _AT_ONCE)]
+            with contextlib.suppress(Failure):  # of a later one, perhaps, and then in the time of one
+                self._ahead = dict(zip(following, self._made(following, 1), strict=True))
             found = self._ahead.pop((seed, difficulty), None)
         self._last = (seed, difficulty)
-        return _given(self._made([(seed, difficulty)])[0] if found is None else found)
+        return _given(self._made([(seed, difficulty)], 1)[0] if found is None else found)
 
     def poses(self, wanted: Sequence[tuple[int, float]]) -> list[Posed]:
         """The problems of (seed, difficulty) pairs, in their order. Raises `UserError` where one of them is missing."""
         if not self.spec.isolated:
             return [self.pose(seed, difficulty) for seed, difficulty in wanted]
-        return [_given(one) for one in self._made([(seed, float(difficulty)) for seed, difficulty in wanted])]
+        plain = [(seed, float(difficulty)) for seed, difficulty in wanted]
+        parts = (plain[first : first + _AT_ONCE] for first in range(0, len(plain), _AT_ONCE))
+        return [_given(one) for part in parts for one in self._made(part, len(part))]
 
-    def _made(self, wanted: Sequence[tuple[int, float]]) -> list[Posed | Failure]:
-        """Problems from the worker, or why there are none."""
-        made = self._host.make("poses", [[list(one) for one in wanted]])
+    def _made(self, wanted: Sequence[tuple[int, float]], calls: int) -> list[Posed | Failure]:
+        """Problems from the worker, or why there are none. calls: in whose time they must be there."""
+        made = self._host.make("poses", [[list(one) for one in wanted]], calls)
         if len(made) != len(wanted):
             raise Failure(ERROR, f"{self.spec.id}: {len(wanted)} problems were asked for and {len(made)} made")
         found: list[Posed | Failure] = []

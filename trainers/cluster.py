@@ -144,8 +144,9 @@ def _reason(error: Exception) -> str:
 def _died(guard: subprocess.Popen[bytes], words: LastWords, name: str) -> None:
     """A process of Ray is gone. The guard is to be quiet, and to end what is left when this process has ended."""
     assert guard.stdin is not None
-    guard.stdin.write(b"said\n")
-    guard.stdin.flush()
+    with contextlib.suppress(OSError):  # the guard was killed, too
+        guard.stdin.write(b"said\n")
+        guard.stdin.flush()
     words.end(f"Ray has died under the run: {name} has ended (killed, or out of memory?); {words.advice}")
 
 

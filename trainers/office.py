@@ -137,6 +137,7 @@ class Office:
         damaged = {error.uri for error in found.damaged}
         self._kept = sorted(version for uri, version in places.items() if uri not in damaged)
         if found.value is None or found.place is None:
+            self.folder.set_aside()  # version 0 may be among them
             self.publish_first(first())
             return
         (tensors, meta), newest = found.value, places[found.place]

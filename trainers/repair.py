@@ -101,8 +101,12 @@ def _from_corpus(uri: str, corpus: str | None) -> dict[str, Any]:
     mine = [row for row in rows if row["run_uri"] == uri] or rows
     if len({row["run_id"] for row in mine}) != 1:
         return {}
-    newest = max(mine, key=lambda row: int(row["epoch"]))
-    return {"run": {"schema": SCHEMA, "run_id": newest["run_id"]}, "config": json.loads(newest["config"])}
+    try:
+        newest = max(mine, key=lambda row: int(row["epoch"]))
+        config = sealed.loads(newest["config"], f"{corpus}/runs")
+    except (Damaged, TypeError):
+        return {}
+    return {"run": {"schema": SCHEMA, "run_id": newest["run_id"]}, "config": config}
 
 
 def _plays(uri: str, record: dict[str, Any]) -> bool:

@@ -69,6 +69,7 @@ class RunFolder(Generic[AnyState]):
             before, damaged = read_config(self.uri)
             identity, more = self._identity()
         except FileNotFoundError:
+            self._refuse_remains()
             return
         self.new = False
         self.pass_over([*damaged, *more], "the record of the last start")
@@ -80,6 +81,15 @@ class RunFolder(Generic[AnyState]):
             open_table(episodes_uri(self.corpus))  # refuses a newer schema
         self.state = self._saved()
         self.state.resumed()
+
+    def _refuse_remains(self) -> None:
+        """Raises `Damaged` where there was a run: another, begun in the same folder, would go on with its nets."""
+        names = (run_files.CONFIG_FILE, run_files.RUN_FILE)
+        there = [name for name in names if storage.exists(storage.join(self.uri, name))]
+        if there or run_files.state_epochs(self.uri):
+            lost = next(name for name in names if name not in there)
+            advice = f"`selfplay repair {self.uri}` shows what can be done"
+            raise Damaged(storage.join(self.uri, lost), f"it is missing, and the rest of a run is there; {advice}")
 
     def _identity(self) -> tuple[str, Sequence[Damaged]]:
         """The run's id. Raises `FileNotFoundError` where there is no run."""
@@ -119,7 +129,7 @@ class RunFolder(Generic[AnyState]):
 
         about_agent: JSON of what is needed besides weights to use its policy.
         """
-        self._set_aside()
+        self.set_aside()
         run = {"schema": SCHEMA, "run_id": self.run_id}
         config, agent = self.config.to_json(), json.loads(about_agent)
         sealed.write(
@@ -186,7 +196,7 @@ class RunFolder(Generic[AnyState]):
 
         What was passed over is set aside.
         """
-        self._set_aside()
+        self.set_aside()
         for error, instead in self._passed:
             name = error.uri.removeprefix(self.uri + "/")
             message(f"{name} is damaged ({error.reason}); the run goes on with {instead.removeprefix(self.uri + '/')}")
@@ -197,7 +207,8 @@ class RunFolder(Generic[AnyState]):
             note(self.run_id, "repaired", what=sentence)
         self.mended.clear()
 
-    def _set_aside(self) -> None:
+    def set_aside(self) -> None:
+        """Moves the damaged files that were passed over, before anything is written in their places."""
         if self._lease is None or not self._lease.lost():
             for error, _ in self._passed:
                 if error.uri not in self._aside and storage.exists(error.uri):

@@ -26,14 +26,17 @@ class Speed:
 
     def now(self) -> float:
         """Amount a second; 0 where nothing was reported for long."""
-        while self._calls and self._calls[0][1] < self._calls[-1][1] - WINDOW_S - self._longest():
-            self._calls.popleft()
-        if not self._calls or time.monotonic() - self._calls[-1][1] > WINDOW_S + 2 * self._longest():
+        if not self._calls:
             return 0.0
-        first, last = min(begin for begin, _, _ in self._calls), self._calls[-1][1]
-        stop = last - self._longest()
+        longest, last = max(end - begin for begin, end, _ in self._calls), self._calls[-1][1]
+        while self._calls[0][1] < last - WINDOW_S - longest:
+            self._calls.popleft()
+        if time.monotonic() - last > WINDOW_S + 2 * longest:
+            return 0.0
+        first = min(begin for begin, _, _ in self._calls)
+        stop = last - longest
         start = max(first, stop - WINDOW_S)
-        if stop - start < self._longest():  # at the beginning
+        if stop - start < longest:  # at the beginning
             start, stop = first, last
         done = sum(
             amount * max(0.0, min(end, stop) - max(begin, start)) / (end - begin)
@@ -41,6 +44,3 @@ class Speed:
             if end > begin
         )
         return done / max(stop - start, 1e-3)
-
-    def _longest(self) -> float:
-        return max(end - begin for begin, end, _ in self._calls)

@@ -115,7 +115,8 @@ def _short(text: str, most: int) -> str:
 
 @dataclass
 class GamesStall:
-    """Of a run of games: what keeps its net from learning. window_initial: positions before the learner begins."""
+    """Of a run of games: what keeps its net from learning. window_initial: positions before the learner begins; those
+    of cheap searches, which it does not learn from, do not count."""
 
     window_initial: int
     _next: dict[str, float] = field(default_factory=dict)
@@ -128,9 +129,10 @@ class GamesStall:
             return self._once("loss", status, 0.0, sentence)
         if not status.episodes:
             return self._once("games", status, late, f"no game is finished yet: {_so_far(under_way)}. {_QUICKER}")
-        if not status.learner_steps:
+        loaded = status.window_capacity > 0  # the learner of a resumed run takes a while to load
+        if loaded and not status.learner_steps and status.window_rows < self.window_initial:
             missing = (
-                f"the learner waits for {self.window_initial:,} positions and has {status.positions:,}; "
+                f"the learner waits for {self.window_initial:,} positions and has {status.window_rows:,}; "
                 "a smaller learner.window_initial lets it begin sooner"
             )
             return self._once("learner", status, late, missing)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay import run_files, scratch
+from selfplay import run_files, scratch, storage
 from selfplay.cli.signals import stopping
 from selfplay.cli.terminal import Logged, Terminal, forget_logs, taken
 from selfplay.cli.untrusted import tame
@@ -71,7 +71,6 @@ def run(
 
 def configuration(recipe: str | None, out: str | None, overrides: Sequence[str]) -> AnyConfig:
     """The settings of the recipe, or of the run in `out` where no recipe is named."""
-    from selfplay import storage
     from trainers.experiment import from_data, read_config
     from trainers.recipe import load_recipe
 
@@ -131,8 +130,7 @@ def run_log(out: str, name: str) -> Iterator[Path]:
     A run that was refused before it began leaves neither a log nor folders that were made for it.
     """
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    local = "://" not in out or out.startswith("file://")
-    root = Path(out.removeprefix("file://"))
+    local, root = not storage.is_remote(out), Path(storage.normalise(out))
     log = root / "logs" / stamp if local else scratch.place("logs", f"{name}-{stamp}")
     made = [path for path in (log.parent, log.parent.parent) if not path.exists()]
     if local:

@@ -99,13 +99,14 @@ class Host:
             close(one.link)
         self._running.clear()
 
-    def make(self, name: str, arguments: list[Any]) -> Any:
+    def make(self, name: str, arguments: list[Any], calls: int = 1) -> Any:
         """The same of the worker: one copy that lives on, for what reads no text that a model wrote.
 
-        Raises `Failure`. A worker that has died is replaced, and asked once more: it may have used up its limits.
+        calls: of the author's function that the question takes; each has its time. Raises `Failure`. A worker that has
+        died is replaced, and asked once more: it may have used up its limits.
         """
         question = wire.encode([name, arguments]) + b"\n"
-        seconds = _MAKING * self._spec.timeout_s
+        seconds = _MAKING * self._spec.timeout_s * calls
         for attempt in (1, 2):
             self._start()
             if self._worker is None:

@@ -23,6 +23,7 @@ from selfplay import sandbox
 from selfplay.author import UNCONFINED
 from selfplay.contract import TaskSpec
 from selfplay.isolation import wire
+from selfplay.sandbox.libc import close_from
 
 #: A frame from the owner: what to do, the number of the copy, its seconds of time (0: no limit).
 REQUEST = struct.Struct("!BQd")
@@ -172,7 +173,7 @@ def _copy(spec: TaskSpec, link: int, confined: bool, worker: bool) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(link, _LINK)  # 0, 1 and 2 are nothing
-        os.closerange(_LINK + 1, os.sysconf("SC_OPEN_MAX"))
+        close_from(_LINK + 1)
         _answer_all(spec, confined) if worker else _answer_one(spec, confined)
         os._exit(0)
     finally:

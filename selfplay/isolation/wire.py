@@ -246,6 +246,12 @@ def _int(value: Any) -> int:
 
 
 def _float(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError("not a number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError("too large a number") from None
+    if not math.isfinite(number):
+        raise ValueError("not a number")
+    return number

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from selfplay.sandbox import limits
-from selfplay.sandbox.libc import LIBC, last_error
+from selfplay.sandbox.libc import LIBC, close_from, last_error
 from selfplay.sandbox.record import Namespaces
 
 _NEW = {"user": 0x10000000, "pid": 0x20000000, "net": 0x40000000, "ipc": 0x08000000, "mount": 0x00020000}
@@ -156,7 +156,7 @@ def _end_like(child: int, kept: int) -> NoReturn:
     """Waits for the child and ends with its exit status or signal; holds no file open but the one named."""
     try:
         os.closerange(0, kept)
-        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+        close_from(kept + 1)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status < 0:
             with contextlib.suppress(OSError, ValueError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from selfplay.sandbox import namespaces
 from selfplay.sandbox.attacks import ATTACKS, Victim
 from selfplay.sandbox.confinement import confine
+from selfplay.sandbox.libc import close_from
 from selfplay.sandbox.record import Unconfined
 
 #: Seconds for one attack.
@@ -74,7 +75,7 @@ def attack(name: str | None, victim: Victim) -> tuple[str, bool]:
     if copy == 0:
         try:
             os.dup2(says, 3)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            close_from(4)
             os.write(3, _in_copy(name, victim).encode())
         finally:
             os._exit(0)

@@ -80,9 +80,12 @@ def follow(
     version = after
     while True:
         newest = open(uri)
+        runs = {file["partition.run_id"] for file in newest.files()} if version < newest.version else set()
         while version < newest.version:
             version += 1
             for block in brought(table, version):
+                if run_of(block) not in runs:  # deleted since
+                    continue
                 for batch in _read(table, newest, block, columns):
                     yield News(version, batch)
         if until is not None and time.monotonic() >= until:
@@ -126,9 +129,6 @@ def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str
     """The episodes of a block: from its own file, or from wherever compaction has put them."""
     schema = newest.dataset.schema
     names = list(schema.names if columns is None else columns)
-    run = run_of(add)
-    if newest.count(pc.field("run_id") == run) == 0:  # deleted since
-        return
     if storage.exists(storage.join(table, add["path"])):
         source = _file(table, add["path"], schema)
         refuse_bombs(source.get_fragments())
@@ -136,7 +136,7 @@ def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str
         return
     low, high = ends_of(add)
     where = (
-        (pc.field("run_id") == run)
+        (pc.field("run_id") == run_of(add))
         & (pc.field("slot") == low["slot"])
         & (pc.field("epoch") == low["epoch"])
         & (pc.field("number") >= low["number"])

@@ -240,18 +240,3 @@ def _alive_elsewhere(pid: int) -> str:
     except PermissionError:
         return "alive"
     return "alive"
-
-
-def wait_until_free(run_uri: str, timeout_s: float) -> bool:
-    """Waits until nobody holds the run; False if that did not happen in time."""
-    run_uri = storage.normalise(run_uri)
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        newest = _newest(run_uri)
-        try:
-            if newest:
-                _refuse_if_held(run_uri, newest)
-            return True
-        except UserError:
-            time.sleep(0.5)
-    return False

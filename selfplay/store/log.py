@@ -25,7 +25,7 @@ FOLDER = "_delta_log"
 HISTORY = "history"
 #: Names the newest checkpoint.
 HINT = "_last_checkpoint"
-#: In the first line of an entry of the committer: how many actions follow it.
+#: In the `commitInfo` of an entry of ours: how many other actions it has.
 ACTIONS = "selfplay_actions"
 _BASE = re.compile(r"[0-9]{20}\.base\.json")
 _ENTRY = re.compile(r"^(\d{20})\.json$")
@@ -254,21 +254,28 @@ def persist(table_uri: str, after: int, version: int, data: bool = False) -> Non
     """Returns when the entries later than version `after`, up to `version`, whoever made them, are on the disk.
 
     data: the files that they add, too, but for those that are gone since. An answered request to a bucket is durable.
-    Raises `DamagedLog`.
+    Raises `DamagedLog`, also for an entry that is missing without a later checkpoint that stands for it.
     """
     if storage.is_remote(table_uri) or version <= after:
         return
     files: list[str] = []
+    missing: list[int] = []
     for number in range(max(after, -1) + 1, version + 1):
         entry, checkpoint = place(table_uri, entry_name(number)), place(table_uri, checkpoint_name(number))
         if storage.exists(checkpoint):
             files += [file for file in (checkpoint, place(table_uri, HINT)) if storage.exists(file)]
+            missing.clear()
             if not storage.exists(entry):
-                continue  # the checkpoint stands for it
+                continue
+        elif not storage.exists(entry):
+            missing.append(number)
+            continue
         if data:
             added = [action["add"]["path"] for action in actions(storage.read(entry)) if "add" in action]
             files += [file for path in added if storage.exists(file := storage.join(table_uri, path))]
         elif not storage.size(entry):
             raise _damaged(table_uri, [Fault(entry_name(number), number, "is empty")])
         files.append(entry)
+    if missing:
+        raise _damaged(table_uri, [Fault(entry_name(missing[0]), missing[0], "is missing")])
     storage.sync(files)

@@ -290,6 +290,7 @@ class Corpus:
         """Number of episodes; without a filter from the log alone."""
         if where is not None:
             with readable(self.uri):
+                self.refuse_bombs(where)
                 return int(self.dataset.count_rows(filter=where))
         return sum(file["num_records"] for file in self.files())
 

@@ -182,7 +182,8 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
     comes before them is missing.
 
     damaged: the log has lost entries: any block may be one that was acknowledged. Otherwise a block whose writer was
-    replaced was never committed, and is none of ours.
+    replaced was never committed, and one whose writer has committed later blocks was deleted with its run; neither is
+    to be committed.
     """
     entries = unnamed(table, state)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -197,10 +198,13 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
         newest, _ = unpack(state.counters.get(f"{block.run_id}/{block.slot}"))
         if not damaged and (driver > block.epoch // _PER_DRIVER or newest > block.epoch):
             continue
-        if not damaged and block.first != covered.end(block):
+        end = covered.end(block)
+        if not damaged and (block.first < end or (end == 0 and newest == block.epoch)):
+            continue  # it was committed, and its run was deleted since
+        if not damaged and block.first != end:
             left.append(block)
             continue
-        again.append(replace(block, newest=block.first >= covered.end(block)))
+        again.append(replace(block, newest=block.first >= end))
         covered.add(block)
     return again, left
 

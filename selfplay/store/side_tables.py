@@ -94,7 +94,9 @@ def _merge(place: str, name: str) -> bool:
                 "append",
                 table.schema(),
                 [],
-                commit_properties=CommitProperties(None, MAX_COMMIT_RETRIES, [Transaction(_COUNTER, number, now)]),
+                commit_properties=CommitProperties(
+                    {log.ACTIONS: str(len(gone) + 2)}, MAX_COMMIT_RETRIES, [Transaction(_COUNTER, number, now)]
+                ),
             )
             table.update_incremental()
             log.persist(place, version, table.version())

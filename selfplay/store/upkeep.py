@@ -213,8 +213,9 @@ def _rewrite(
         if not all(storage.exists(storage.join(episodes_uri(uri), add.path)) for add in new):
             continue  # as old as an orphan of the same content, one of them was vacuumed meanwhile
         moved = [Transaction(app, at, now) for app, at in {counter: number, **also(table, run_id)}.items()]
+        about = {**(note or {}), log.ACTIONS: str(len(gone) + len(new) + len(moved))}
         try:
-            _commit(table, [*gone, *new], CommitProperties(note, MAX_COMMIT_RETRIES, moved))
+            _commit(table, [*gone, *new], CommitProperties(about, MAX_COMMIT_RETRIES, moved))
             storage.fault("after_rewrite")
             return
         except CommitFailedError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 from selfplay import machine
 from selfplay.errors import Damaged, UserError
 from trainers.causes import cause_of, in_words, passes
-from trainers.cluster import _reason
+from trainers.cluster import LastWords, _died, _reason
 
 
 def failed(cause: Exception, trace: str = "Traceback (most recent call last):\nOSError: no") -> Exception:
@@ -71,3 +73,13 @@ def test_cores_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mo
     assert machine.cores() == 2
     monkeypatch.setattr(machine, "_quota", lambda *_: None)
     assert machine.cores() == 4
+
+
+def test_the_last_word_is_said_also_where_the_guard_was_killed_with_ray() -> None:
+    said: list[str] = []
+    guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""], stdin=subprocess.PIPE)
+    guard.wait()
+    _died(guard, LastWords(2, "nothing is lost", said.append), "the node manager (raylet)")
+    assert said == [
+        "Ray has died under the run: the node manager (raylet) has ended (killed, or out of memory?); nothing is lost"
+    ]

@@ -154,6 +154,19 @@ def test_run_json_is_the_last_line(
     assert "a line of ray" in log.read_text() and "a line from below python" in log.read_text()
 
 
+def test_the_log_is_in_the_folder_of_the_run_however_that_is_written(
+    trainer: Callable[[RunFunction], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer(quick)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves --out=~/run as it is
+    for out in ("~/home", f"file://{tmp_path}/uri", "../above"):
+        assert main.call(["run", "tic_tac_toe", f"--out={out}", "--json"]) == 0
+    assert {log.parent.parent.name for log in tmp_path.glob("*/logs/*.log")} == {"home", "uri", "above"}
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_run_ends_with_the_last_screen(
     trainer: Callable[[RunFunction], None], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

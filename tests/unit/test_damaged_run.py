@@ -27,6 +27,7 @@ from selfplay.nets.policy_value import build, to_arrays
 from selfplay.store import lease as leases
 from trainers.crew import net_config, search_config
 from trainers.experiment import AnyConfig
+from trainers.office import Office
 from trainers.recipe import load_recipe
 from trainers.restoring import restore
 from trainers.run_folder import RunFolder
@@ -286,3 +287,30 @@ def test_a_run_that_is_held_is_not_repaired(games: Path, tmp_path: Path, capsys:
     with store.acquire(str(run), "selfplay run"):
         assert call(["repair", str(run), "--yes"]) == 2
     assert "is held by selfplay run" in capsys.readouterr().err and (run / "run.json").read_text() == ""
+
+
+def test_the_untrained_net_stays_where_a_damaged_one_lay(games: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(games, tmp_path / "run"))
+    tensors = weights.load(run_files.weights_uri(str(run), 0))[0]
+    for version in range(VERSIONS):
+        Path(run_files.weights_uri(str(run), version)).write_bytes(b"torn")
+
+    class Books(Office):
+        """Without the actors of a run."""
+
+        def __init__(self, folder: RunFolder[State]) -> None:
+            self.folder, self._kept = folder, run_files.versions(folder.uri)
+
+        def enter_policy(self, *row: object) -> None:
+            pass
+
+        def _serve(self, version: int, digest: str, tensors: object) -> None:
+            self.folder.state.version = version
+
+    with store.acquire(str(run), "me") as lease:
+        folder = RunFolder(str(run), configuration(None, str(run), []), State, lease)
+        Books(folder).publish_kept(lambda: tensors)
+        folder.tell_damage(lambda word: None)
+    assert folder.state.version == 0 and run_files.versions(str(run)) == [0]
+    weights.load(run_files.weights_uri(str(run), 0))
+    assert len(list((run / "damaged" / "weights").iterdir())) == VERSIONS

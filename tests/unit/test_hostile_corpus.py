@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -186,6 +187,8 @@ def test_a_file_that_unpacks_to_gigabytes_is_named_and_not_read(
     for words in (["show", "latest"], ["stats"], ["query", "from episodes"]):
         assert call(["corpus", *words, uri]) == 2
         assert "unpacks from" in capfd.readouterr().err
+    with pytest.raises(UserError, match="unpacks from"):
+        store.open(uri).count(pc.field("host") == "me")
 
 
 def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +205,12 @@ def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.C
     assert f"name the corpus itself, {mine}" in capfd.readouterr().err
     with pytest.raises(UserError, match=f"is at {mine}"):
         upkeep.delete_run(str(hostile), "golden", "x")
+    both = tmp_path / "both"
+    shutil.copytree(GOLDEN, both / "corpus")
+    (both / "corpus.uri").write_text(str(mine))
+    assert call(["corpus", "delete-run", "golden", str(both), "--why", "x"]) == 0, "what is read is what is changed"
+    assert "is at" not in capfd.readouterr().err
+    assert (store.open(str(both)).count(), store.open(str(mine)).count()) == (0, count)
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "corpus").symlink_to(mine)

@@ -27,6 +27,8 @@ def sample(seed, difficulty):
     print("sampling")
     if seed == 666:
         time.sleep(60)
+    if 700 <= seed < 712:
+        time.sleep(0.1)
     if seed == 667:
         os._exit(3)
     if seed == 668:
@@ -86,6 +88,8 @@ def test_what_reads_no_answer_is_limited_too_and_says_the_same(
     with pytest.raises(UserError, match="its data change in JSON"):
         task.pose(669, 1)
     assert [one.problem.seed for one in task.poses([(9, 1), (2, 1)])] == [9, 2]
+    slow = list(range(700, 720))
+    assert [one.problem.seed for one in task.poses([(seed, 1) for seed in slow])] == slow, "each has its time"
     assert [task.pose(seed, 1).problem.seed for seed in range(660, 666)] == list(range(660, 666)), "666 is made ahead"
     posed = task.pose(3, 1)
     assert task.gold(posed.problem) == "right"
@@ -119,6 +123,7 @@ def test_respond_that_hangs_or_dies_fails_that_dialogue_alone(task: Task) -> Non
         f"os.write(3, {LIE[:-1]!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'1.0', b'NaN')!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'1.0', b'1e999')!r}); os._exit(0)",
+        f"os.write(3, {LIE.replace(b'1.0', b'1' + b'0' * 400)!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'1.0', b'true')!r}); os._exit(0)",
         f"os.write(3, {LIE.replace(b'accepted', b'sure')!r}); os._exit(0)",
         """os.write(3, b'{"value":[["accepted",1.0,"",[]],["accepted",1.0,"",[]]]}'); os._exit(0)""",

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.compute as pc
 import pyspiel
@@ -16,9 +17,10 @@ from selfplay import store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store import counts, history, log, repair, upkeep
+from selfplay.store import counts, history, log, repair, upkeep, verify
 from selfplay.store.changes import follow, run_at
 from selfplay.store.log_trim import trim_log
+from selfplay.store.table import open_table
 
 GAME = pyspiel.load_game("tic_tac_toe")
 
@@ -131,3 +133,23 @@ def test_the_command(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["vacuum", uri, "--log-days", "30", "--yes", "--json"])
     assert json.loads(told.output)["log"]["files"] == 9
     assert store.open(uri).count() == 10
+
+
+def test_blocks_of_a_run_that_was_deleted_before_the_log_begins_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path)
+    gone, other = Run(uri, "gone"), Run(uri, "other")
+    gone.write(3)
+    monkeypatch.setattr(upkeep, "time", SimpleNamespace(time=lambda: time.time() - 9 * 86400, sleep=time.sleep))
+    upkeep.delete_run(uri, "gone", "a test")
+    other.write(2)
+    open_table(f"{uri}/episodes").create_checkpoint()  # without the files that were removed more than a week ago
+    other.write(2)
+    age(uri, store.open(uri).version, 60)
+    assert trim_log(uri, 30, dry_run=False).files
+    assert verify.uncommitted(store.open(uri)) == [] and not repair.plan(uri).steps
+    late = gone.block(gone.number)
+    assert gone.committer.commit([late])[0].status == "committed"
+    assert store.open(uri).count() == 5
+    assert verify.uncommitted(store.open(uri)) == [] and not repair.plan(uri).steps

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from selfplay import run_files
+from selfplay.errors import Damaged
 from selfplay.nets import weights
 from selfplay.store import Fenced, acquire, lease
 from trainers import run_folder, thinning
@@ -125,3 +127,22 @@ def test_a_history_is_coarse_at_its_beginning_and_fine_at_its_end(monkeypatch: p
         versions = [version for of, version in rows if of == kind]
         assert versions[0] == 0 and versions[-10:] == list(range(490, 500)) and len(versions) <= 20
     assert [version for of, version in rows if of == "seldom"] == list(range(0, 500, 50))
+
+
+def test_damaged_files_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    for text in ("first", "second", "third"):
+        (tmp_path / "config.json").write_text(text)
+        run_files.set_aside(str(tmp_path), str(tmp_path / "config.json"))
+    found = {file.name: file.read_text() for file in (tmp_path / "damaged").iterdir()}
+    assert found == {"config.json": "first", "config.json.1": "second", "config.json.2": "third"}
+
+
+@pytest.mark.parametrize("lost", ["config.json", "run.json"])
+def test_what_is_left_of_a_run_is_not_taken_for_an_empty_folder(tmp_path: Path, lost: str) -> None:
+    config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
+    with acquire(str(run), "somebody") as held:
+        RunFolder(str(run), config, State, held).begin("{}")
+    shutil.rmtree(run / "begun")
+    (run / lost).unlink()
+    with pytest.raises(Damaged, match=f"{lost} is damaged: it is missing"):
+        RunFolder(str(run), config, State)

@@ -254,3 +254,17 @@ def test_readable_are_packages_not_the_folders_they_lie_in() -> None:
     top = str(Path(sandbox.__file__).resolve().parents[2])
     assert top not in paths and os.path.expanduser("~") not in paths and "/proc" not in paths and "/" not in paths
     assert seccomp.architecture().name and namespaces.server_pid() == 0
+
+
+def test_descriptors_are_closed_without_a_try_for_every_number_that_a_container_allows() -> None:
+    code = """
+import os
+from selfplay.sandbox.libc import close_from
+os.closerange = lambda low, high: print("one by one", end=" ")
+for _ in range(9):
+    os.dup(1)
+close_from(5)
+print([n for n in range(3, 40) if os.path.exists(f"/proc/self/fd/{n}")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout in ("[3, 4]\n", "one by one [3, 4, 5, 6, 7, 8, 9, 10, 11]\n"), "the latter before Linux 5.9"

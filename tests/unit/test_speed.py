@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import pytest
 
 from trainers import speed
@@ -51,6 +54,29 @@ def test_after_a_stall_the_speed_is_none_too_high(clock: Clock) -> None:
         assert one.now() <= 310
     assert max(work(clock, one, 60)) <= 310
     assert one.now() >= 280
+
+
+def test_a_look_costs_a_few_passes_over_the_calls(clock: Clock) -> None:
+    """A thousand players report hundreds of calls between two looks, and the loop looks four times a second."""
+
+    class Counted(deque[tuple[float, float, float]]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[tuple[float, float, float]]:
+            self.passes += 1
+            return super().__iter__()
+
+    one = Speed()
+    calls = one._calls = Counted()
+    for _ in range(100):
+        for _ in range(60):
+            clock.now += 0.004
+            one.did(400, 4.0)
+        calls.passes = 0
+        one.now()
+        assert calls.passes <= 4
+    assert one.now() == pytest.approx(400 / 0.004, rel=0.01)
+    assert len(calls) < 20 / 0.004
 
 
 def test_a_first_call_and_none_at_all(clock: Clock) -> None:

@@ -84,8 +84,10 @@ def test_games_that_take_too_long() -> None:
 
 def test_a_learner_that_never_begins_and_a_loss_that_is_no_number() -> None:
     stall = GamesStall(1000)
-    playing = replace(STATUS, episodes=3, positions=40, elapsed_s=200.0)
+    playing = replace(STATUS, episodes=3, positions=1600, window_rows=40, window_capacity=1000, elapsed_s=200.0)
     assert "waits for 1,000 positions and has 40" in (stall.look(playing, {}, (0, 0)) or "")
+    resumed = replace(STATUS, episodes=30_000, positions=900_000, elapsed_s=400.0)
+    assert stall.look(resumed, {}, (0, 0)) is None, "its learner is still loading"
     learning = replace(playing, learner_steps=4)
     assert stall.look(learning, {"policy_loss": 1.0}, (0, 0)) is None
     assert "not a number" in (stall.look(learning, {"policy_loss": math.nan}, (0, 0)) or "").replace("no longer", "not")

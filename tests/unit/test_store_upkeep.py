@@ -19,9 +19,10 @@ from selfplay import storage, store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store import upkeep
+from selfplay.store import log, upkeep
 from selfplay.store.changes import difference, follow, run_at
 from selfplay.store.read import VersionGone
+from selfplay.store.table import append
 from selfplay.store.verify import verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
@@ -296,3 +297,27 @@ def test_vacuum_spares_what_a_compactor_has_written(uri: str, monkeypatch: pytes
     upkeep.compact(uri)
     assert [(found.files, found.kept) for found in seen] == [((), 1)]
     assert ids(uri) == sorted(made) and not [c for c in verify_corpus(store.open(uri)) if c.state == "false"]
+
+
+def test_an_entry_of_upkeep_that_ends_between_two_lines_is_found(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    Writer(uri, "r").write(3)
+    for version in range(3):
+        append(uri, "policies", [{"policy_id": "r", "version": version, "digest": "d"}])
+    upkeep.compact(uri)
+    upkeep.delete_run(uri, "r", "a test")
+    cut = 0
+    for name in ("episodes", "policies"):
+        table = storage.join(uri, name)
+        assert not log.check(table)
+        for file in sorted(Path(table, log.FOLDER).glob("*.json"))[1:]:
+            whole = file.read_text()
+            lines = whole.splitlines(keepends=True)
+            if '"remove"' not in whole:
+                continue
+            for end in range(1, len(lines)):
+                file.write_text("".join(lines[:end]))
+                assert [(fault.file, fault.what) for fault in log.check(table)] == [(file.name, "breaks off")]
+            file.write_text(whole)
+            cut += 1
+    assert cut == 3, "two compactions and a deletion"

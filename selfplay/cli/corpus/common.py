@@ -72,10 +72,11 @@ def agreed_elsewhere(uri: str, elsewhere: bool) -> str | None:
 
 
 def _say_where(uri: str) -> str | None:
-    """Says where the corpus is that a run's folder leads to; None where it leads nowhere else."""
-    from selfplay.store.places import pointed
+    """Says where the corpus is that a run's folder leads to; None where it leads nowhere else, or holds one itself."""
+    from selfplay.store.places import corpus_of, pointed
 
     place = pointed(uri)
-    if place is not None:
-        say(f"the corpus of {uri} is at {place}", err=True)
+    if place is None or corpus_of(uri) not in (None, place):
+        return None
+    say(f"the corpus of {uri} is at {place}", err=True)
     return place

@@ -88,10 +88,6 @@ class Tokenizer:
         """`decode` of each."""
         return list(self._backend.decode_batch([list(ids) for ids in lines], skip_special_tokens=True))
 
-    def token_texts(self) -> list[str]:
-        """What each token writes, by id; "" for special ones."""
-        return self.decode_all([[i] for i in range(self.size)])
-
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """The tokens before a seat's first answer."""
         if self._template is None:
