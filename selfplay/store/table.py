@@ -327,7 +327,12 @@ def create(
 
 
 def _configuration(statistics: tuple[str, ...]) -> dict[str, str | None]:
-    kept = {"delta.enableExpiredLogCleanup": "false"}  # by default checkpoints end versions after a month
+    kept = {
+        "delta.enableExpiredLogCleanup": "false",  # by default checkpoints end versions after a month
+        # Each checkpoint names all files that were replaced in this time: after a week, the default, more than it
+        # names files that are there. What is replaced is known from the entries.
+        "delta.deletedFileRetentionDuration": "interval 2 hours",
+    }
     if statistics:
         return {**kept, "delta.dataSkippingStatsColumns": ",".join(statistics)}
     return {**kept, "delta.dataSkippingNumIndexedCols": "0"}
