@@ -116,7 +116,7 @@ class Office:
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
         folder.mended += ray.get(self.archivist.mended.remote())
         self.weights = ray.remote(WeightServer).options(**options).remote()
-        self.tidier = Tidier(folder.corpus, folder.run_id, self.place)
+        self.tidier = Tidier(folder.corpus, folder.run_id, self.place, folder.config.run.keep_days)
         return store.open(folder.corpus).version
 
     def publish_first(self, tensors: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.rollout.sampling import Sampling
 from selfplay.store.changes import run_at
+from selfplay.store.newest import since
 from trainers.curriculum import Curriculum
 from trainers.problems import Found, Problems
 from trainers.reasoning_config import ReasoningConfig
@@ -47,10 +48,12 @@ _SOLVER_ASKS = 1_000
 
 @dataclass
 class _Flight:
-    """A round under way. given: what was archived of it, once it has landed."""
+    """A round under way. since: no sample of it is older, seconds since 1970. given: what was archived of it, once it
+    has landed."""
 
     asks: list[Ask]
     calls: list[Call]
+    since: float
     given: list[Any] | None = None
     reports: list[ReasonerReport] = field(default_factory=list)
 
@@ -125,13 +128,18 @@ class Course:
         lesson: Lesson = self.staff.learned(self.staff.tutor.standing.remote())
         if state.checkpoint is not None:
             self.watch.activity("giving the learner its archived episodes again")
-            if c.warm.corpus is not None:
-                self.staff.learned(self.staff.tutor.take_corpus.remote(c.warm.corpus, task.spec.id, c.warm.episodes))
-            else:
-                self.staff.learned(self.staff.tutor.recall_base.remote(self.staff.archived))
-            if c.learner.algorithm == "expert":
-                self.staff.learned(self.staff.tutor.recall_own.remote(self.staff.archived, state.round))
+            if c.learner.algorithm == "expert":  # the others imitate in the warm start only, which recalls for itself
+                self._recall_imitated(state)
             self.publish(lesson, (state.version, state.digest))
+
+    def _recall_imitated(self, state: ReasoningState) -> None:
+        """Gives a learner that imitates for as long as it lives what it had imitated before."""
+        w, tutor, archived = self.config.warm, self.staff.tutor, self.staff.archived
+        if w.corpus is not None:
+            self.staff.learned(tutor.take_corpus.remote(w.corpus, self.crew.spec.id, w.episodes))
+        else:
+            self.staff.learned(tutor.recall_base.remote(archived, state.warmed or None))
+        self.staff.learned(tutor.recall_own.remote(archived, state.round, state.since))
 
     def _restored(self, state: ReasoningState) -> ReasoningState:
         """Has the new learner go on from a checkpoint; the state that belongs to it, also where it is an older one."""
@@ -165,10 +173,10 @@ class Course:
         corpus, mine = run_at(self.folder.corpus, self.folder.run_id, self.staff.archived)
         mine &= pc.field("origin") == "cot_rl"
         rows: dict[str, list[tuple[Any, str]]] = {}
-        for batch in corpus.episodes(mine, ["reasoning", "verdicts"]):
-            names = pc.struct_field(batch.column("reasoning"), "group_id")
+        for some in since(corpus, mine, self.state.since, ["reasoning", "verdicts"]):
+            names = pc.struct_field(some.column("reasoning"), "group_id")
             newer = pc.greater_equal(names, f"r{self.state.round:06d}")
-            for row in batch.filter(newer).to_pylist():
+            for row in some.filter(newer).to_pylist():
                 one = row["reasoning"]
                 rows.setdefault(one["group_id"], []).append((one, row["verdicts"][0]["state"]))
         found: dict[int, dict[str, Found]] = {}
@@ -197,6 +205,7 @@ class Course:
             return
         theirs = w.corpus is not None or self.config.endpoint.teaches
         self.watch.activity("imitating the episodes" if theirs else "imitating the solver")
+        self.state.warmed = time.time()
         chunk = 10
         while self.state.warm_steps < w.steps and not self.over():
             began, first = time.monotonic(), self.state.warm_steps
@@ -273,7 +282,9 @@ class Course:
             asks = self.problems.round(number, g.prompts, g.group, draw)
         have = self.problems.found.get(number, {})
         missing = [ask for ask in asks if ask.group not in have]
-        return _Flight(asks, self.staff.spread(missing, "sample", sampling_of(self.config), self.crew.newest))
+        began = self.state.since if have else time.time()
+        calls = self.staff.spread(missing, "sample", sampling_of(self.config), self.crew.newest)
+        return _Flight(asks, calls, began)
 
     def _land(self, flight: _Flight) -> None:
         """Awaits and archives the samples of a round. A writer's blocks are committed in their order: rounds too."""
@@ -288,7 +299,7 @@ class Course:
         del self.flying[number]
         given, reports = flight.given, flight.reports
         found = self.problems.found.pop(number, {})
-        recalled = Recalled(self.staff.archived, sorted(found)) if found else None
+        recalled = Recalled(self.staff.archived, sorted(found), flight.since) if found else None
         stale = max([before - report.version for report in reports], default=0)
         if self.config.learner.algorithm == "expert":
             call = self.staff.tutor.imitate.remote(given, number, self.config.expert.steps, recalled)
@@ -389,6 +400,8 @@ class Course:
         state.checkpoint, state.version, state.digest = name, self.version, self.digest
         flying = [ask for flight in self.flying.values() for ask in flight.asks]
         state.cursors, state.taken = self.problems.state(flying)
+        begun = [flight.since for flight in self.flying.values()]
+        state.since = min([time.time(), *begun, *([state.since] if self.problems.found else [])])
         state.curriculum = self.curriculum.state()
         state.gate = {"level": self.levels[self.gate.level]} if self.gate is not None else {}
         self.watch.note(state)

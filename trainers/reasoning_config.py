@@ -233,6 +233,9 @@ class ReasoningRunSettings(Settings):
     """The newest checkpoints kept."""
     keep_every: Positive = 10
     """Besides the newest, every k-th version's weights are kept; every 2k-th, 4k-th, … where that were over 1,000."""
+    keep_days: Annotated[float, Field(ge=1)] | None = 7.0
+    """Days for which old versions of the corpus stay readable, and files that compaction replaced are kept; released
+    versions are never deleted. none: all for ever. In a shared corpus, the longest that any of its runs asks for."""
 
 
 class ReasoningConfig(Experiment):

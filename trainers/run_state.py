@@ -57,6 +57,8 @@ class ReasoningState:
     asked for already. curriculum, gate: their own states.
     scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
     failures: why verification failed -> answers; see `ReasoningStatus`.
+    since: when the sampling of the rounds that are yet to be learned from began, seconds since 1970: what the archive
+    holds of them is not older. warmed: when all episodes to imitate were archived. Both 0 where that is not known.
     """
 
     schema: int = SCHEMA
@@ -73,6 +75,8 @@ class ReasoningState:
     gate: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    since: float = 0.0
+    warmed: float = 0.0
     wandb_id: str | None = None
 
     def resumed(self) -> None:

@@ -22,6 +22,7 @@ from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from selfplay.store.changes import run_at
+from selfplay.store.newest import since
 from selfplay.task import HELD_OUT_OF
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
@@ -30,6 +31,11 @@ from trainers.reasoning_config import ReasoningConfig
 from trainers.rejection import Sample, keep
 from trainers.restoring import Restored, restore
 
+_WRITER = ("slot", "epoch", "number")
+#: Clocks of machines differ by less than this, seconds.
+_SKEW_S = 300.0
+#: So far back the newest rounds are sought first, seconds.
+_BACK_S = 600.0
 #: (receipt, a list with the ObjectRef of its episodes)
 Given = tuple[Receipt, list[Any]]
 
@@ -60,10 +66,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Recalled:
-    """Groups of episodes that the archive holds at a version of its table."""
+    """Groups of episodes that the archive holds at a version of its table. since: none is older, seconds since 1970."""
 
     table_version: int
     groups: list[str]
+    since: float
 
 
 @dataclass(frozen=True)
@@ -204,9 +211,17 @@ class Tutor:
             if len(self._own) > e.window:
                 self._own = self._own.take(np.arange(len(self._own) - e.window, len(self._own)))
 
-    def recall_base(self, table_version: int) -> int:
-        """After a restart: the solver's or teacher's episodes, from the archive; returns how many there are."""
-        found = self._archived(table_version, pc.field("origin").isin(["solver", "teacher"]))
+    def recall_base(self, table_version: int, until: float | None = None) -> int:
+        """After a restart: the solver's or teacher's episodes, from the archive; returns how many there are.
+
+        until: when the last of them was archived, seconds since 1970; None: not known, all episodes are looked at.
+        """
+        where = pc.field("origin").isin(["solver", "teacher"])
+        if until is not None:
+            where &= pc.field("started_at") <= pa.scalar(int((until + _SKEW_S) * 1e6), pa.timestamp("us", tz="UTC"))
+        corpus, mine = run_at(self._job.corpus, self._job.run_id, table_version)
+        found = corpus.to_arrow(mine & where, [*COLUMNS, *_WRITER])
+        self._events += _added(found)
         if found.num_rows:
             self._base = self._imitable(lessons_from(found))
         return len(self._base)
@@ -233,30 +248,46 @@ class Tutor:
         self._base = lessons
         return len(lessons)
 
-    def recall_own(self, table_version: int, rounds: int) -> None:
-        """After a restart: what the rounds before had added to what is imitated."""
-        found = self._archived(table_version, pc.field("origin") == "cot_rl")
-        if not found.num_rows:
-            return
-        lessons = lessons_from(found)
-        of = np.array([round_of(group) for group in lessons.names["group"]])
-        for number in range(rounds):
-            some = np.flatnonzero(of == number)
-            if len(some):
-                self.keep(lessons.take(some), np.random.default_rng([self._config.run.seed, 2, number]))
+    def recall_own(self, table_version: int, rounds: int, last: float) -> None:
+        """After a restart: what the rounds before had added to what is imitated, as far as the window still holds it.
 
-    def _archived(self, table_version: int, where: pc.Expression) -> pa.Table:
+        last: a time, seconds since 1970, before which all of these rounds had begun; 0: not known. Reads from there
+        backwards, further and further, until the window is full.
+        """
+        back = _BACK_S
+        while True:
+            first = max(0.0, last - back)
+            found = self._archived(table_version, pc.field("origin") == "cot_rl", first)
+            lessons = lessons_from(found) if found.num_rows else Lessons()
+            of = np.array([round_of(group) for group in lessons.names.get("group", [])], int)
+            lowest = int(min(of[of >= 0], default=rounds))
+            # What is older may belong to the rounds that were sampled side by side with the oldest one found.
+            whole = 0 if first == 0 else lowest + 1 + self._config.learner.max_staleness
+            self._own = Lessons()
+            for number in range(whole, rounds):
+                some = np.flatnonzero(of == number)
+                if len(some):
+                    self.keep(lessons.take(some), np.random.default_rng([self._config.run.seed, 2, number]))
+            if first == 0 or len(self._own) >= self._config.expert.window:
+                self._events += _added(found)
+                return
+            back = last if lowest == 0 else 4 * back
+
+    def _archived(self, table_version: int, where: pc.Expression, began: float) -> pa.Table:
+        """Episodes of the run that were begun since a time, with their writers."""
         corpus, mine = run_at(self._job.corpus, self._job.run_id, table_version)
-        found = corpus.to_arrow(mine & where, [*COLUMNS, "slot", "epoch", "number"])
-        self._events += _added(found)
-        return found.select(list(COLUMNS))
+        columns = [*COLUMNS, *_WRITER]
+        empty = corpus.dataset.schema.empty_table().select(columns)
+        return pa.concat_tables([empty, *since(corpus, mine & where, began, columns)])
 
     def _read(self, given: Sequence[Given], recalled: Recalled | None) -> Lessons:
         """The lines of archived episodes: each part comes with its receipt, or from the archive itself."""
         tables = []
         if recalled is not None:
             mine = pc.field("reasoning", "group_id").isin(recalled.groups) & (pc.field("origin") == "cot_rl")
-            tables.append(self._archived(recalled.table_version, mine))
+            found = self._archived(recalled.table_version, mine, recalled.since)
+            self._events += _added(found)
+            tables.append(found.select(list(COLUMNS)))
         for receipt, handed in given:
             batch = episodes_of(receipt, handed, self._job.corpus)
             numbers = batch.column("number")

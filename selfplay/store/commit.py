@@ -137,6 +137,8 @@ class Committer:
         for block in blocks:
             if block.run_id != self.run_id:
                 raise ValueError(f"a block of run {block.run_id} was given to the committer of {self.run_id}")
+            if block.counts.episodes != block.rows:
+                raise ValueError(f"block {block.path} has {block.rows} episodes and counts {block.counts.episodes}")
         return self._commit(blocks)
 
     def _commit(self, blocks: Sequence[Block]) -> list[Receipt]:

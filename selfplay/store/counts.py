@@ -2,7 +2,8 @@
 
 Every commit of a run moves three counters in the log of the episodes table together with the blocks that it brings
 (`RUN episodes`, `RUN positions`, `RUN training rows`; no run id contains a space), so that they are exact after any
-crash, and a restart reads three numbers however much was archived. A fourth counter, `RUN counted`, holds the value of
+crash, and a restart reads three numbers however much was archived. Where the files hold another number of episodes, by
+the log, they are counted again, too. A fourth counter, `RUN counted`, holds the value of
 the run's own counter at that commit: where they differ, a version of this package that knew no counters has archived
 since, and the run is counted once by reading it.
 """
@@ -55,6 +56,17 @@ def recorded(table: DeltaTable, run_id: str) -> Counts | None:
     return Counts(*(table.transaction_version(f"{run_id} {name}") or 0 for name in _NAMES))
 
 
+def rows_by_run(table: DeltaTable) -> dict[str, int]:
+    """How many episodes the files of each run hold, by the log."""
+    files = pa.table(table.get_add_actions(flatten=True))
+    if not files.num_rows:
+        return {}
+    rows = files.group_by("partition.run_id").aggregate([("num_records", "sum")])
+    return dict(
+        zip(rows.column("partition.run_id").to_pylist(), rows.column("num_records_sum").to_pylist(), strict=True)
+    )
+
+
 def counters(run_id: str, counts: Counts, counter: int) -> dict[str, int]:
     """The counters of a commit. counter: of the run, as that commit sets it."""
     values = (counts.episodes, counts.positions, counts.training_rows)
@@ -70,10 +82,11 @@ def archived_by(corpus: Corpus, run_id: str) -> Counts:
 def archived_at(uri: str, run_id: str, version: int) -> Counts:
     """The same of a version of the corpus at `uri`, also where it was vacuumed."""
     try:
-        found = recorded(open_table(episodes_uri(uri), version), run_id)
+        table = open_table(episodes_uri(uri), version)
+        found, held = recorded(table, run_id), rows_by_run(table).get(run_id, 0)
     except DeltaError:
-        found = None
-    if found is not None:
+        found, held = None, 0
+    if found is not None and found.episodes == held:
         return found
     corpus, mine = run_at(uri, run_id, version)
     return sum(map(of_batch, corpus.episodes(mine, ["trainable", "game"])), Counts())

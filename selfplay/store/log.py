@@ -82,14 +82,14 @@ def actions(data: bytes) -> list[dict[str, Any]]:
         raise ValueError("is empty")
     try:
         found = [json.loads(line) for line in data.splitlines() if line.strip()]
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("breaks off" if data.startswith(b"{") else "is not JSON") from None
     if not all(isinstance(action, dict) for action in found):
         raise ValueError("is not JSON")
     if data.endswith(b"\n") and found[-1].keys() == {"commitInfo"}:
         raise ValueError("breaks off")
     promised = next((a["commitInfo"].get(ACTIONS) for a in found if isinstance(a.get("commitInfo"), dict)), None)
-    if promised is not None and int(promised) != len(found) - 1:
+    if promised is not None and str(promised) != str(len(found) - 1):
         raise ValueError("breaks off")
     return found
 
@@ -113,10 +113,10 @@ def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
     first = min(entries, default=0)
     if first > 0 and not any(version >= first - 1 for version in whole):
         first = 0  # no checkpoint stands for what is missing before
-    given_back = _given_back(table_uri)
+    before = given_back(table_uri)
     for version in range(first, max(entries, default=-1) + 1):
         if version not in entries:
-            if version < given_back:
+            if version < before:
                 continue
             faults.append(Fault(entry_name(version), version, "is missing"))
             continue
@@ -129,7 +129,7 @@ def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
     return faults
 
 
-def _given_back(table_uri: str) -> int:
+def given_back(table_uri: str) -> int:
     """Entries before this version may be missing in good order (`selfplay.store.log_trim`); 0 where none may."""
     corpus, _, table = storage.normalise(table_uri).rpartition("/")
     if table != "episodes":
@@ -197,7 +197,7 @@ def refuse_damage(table_uri: str, version: int) -> None:
             after = place(table_uri, entry_name(before)) if before >= 0 else None
             for entry in storage.entries(storage.join(table_uri, FOLDER), after):
                 if not entry.size and _ENTRY.match(name := entry.uri.rsplit("/", 1)[1]):
-                    raise _damaged(table_uri, [Fault(name, int(name[:20]), "is empty")])
+                    raise damaged(table_uri, [Fault(name, int(name[:20]), "is empty")])
             seen.clear()
             seen[version] = (0, 0)
         return
@@ -213,7 +213,7 @@ def refuse_damage(table_uri: str, version: int) -> None:
         if seen.get(number) != now:
             reason = _torn(path, status.st_size)
             if reason is not None:
-                raise _damaged(table_uri, [Fault(entry_name(number), number, reason)])
+                raise damaged(table_uri, [Fault(entry_name(number), number, reason)])
             seen[number] = now
 
 
@@ -231,16 +231,24 @@ def _torn(path: str, size: int) -> str | None:
 def refuse_any_damage(table_uri: str) -> None:
     """Raises `DamagedLog` if any file of the log is damaged, however old; reads all of it."""
     if faults := check(table_uri):
-        raise _damaged(table_uri, faults)
+        raise damaged(table_uri, faults)
+
+
+def refuse_recent_damage(table_uri: str) -> None:
+    """Raises `DamagedLog` if an entry is empty, or one since the last checkpoint is damaged: what older ones said is in
+    the checkpoint."""
+    if faults := check(table_uri, since_checkpoint=True):
+        raise damaged(table_uri, faults)
 
 
 def explain(table_uri: str, error: Exception) -> Exception:
     """Why a table cannot be opened: a `DamagedLog` where its log is damaged, else the error itself."""
     faults = check(table_uri)
-    return _damaged(table_uri, faults) if faults else error
+    return damaged(table_uri, faults) if faults else error
 
 
-def _damaged(table_uri: str, faults: Sequence[Fault]) -> DamagedLog:
+def damaged(table_uri: str, faults: Sequence[Fault]) -> DamagedLog:
+    """The error that names the first of these faults."""
     fault = next((fault for fault in faults if fault.is_entry), faults[0])
     version = "" if fault.version is None else f" (version {fault.version})"
     corpus = table_uri.rsplit("/", 1)[0]
@@ -274,7 +282,7 @@ def persist(table_uri: str, after: int, version: int, data: bool = False) -> Non
             added = [action["add"]["path"] for action in actions(storage.read(entry)) if "add" in action]
             files += [file for path in added if storage.exists(file := storage.join(table_uri, path))]
         elif not storage.size(entry):
-            raise _damaged(table_uri, [Fault(entry_name(number), number, "is empty")])
+            raise damaged(table_uri, [Fault(entry_name(number), number, "is empty")])
         files.append(entry)
     if missing:
         raise _damaged(table_uri, [Fault(entry_name(missing[0]), missing[0], "is missing")])

@@ -42,7 +42,7 @@ _BATCH_ROWS = 1024
 
 
 class VersionGone(UserError):
-    """An older version that a vacuum has ended."""
+    """An older version that cannot be read any more: a vacuum has deleted its files, or its part of the log."""
 
 
 def open(uri: str, version: int | datetime | None = None) -> Corpus:
@@ -63,7 +63,9 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
         except (DeltaError, OSError) as error:
             if version is not None and (newest := _newest(table)) is not None:
                 asked = f"version {version}" if isinstance(version, int) else f"version as of {version.isoformat()}"
-                raise UserError(f"{uri} has no {asked} (any more); its newest is {newest}") from error
+                gone = isinstance(version, int) and 0 <= version <= newest
+                kind = VersionGone if gone else UserError
+                raise kind(f"{uri} has no {asked} (any more); its newest is {newest}") from error
             if not isinstance(error, TableNotFoundError):
                 raise UserError(f"the corpus at {uri} cannot be read: {first_line(error)}") from error
     raise UserError(f"there is no corpus at {uri}; give the folder that holds the tables, such as runs/connect_four")
@@ -338,19 +340,23 @@ class Corpus:
 
         return latest(self, which, min_positions)
 
-    def table(self, name: str) -> pa.Table:
-        """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added."""
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added.
+
+        columns: default all.
+        """
         side, place = SIDE_TABLES[name], storage.join(self.uri, name)
         try:
             table = open_table(place)
         except TableNotFoundError:
-            return side.schema.empty_table()
+            empty = side.schema.empty_table()
+            return empty if columns is None else empty.select(list(columns))
         except (DeltaError, OSError) as error:
             raise UserError(f"table {name} of {self.uri} cannot be read: {first_line(error)}") from error
         with readable(f"table {name} of {self.uri}"):
             dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
             refuse_bombs(dataset.get_fragments())
-            return dataset.to_table()
+            return dataset.to_table(columns=None if columns is None else list(columns))
 
     def environments(self) -> list[dict[str, Any]]:
         """The environments whose episodes are here; see `SIDE_TABLES`."""

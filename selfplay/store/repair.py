@@ -25,6 +25,7 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store import log
+from selfplay.store.doubled import Doubled, doubled, take_out
 from selfplay.store.log import Fault
 from selfplay.store.replayed import Added, Orphan, State, damaged_files, missing_blocks, replay, unnamed
 from selfplay.store.table import (
@@ -89,6 +90,10 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
             again, left = missing_blocks(table, state, damaged=bool(faults) or not state.described)
             steps += _commit_again(table, again, state)
             untouched += [f"{b.path} is in no entry of the log, and the block before it is missing" for b in left]
+            if files or faults:
+                twice, undecided = doubled(table, state)
+                steps += _take_out_doubled(table, twice, state)
+                untouched += undecided
         elif faults:
             steps += _add_again(corpus, name, table, state)
         if files:
@@ -256,6 +261,21 @@ def _add_again(corpus: str, name: str, table: str, state: State) -> Iterator[Ste
         yield Step(
             COMMIT, entry.uri, "its rows are in no entry of the log", "they are added where they are missing", do
         )
+
+
+def _take_out_doubled(table: str, files: Sequence[Doubled], state: State) -> Iterator[Step]:
+    """One commit a run."""
+    for run_id in sorted({file.run_id for file in files}):
+        mine = [file for file in files if file.run_id == run_id]
+
+        def do(mine: Sequence[Doubled] = mine) -> None:
+            take_out(table, mine, state)
+
+        rows, rest = sum(file.twice for file in mine), sum(bool(file.left) for file in mine)
+        reason = f"{rows:,} episodes are there more than once, as the log has lost the entry of a compaction"
+        result = f"{len(mine):,} files are taken out of the table; what they hold is in others"
+        result += f", but for {rest:,} whose other episodes are written again" if rest else ""
+        yield Step(TAKE_OUT, f"run {run_id}", reason, result, do)
 
 
 def _take_out(corpus: str, table: str, state: State) -> Iterator[Step]:

@@ -22,6 +22,7 @@ from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import log
 from selfplay.store.limits import refuse_bombs
+from selfplay.store.log_trim import log_files, oldest_kept, unneeded
 from selfplay.store.table import MAX_COMMIT_RETRIES, SIDE_TABLES, first_line, open_table, pause
 
 #: Files from this size on are left as they are, bytes.
@@ -60,15 +61,20 @@ def small_files(corpus_uri: str) -> int:
 
 
 def give_back(corpus_uri: str, hours: float = KEEP_HOURS) -> None:
-    """Deletes files that compaction has replaced more than so many hours ago, and entries of the logs that are older
-    than a month: of a side table only the newest version is ever read."""
+    """Deletes files that compaction has replaced more than so many hours ago, twice as many at most, and entries of the
+    logs that are older than that.
+
+    Of a side table only the newest version is ever read. Raises `DamagedLog` where entries may have to be repaired.
+    """
     for name in SIDE_TABLES:
-        try:
-            table = open_table(storage.join(storage.normalise(corpus_uri), name))
-        except TableNotFoundError:
-            continue
-        table.vacuum(retention_hours=round(hours), dry_run=False, enforce_retention_duration=False)
-        table.cleanup_metadata()
+        place = storage.join(storage.normalise(corpus_uri), name)
+        for entry in unneeded(place, hours / 24, hours / 24):
+            storage.delete(entry.uri)
+        files = log_files(place)
+        oldest = oldest_kept(place, files, hours / 24) or 0
+        for version in sorted(version for version in files if version < oldest):
+            for entry in files[version]:
+                storage.delete(entry.uri)
 
 
 def _small(table: DeltaTable) -> list[dict[str, Any]]:

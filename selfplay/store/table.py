@@ -6,7 +6,6 @@ added once for each key, however many processes add it at the same time.
 
 from __future__ import annotations
 
-import json
 import operator
 import random
 import re
@@ -269,15 +268,22 @@ def refuse_path(table_uri: str, path: str) -> NoReturn:
 
 
 def log_entries(table_uri: str, version: int) -> list[dict[str, Any]]:
-    """The actions of one commit, each an object. Raises `FileNotFoundError`, and `UserError` for what is no log."""
-    place = storage.join(table_uri, "_delta_log", f"{version:020d}.json")
+    """The actions of one commit, each an object.
+
+    Raises `FileNotFoundError`, `DamagedLog` for an entry that is not whole, and `UserError` for what is no log.
+    """
+    place = log.place(table_uri, log.entry_name(version))
+    data = storage.read(place, MOST_LOG_BYTES)
     try:
-        actions = [json.loads(line) for line in storage.read(place, MOST_LOG_BYTES).splitlines()]
+        actions = log.actions(data)
+    except ValueError as error:
+        raise log.damaged(table_uri, [log.Fault(log.entry_name(version), version, str(error))]) from None
+    try:
         for action in actions:
             for path in (action[kind]["path"] for kind in ("add", "remove") if kind in action):
                 if not _PLAIN_PATH.fullmatch(path):
                     refuse_path(table_uri, path)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place} is not an entry of a Delta log: {first_line(error)}") from None
     return actions
 
@@ -321,7 +327,12 @@ def create(
 
 
 def _configuration(statistics: tuple[str, ...]) -> dict[str, str | None]:
-    kept = {"delta.enableExpiredLogCleanup": "false"}  # by default checkpoints end versions after a month
+    kept = {
+        "delta.enableExpiredLogCleanup": "false",  # by default checkpoints end versions after a month
+        # Each checkpoint names all files that were replaced in this time: after a week, the default, more than it
+        # names files that are there. What is replaced is known from the entries.
+        "delta.deletedFileRetentionDuration": "interval 2 hours",
+    }
     if statistics:
         return {**kept, "delta.dataSkippingStatsColumns": ",".join(statistics)}
     return {**kept, "delta.dataSkippingNumIndexedCols": "0"}

@@ -10,7 +10,6 @@ out of the table moves one counter of that run in the same commit; of two at onc
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -265,21 +264,18 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     """
     corpus = open(itself(uri))
     log.refuse_any_damage(episodes_uri(corpus.uri))
-    table = open_table(episodes_uri(corpus.uri))
+    place = episodes_uri(corpus.uri)
     released = _released(corpus)
-    options: dict[str, Any] = {
-        "retention_hours": math.ceil(hours),
-        "enforce_retention_duration": False,
-        "dry_run": True,
-        "keep_versions": released or None,
-    }
-    entries = {entry.uri: entry for entry in storage.entries(episodes_uri(corpus.uri))}
-    named = {path: storage.join(episodes_uri(corpus.uri), path) for path in table.vacuum(full=True, **options)}
-    found = {path: entries[uri] for path, uri in named.items() if uri in entries}  # the log names what is gone, too
-    orphans = set(found) - set(table.vacuum(full=False, **options))
+    needed = {file["path"] for version in (None, *released) for file in _at(corpus, version).files()}
+    removed = {path: at for path, at in _removed(place).items() if path not in needed}
+    found = {path: entry for path, entry in _data_files(place) if path not in needed}
+    before = time.time() - hours * 3600
+    ended = {path for path, (at, _) in removed.items() if at <= before or path not in found}
+    orphans = {path for path in found if path not in removed and found[path].modified <= before}
+    table = open_table(place)
     kept = {path for path in orphans if not _abandoned(table, found[path])}
-    files = tuple(sorted(set(found) - kept))
-    oldest = _oldest(corpus, set(named) - kept)
+    files = tuple(sorted((ended & set(found)) | (orphans - kept)))
+    oldest = max((removed[path][1] for path in ended), default=log.given_back(place))
     if not dry_run and _released(corpus) != released:
         return vacuum(uri, hours, dry_run)  # what was released meanwhile must stay
     if not dry_run:
@@ -314,15 +310,25 @@ def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:
     return all(is_fenced(table, run_id, slot, epoch) for slot, epoch in writers)
 
 
-def _oldest(corpus: Corpus, gone: set[str]) -> int:
-    """The version after the last commit that took one of these files out."""
-    version = corpus.version
-    while version > 0:
-        try:
-            actions = log_entries(episodes_uri(corpus.uri), version)
-        except FileNotFoundError:
-            break
-        if any((removed := action.get("remove")) and removed["path"] in gone for action in actions):
-            break
-        version -= 1
-    return version
+def _at(corpus: Corpus, version: int | None) -> Corpus:
+    return corpus if version is None else Corpus(corpus.uri, open_table(episodes_uri(corpus.uri), version))
+
+
+def _data_files(table: str) -> Iterator[tuple[str, storage.Entry]]:
+    """Data files in the folder of a table, with their paths below it."""
+    for entry in storage.entries(table):
+        path = entry.uri.removeprefix(table).lstrip("/")
+        if path.endswith(".parquet") and not path.startswith(log.FOLDER):
+            yield path, entry
+
+
+def _removed(table: str) -> dict[str, tuple[float, int]]:
+    """Which files commits took out, as far as the log reaches back: when, seconds since 1970, and in which version."""
+    found: dict[str, tuple[float, int]] = {}
+    versions = sorted(log.versions(table)[0])
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        entries = pool.map(lambda version: log_entries(table, version), versions)
+        for version, actions in zip(versions, entries, strict=True):
+            for removed in (action["remove"] for action in actions if "remove" in action):
+                found[removed["path"]] = (removed.get("deletionTimestamp") or 0) / 1000, version
+    return found

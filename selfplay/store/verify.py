@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.store import log
+from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.limits import Oversized, refuse_bomb, refuse_long_cells
 from selfplay.store.read import Corpus
 from selfplay.store.replayed import missing_blocks, replay
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line
+from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
 from selfplay.store.truth import FALSE, NOT_CHECKABLE, TRUE, Array, Check, Rules, verify_batch, verify_episode
 
 __all__ = [
@@ -62,6 +63,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     if sample is None:
         yield from _damaged_logs(corpus)
         yield from _doubled(corpus)
+        yield from _miscounted(corpus)
     tasks = _tasks(corpus, sample, seed)
     if processes <= 1 or len(tasks) <= 1:
         rules = Rules(corpus.environments())
@@ -106,7 +108,17 @@ def _doubled(corpus: Corpus) -> Iterator[Check]:
         return  # a damaged file, that is named when its turn comes
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     for name, count in zip(*(column.to_pylist() for column in twice.flatten()), strict=True):
-        yield Check(name, FALSE, f"it is there {count} times")
+        yield Check(name, FALSE, f"it is there {count} times; `selfplay repair` leaves one")
+
+
+def _miscounted(corpus: Corpus) -> Iterator[Check]:
+    """Runs whose counters in the log say another number of episodes than its files hold."""
+    table = open_table(episodes_uri(corpus.uri), corpus.version)
+    for run_id, rows in sorted(rows_by_run(table).items()):
+        counted = recorded(table, run_id)
+        if counted is not None and counted.episodes != rows:
+            reason = f"its files hold {rows:,} episodes, and its counter in the log says {counted.episodes:,}"
+            yield Check(f"run {run_id}", FALSE, f"{reason}; the next start of the run counts them again")
 
 
 _working: tuple[Corpus, Rules] | None = None

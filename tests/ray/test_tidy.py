@@ -63,7 +63,7 @@ def test_many_files_become_few_beside_who_writes(uri: str, capsys: pytest.Captur
     run, other = Run(uri, "one"), Run(uri, "two")
     run.write(5)
     other.write(9)
-    tidier = Tidier(uri, "one", Place())  # a driver that goes on: five are there
+    tidier = Tidier(uri, "one", Place(), None)  # a driver that goes on: five are there
     run.write(2)
     tidier.archived(2)
     assert tidier._under_way is None and len(store.open(uri).files()) == 16
@@ -90,7 +90,7 @@ def test_many_files_become_few_beside_who_writes(uri: str, capsys: pytest.Captur
 def test_a_failure_is_told_of_and_the_run_goes_on(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(uri, "one")
     run.write(8)
-    tidier = Tidier(uri, "one", Place())
+    tidier = Tidier(uri, "one", Place(), None)
     shutil.move(uri, uri + ".away")
     tidier.archived(0)
     ended(tidier)
@@ -107,14 +107,14 @@ def test_one_that_is_killed_half_way_does_no_harm(uri: str) -> None:
     run = Run(uri, "one")
     run.write(8)
     before = digests(uri)
-    tidier = Tidier(uri, "one", Place())
-    whole = tidier._compact
+    tidier = Tidier(uri, "one", Place(), None)
+    whole = tidier._do
     dying = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {"SELFPLAY_FAULT": "before_rewrite"}}}
-    tidier._compact = ray.remote(tidy._compact).options(**dying)
+    tidier._do = ray.remote(tidy.do).options(**dying)
     tidier.archived(0)
     ended(tidier)
     assert len(store.open(uri).files()) == 8 and digests(uri) == before
-    tidier._compact = whole
+    tidier._do = whole
     tidier.archived(8)
     ended(tidier)
     assert len(store.open(uri).files()) == 1 and digests(uri) == before
@@ -124,7 +124,7 @@ def test_rows_of_side_tables_become_few_files_too(uri: str, monkeypatch: pytest.
     monkeypatch.setattr(tidy, "MOST_ROWS", 4)
     run = Run(uri, "one")
     run.write(3)
-    tidier = Tidier(uri, "one", Place())
+    tidier = Tidier(uri, "one", Place(), None)
     for version in range(4):
         tidier.entered(store.append(uri, "policies", [{"policy_id": "one", "version": version, "digest": "d"}]))
     ended(tidier)

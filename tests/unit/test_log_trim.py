@@ -1,4 +1,4 @@
-"""The log can be shortened: what was released or learned from stays readable, and no episode comes twice."""
+"""Old history can be deleted: what was released stays readable, lineage is still known, no episode comes twice."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pyspiel
 import pytest
 from typer.testing import CliRunner
 
-from selfplay import store
+from selfplay import storage, store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
 from selfplay.store import counts, history, log, repair, upkeep, verify
 from selfplay.store.changes import follow, run_at
-from selfplay.store.log_trim import trim_log
+from selfplay.store.log_trim import delete_orphans, is_due, trim_log
+from selfplay.store.read import VersionGone
 from selfplay.store.table import open_table
 
 GAME = pyspiel.load_game("tic_tac_toe")
@@ -72,14 +73,16 @@ def test_a_shorter_log_loses_neither_releases_nor_lineage_nor_exactly_once(tmp_p
     assert trim_log(uri, 50, dry_run=False).files == 0, "nothing is so old"
     planned = trim_log(uri, 30)
     done = trim_log(uri, 30, dry_run=False)
-    assert planned == done and done.kept == (released, used) and done.files > 100
+    assert planned == done and done.kept == (released,) and done.files > 100
     assert newest - 130 < done.oldest < newest
     assert trim_log(uri, 30, dry_run=False).files == 0
-    for version in (released, used, done.oldest, newest):
+    for version in (released, done.oldest, newest):
         assert store.open(uri, version).version == version
-    assert {version: ids(store.open(uri, version), mine) for version in (released, used)} == wanted
-    with pytest.raises(UserError, match="has no version"):
-        store.open(uri, 50)
+    assert ids(store.open(uri, released), mine) == wanted[released]
+    for version in (50, used):
+        with pytest.raises(VersionGone, match="has no version"):
+            store.open(uri, version)
+    assert ids(*run_at(uri, "one", used)) == wanted[used], "what a learner began with is written down"
     with pytest.raises(UserError, match="no longer reaches back"):
         next(follow(uri, 10, until=0.0))
     assert len(list(follow(uri, done.oldest, ["episode_id"], until=0.0))) == newest - done.oldest
@@ -90,8 +93,7 @@ def test_a_shorter_log_loses_neither_releases_nor_lineage_nor_exactly_once(tmp_p
     assert counts.archived_by(store.open(uri), "one") == before
     upkeep.compact(uri)
     upkeep.vacuum(uri, hours=0, dry_run=False)
-    corpus, which = run_at(uri, "one", used)  # its files are gone but for those of the release
-    assert corpus.version != used and ids(corpus, which) == wanted[used]
+    assert ids(*run_at(uri, "one", used)) == wanted[used]
     assert history.had_at(uri, newest) == held
 
 
@@ -153,3 +155,92 @@ def test_blocks_of_a_run_that_was_deleted_before_the_log_begins_are_left_alone(
     assert gone.committer.commit([late])[0].status == "committed"
     assert store.open(uri).count() == 5
     assert verify.uncommitted(store.open(uri)) == [] and not repair.plan(uri).steps
+
+
+class Killed(BaseException):
+    """What a test puts in the place of a process's end."""
+
+
+def files_of(uri: str) -> set[str]:
+    return {path.name for path in (Path(uri) / "episodes").glob("kind=*/*/*.parquet")}
+
+
+@pytest.fixture
+def old_corpus(tmp_path: Path) -> tuple[str, Run, int]:
+    """Two runs, a release, a compaction; of what is forty days old, the newest entry is a checkpoint."""
+    uri = str(tmp_path)
+    one, two = Run(uri, "one"), Run(uri, "two")
+    one.write(4)
+    two.write(2)
+    released = store.open(uri).version
+    store.append(uri, "releases", [{"name": "first", "table_version": released}])
+    one.write(4)
+    upkeep.compact(uri)
+    store.open(uri)._table.create_checkpoint()
+    age(uri, 10**6, 40)
+    one.write(2)
+    return uri, one, released
+
+
+def test_interrupted_anywhere_nothing_is_lost_and_the_next_goes_on(
+    old_corpus: tuple[str, Run, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, one, released = old_corpus
+    everything, then = pc.scalar(True), store.open(uri, released)
+    reader, before = store.open(uri, store.open(uri).version - 1), files_of(uri)
+    wanted, pinned, of_then = ids(store.open(uri), everything), ids(then, everything), {*map(str, then.files())}
+    assert is_due(uri, 30) and not is_due(uri, 60)
+    planned, left = trim_log(uri, 30), 0
+
+    def kill(at: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr(storage, "fault", kill)
+    for killed_at in (1, 2, 3, 0):  # the data is gone, the history is written, an entry is gone; not at all
+        left = killed_at
+        if killed_at:
+            with pytest.raises(Killed):
+                trim_log(uri, 30, dry_run=False)
+        else:
+            trim_log(uri, 30, dry_run=False)
+        assert ids(store.open(uri), everything) == wanted and ids(store.open(uri, released), everything) == pinned
+        assert not repair.is_damaged(uri) and not log.check(f"{uri}/episodes") and not repair.plan(uri).steps
+        assert store.Committer(uri, "one", 1).commit([one.block(one.number - 1)])[0].status == "already"
+    assert planned.data_files == 4, "those that came after the release and were replaced"
+    assert len(before - files_of(uri)) == 4 and {*map(str, store.open(uri, released).files())} == of_then
+    assert len(ids(reader, everything)) == len(wanted) - 1, "of a reader whose version is young enough"
+    assert trim_log(uri, 30, dry_run=False).files == 0
+    one.write(1)
+    assert store.open(uri).count() == len(wanted) + 1
+
+
+def test_files_that_were_never_committed_go_when_nobody_can_commit_them(old_corpus: tuple[str, Run, int]) -> None:
+    uri, one, released = old_corpus
+    everything, place = pc.scalar(True), Path(uri) / "episodes"
+    wanted, pinned = ids(store.open(uri), everything), ids(store.open(uri, released), everything)
+    for path in place.glob("kind=*/*/*.parquet"):
+        os.utime(path, (time.time() - 50 * 86400,) * 2)
+    lost, slow = one.block(100), one.block(101)
+    os.utime(place / lost.path, (time.time() - 38 * 86400,) * 2)
+    os.utime(place / slow.path, (time.time() - 36 * 86400,) * 2)
+    assert delete_orphans(uri, 60) == (0, 0), "the log does not reach back so far"
+    trim_log(uri, 30, dry_run=False)
+    assert delete_orphans(uri, 30) == (1, lost.size)
+    assert not (place / lost.path).exists() and (place / slow.path).exists()
+    assert ids(store.open(uri), everything) == wanted and ids(store.open(uri, released), everything) == pinned
+
+
+def test_a_path_that_leads_out_of_the_table_deletes_nothing(old_corpus: tuple[str, Run, int]) -> None:
+    uri, _, _ = old_corpus
+    treasure = Path(uri) / "treasure.parquet"
+    treasure.write_bytes(b"mine")
+    entry = Path(uri) / "episodes" / "_delta_log" / f"{5:020d}.json"
+    remove = {"remove": {"path": "../treasure.parquet", "dataChange": False, "deletionTimestamp": 0}}
+    entry.write_text(json.dumps({"commitInfo": {}}) + "\n" + json.dumps(remove))
+    age(uri, 6, 40)
+    with pytest.raises(UserError, match="not plainly inside"):
+        trim_log(uri, 30, dry_run=False)
+    assert treasure.exists()

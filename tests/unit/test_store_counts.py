@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import commit, counts, read, upkeep
+from selfplay.store import commit, counts, read, upkeep, verify
 from selfplay.store.counts import Counts, archived_at, archived_by
 
 GAME = pyspiel.load_game("tic_tac_toe")
@@ -99,6 +100,22 @@ def test_compaction_changes_no_count_and_deletion_all(tmp_path: Path) -> None:
     writer = committer.register("p0001")  # its driver does not know
     committer.commit([block(uri, "run", "p0001", writer.epoch, 0)])
     assert archived_by(store.open(uri), "run") == by_reading(uri, "run") and by_reading(uri, "run").episodes == 3
+
+
+def test_counts_that_were_left_out_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path)
+    committer = archive(uri, blocks=1)
+    writer = committer.register("p0001")
+    made = block(uri, "run", "p0001", writer.epoch, 0)
+    with pytest.raises(ValueError, match="has 3 episodes and counts 0"):
+        committer.commit([dataclasses.replace(made, counts=Counts())])
+    assert not list(verify._miscounted(store.open(uri)))
+    committer._counts = Counts()  # as a fault in our own code would leave them
+    committer.commit([made])
+    (check,) = verify._miscounted(store.open(uri))
+    assert check.subject == "run run" and "hold 6 episodes, and its counter in the log says 3" in check.reason
+    store.Committer(uri, "run", 2)
+    assert not list(verify._miscounted(store.open(uri))) and archived_by(store.open(uri), "run").episodes == 6
 
 
 def test_a_slot_that_has_had_all_its_writers_has_a_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from selfplay import store
 from selfplay.cli.main import call
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store import log
+from selfplay.store import counts, log
 from selfplay.store.repair import carry_out, is_damaged, plan
 from selfplay.store.table import episodes_uri
 from selfplay.store.upkeep import compact, vacuum
@@ -250,3 +251,52 @@ def test_an_entry_that_this_process_saw_whole_is_looked_at_again(whole: tuple[Pa
     entry(corpus, 107).write_bytes(b"")
     with pytest.raises(log.DamagedLog, match="version 107"):
         committer.commit([block(str(corpus), 6, 1000)])
+
+
+@pytest.mark.parametrize(
+    "target_bytes", [pytest.param(2**26, marks=pytest.mark.slow), 120_000], ids=["one file", "files that overlap"]
+)
+def test_a_lost_compaction_before_a_later_one_doubles_nothing(tmp_path: Path, target_bytes: int) -> None:
+    """The files that the lost one had replaced would be there again, beside the file that the later one made."""
+    uri = str(tmp_path / "corpus")
+    committer = store.Committer(uri, "run", 1)
+    for slot in ("a0", "a1"):
+        committer.register(slot)
+
+    def play(numbers: range) -> None:
+        for number in numbers:
+            committer.commit([block(uri, number, 1000, slot, 3) for slot in ("a0", "a1")])
+
+    play(range(4))
+    compact(uri, target_bytes)
+    lost = store.open(uri).version
+    play(range(4, 6))
+    compact(uri, 2**26)
+    wanted, told = ids(uri), {file["path"] for file in store.open(uri).files()}
+    entry(tmp_path / "corpus", lost).write_bytes(b"")
+    with pytest.raises(UserError, match="repair"):
+        store.open(uri)
+    assert [step.action for step in plan(uri).steps][-1] == "take out"
+    carry_out(plan(uri).steps)
+    assert ids(uri) == wanted, "each once"
+    assert {file["path"] for file in store.open(uri).files()} >= told, "the later one's work is kept"
+    assert not plan(uri).steps and not [check for check in verify_corpus(store.open(uri)) if "times" in check.reason]
+    again = store.Committer(uri, "run", 2)
+    assert again.register("a0").next_number == 0 and counts.archived_by(store.open(uri), "run").episodes == len(wanted)
+
+
+def test_doubled_episodes_are_mended_however_they_came(tmp_path: Path) -> None:
+    uri = str(tmp_path / "corpus")
+    committer = store.Committer(uri, "run", 1)
+    epoch = committer.register("a0").epoch
+    provenance = Provenance("run", "tic_tac_toe-v0", 0, RULES, "b" * 64, "0.1.0", "here", "CC0-1.0")
+    played = [random_episode(GAME, n, provenance, slot="a0", epoch=epoch, number=n) for n in range(5)]
+    other = dataclasses.replace(played[4], seed=99)
+    for number, some in enumerate((played[:3], played[1:4], [played[4]], [other])):
+        committer.commit([store.write_block(uri, to_batch(some), "a0", epoch, number)])
+    found = plan(uri)
+    assert len(found.steps) == 1 and "2 episodes are there more than once" in found.steps[0].reason
+    assert len(found.untouched) == 2 and "with different content" in found.untouched[0]
+    carry_out(found.steps)
+    assert ids(uri) == [f"run/a0/{epoch}/{number}" for number in (0, 1, 2, 3, 4, 4)]
+    assert not plan(uri).steps

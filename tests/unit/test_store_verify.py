@@ -174,7 +174,7 @@ def test_an_episode_that_is_there_twice_is_named(tmp_path: Path) -> None:
         rows = to_batch([searched(n, n) for n in seeds])
         committer.commit([store.write_block(uri, rows, "a0", 1000, number)])
     false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
-    assert false == {"run/a0/1000/1": "it is there 2 times"}
+    assert false == {"run/a0/1000/1": "it is there 2 times; `selfplay repair` leaves one"}
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn"])

@@ -61,7 +61,7 @@ def vacuum(
     hours: Annotated[float, typer.Option(help="Keep what is younger.", min=0)] = 168.0,
     log_days: Annotated[
         float | None,
-        typer.Option(help="Also shorten the log: keep entries that are younger, released or learned from.", min=0),
+        typer.Option(help="Also delete history (log entries, replaced files) that is older and not released.", min=0),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")] = False,
     elsewhere: ElsewhereOption = False,
@@ -69,8 +69,8 @@ def vacuum(
 ) -> None:
     """Delete files that neither the newest version nor a release needs; says which versions that ends.
 
-    The log has an entry for each commit, and keeps all of them unless --log-days is given. Then older versions can no
-    longer be opened, nor followed by `tail`, except those that were released or that a learner has begun with.
+    With --log-days, older versions can no longer be opened, nor followed by `tail`, except those that were released. A
+    run does the same by itself, for versions older than its setting run.keep_days (7 days unless set).
 
     Example:  selfplay corpus vacuum runs/connect_four --log-days 30 --yes
     """
@@ -90,6 +90,9 @@ def vacuum(
         kept = f", and {len(trimmed.kept):,} before it" if trimmed.kept else ""
         say(f"log: {trimmed.files:,} files, {trimmed.bytes / 1e6:,.1f} MB, {verb}; it reaches back to version "
             f"{trimmed.oldest:,}{kept}")  # fmt: skip
+        if trimmed.data_files:
+            size = f"{trimmed.data_bytes / 1e6:,.1f} MB"
+            say(f"replaced before that version: {trimmed.data_files:,} files, {size}, {verb}")
     say(f"{len(found.files):,} files, {found.bytes / 1e6:,.1f} MB, {verb}; versions before {found.oldest} end")
     if found.kept:
         say(f"kept: {found.kept:,} young files in no version, whose writers may still come to commit them")
