@@ -141,19 +141,30 @@ def _given_away(task: Task) -> tuple[str | None, str | None]:
     """An answer that the prompt holds, or that is right for all problems."""
     notes: list[str] = []
     for posed, shown in _levels(task):
-        for problem, note in (leaks(shown), constants(shown, partial(_accepts, task, posed))):
+        where = f"difficulty {posed[0].problem.difficulty:g}"
+        for problem, note in (leaks(shown), _constants(task, posed, shown)):
             if problem is not None:
-                return problem, None
+                return f"{where}: {problem}", None
             if note is not None:
-                notes.append(note)
+                notes.append(f"{where}: {note}")
     return None, notes[0] if notes else None
 
 
-def _accepts(task: Task, posed: list[Posed], index: int, answer: str) -> bool:
-    """Whether an answer is right for one of the problems. A dialogue's are right only where they are its own."""
-    progress().step()
-    one = posed[index]
-    return task.spec.gold is not None and task.judge(one.problem, said(one, [answer]))[0].state == "accepted"
+def _constants(task: Task, posed: list[Posed], shown: list[Shown]) -> tuple[str | None, str | None]:
+    def accepts(index: int, answer: str) -> bool:
+        progress().step()
+        one = posed[index]
+        return task.judge(one.problem, said(one, [answer]))[0].state == "accepted"
+
+    if task.spec.gold is not None:
+        return constants(shown, accepts)
+    # What is said last in a dialogue is right only after what was said before: whole dialogues are compared.
+    whole = [replace(one, answer=_answers(task.solved(each))) for each, one in zip(posed, shown, strict=True)]
+    return constants(whole, lambda index, answer: False)[0], None
+
+
+def _answers(transcript: Transcript) -> str:
+    return "\n".join(turn.text for turn in transcript.turns if turn.role == "assistant")
 
 
 def _levels(task: Task) -> Iterator[tuple[list[Posed], list[Shown]]]:

@@ -21,17 +21,22 @@ from typing import Any
 from selfplay.checks.prints import heard
 from selfplay.checks.progress import progress, share
 from selfplay.errors import UserError
+from selfplay.sandbox.libc import LIBC
 
 #: Memory that a check may take beyond what is taken once the environment is loaded, bytes.
 MEMORY_BYTES = 4 * 2**30
 #: Makes this process write to the file of its stack where it stands.
 ASK = signal.SIGUSR1
+#: Its owner's death ends it, even in a loop that never returns.
+_PR_SET_PDEATHSIG = 1
 
 Say = Callable[[dict[str, Any]], None]
 
 
 def main(link: int, memory: int, stacks: int) -> None:
     """link: a socket to the owner. memory: a file for `progress`. stacks: a file for stacks."""
+    if sys.platform == "linux":
+        LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     share(memory)
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(ASK, stacks, all_threads=False)

@@ -52,9 +52,9 @@ class _Rule:
 
     def __str__(self) -> str:
         side, which = ("after", "before")[not self.after], ("last", "first")[self.first]
-        if self.context in (_BEGIN, _END):
-            return f"at the very {'beginning' if self.context == _BEGIN else 'end'} of the prompt"
-        return f"{side} the {which} {self.context!r}"
+        seen = self.context.strip(_BEGIN + _END)
+        edge = "beginning" if self.after else "end"
+        return f"{side} the {which} {seen!r}" if seen else f"at the very {edge} of the prompt"
 
 
 #: Put round every prompt, so that a rule can name its edges.
@@ -69,7 +69,8 @@ def leaks(level: Sequence[Shown]) -> tuple[str | None, str | None]:
     if count < LEAST or not all(cores):
         return None, None
     constant = Counter(cores).most_common(1)[0][1]
-    best, rule = max(((_hits(rule, pairs), rule) for rule in set(_rules(pairs))), key=_first, default=(0, None))
+    found = [(_hits(rule, pairs), rule) for rule in dict.fromkeys(_rules(pairs))]
+    best, rule = max(found, key=_clearest, default=(0, None))
     if rule is not None and best - constant >= _MARGIN * count and best >= _REMARK * count:
         fault = (
             f"the prompt gives the answer away: in {best} of {count} problems it stands {rule} ({level[0].where}: "
@@ -105,8 +106,10 @@ def constants(level: Sequence[Shown], accepts: Callable[[int, str], bool]) -> tu
     return None, None
 
 
-def _first(pair: tuple[int, _Rule]) -> int:
-    return pair[0]
+def _clearest(found: tuple[int, _Rule]) -> tuple[int, bool, int]:
+    """Of rules that are right equally often, the one that a person understands soonest."""
+    hits, rule = found
+    return hits, rule.after, len(rule.context)
 
 
 def _hits(rule: _Rule, pairs: Sequence[tuple[str, str]]) -> int:
