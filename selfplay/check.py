@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
+from selfplay.checks.frames import raised
+from selfplay.checks.progress import progress
+from selfplay.checks.report import Finding, Listener, Report
 from selfplay.checks.rules import RULES
 from selfplay.checks.subject import Subject, prepare
 from selfplay.checks.views import VIEWS
@@ -21,54 +22,12 @@ from selfplay.errors import UserError
 from selfplay.game import unsearchable
 from selfplay.playthrough import ruleset_digest
 
-OURS = str(Path(__file__).parent)
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One check. problem: the first difference in one sentence; None where all is well."""
-
-    name: str
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `check` found.
-
-    unsearchable: the property that keeps the two-player search from playing the game, in words; None if it can.
-    input_shape: of the net; None where the game has no tensor.
-    games, plies: how much random play the checks looked at (plies of all games together).
-    ruleset: the ruleset digest; None where a check failed.
-    drawing: the last position of a random game, as rich markup where the author draws; "" where a check failed.
-    """
-
-    id: str
-    game: str
-    findings: tuple[Finding, ...]
-    unsearchable: str | None = None
-    players: int = 0
-    actions: int = 0
-    input_shape: tuple[int, ...] | None = None
-    symmetries: tuple[str, ...] = ()
-    games: int = 0
-    plies: int = 0
-    seconds: float = 0.0
-    ruleset: str | None = None
-    drawing: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return all(finding.problem is None for finding in self.findings)
-
-    def as_dict(self) -> dict[str, object]:
-        return {"ok": self.ok, **asdict(self)}
-
-
-def check(spec: GameSpec) -> Report:
+def check(spec: GameSpec, listener: Listener = lambda finding: None) -> Report:
     """Plays random games of `spec` and compares its declarations with them; takes a few seconds.
 
-    Never raises for a fault of the environment: what its code raises becomes a finding.
+    Never raises for a fault of the environment: what its code raises becomes a finding. It has no time limit, and looks
+    at this process only; `selfplay.checks.watch.examine` brings both.
     """
     start = time.monotonic()
     subject: Subject | None = None
@@ -78,10 +37,12 @@ def check(spec: GameSpec) -> Report:
         subject = prepare(spec)
         return None
 
-    findings = [Finding("loads and plays", run_check(loads))]
+    findings = [run_check("loads and plays", loads, listener)]
     if subject is None:
         return Report(spec.id, spec.game, tuple(findings), seconds=_since(start))
-    findings += [Finding(name, run_check(partial(function, subject))) for name, function in (*RULES, *VIEWS)]
+    checks = (*RULES, *VIEWS)
+    findings += [run_check(name, partial(function, subject), listener) for name, function in checks]
+    progress().check("the golden playthrough")
     passed = all(finding.problem is None for finding in findings)
     loaded = subject.loaded
     ruleset = ruleset_digest(spec) if passed else None
@@ -106,14 +67,27 @@ def _since(start: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-def run_check(function: Callable[[], str | None]) -> str | None:
-    """The problem that `function` returns, or what it raises, with the line of the author's code that raised it."""
+def run_check(
+    name: str, function: Callable[[], str | tuple[str | None, str | None] | None], listener: Listener
+) -> Finding:
+    """What `function` finds: a problem or None, or (problem, note); or what it raises, with the author's line."""
+    at = progress()
+    at.check(name)
+    note: str | None = None
     try:
-        return function()
+        found = function()
+        problem, note = found if isinstance(found, tuple) else (found, None)
     except UserError as error:
-        return str(error)
+        problem = str(error)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        frames = traceback.extract_tb(error.__traceback__)
-        frame = ([f for f in frames if not f.filename.startswith(OURS)] or list(frames))[-1]
-        return f"raises {type(error).__name__}: {first} ({frame.filename}, line {frame.lineno}, in {frame.name})"
+        problem = what_was_raised(error)
+    finding = Finding(name, problem, note, at.place if problem is not None else "")
+    listener(finding)
+    return finding
+
+
+def what_was_raised(error: Exception) -> str:
+    """An exception in one line, with the line of the author's code that raised it."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    frame = raised(traceback.extract_tb(error.__traceback__))
+    return f"raises {type(error).__name__}: {first} ({frame})"

@@ -6,18 +6,20 @@ check stops at its first fault and names the seed and difficulty.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from selfplay.check import Finding, run_check
+from selfplay.check import run_check
 from selfplay.checks.hostile import payloads
+from selfplay.checks.progress import progress
+from selfplay.checks.report import Listener, TaskReport
+from selfplay.checks.shortcuts import MOST, Shown, constants, leaks
 from selfplay.contract import Problem, TaskSpec, Transcript
 from selfplay.errors import UserError
 from selfplay.task import Posed, Task, said
@@ -27,47 +29,34 @@ SEEDS = 6
 #: What a verifier that is not isolated may take for one text, seconds.
 _SLOW_S = 1.0
 _HELD_OUT, _TRAINING = 3, 20
+#: Processor time for making the problems of one level in which short ways to the answer are looked for, seconds.
+_LEVEL_S = 0.7
 
 
-@dataclass(frozen=True)
-class TaskReport:
-    """What `check_task` found. example: a problem as it is asked, its gold answer and its worked solution."""
+def check_task(spec: TaskSpec, listener: Listener = lambda finding: None) -> TaskReport:
+    """Never raises for a fault of the task: what its code raises becomes a finding. Takes a few seconds.
 
-    id: str
-    summary: str
-    findings: tuple[Finding, ...]
-    difficulties: tuple[float, ...]
-    problems: int
-    seconds: float
-    example: tuple[str, str, str]
-
-    @property
-    def ok(self) -> bool:
-        return all(finding.problem is None for finding in self.findings)
-
-    def as_dict(self) -> dict[str, object]:
-        return {"ok": self.ok, **asdict(self)}
-
-
-def check_task(spec: TaskSpec) -> TaskReport:
-    """Never raises for a fault of the task: what its code raises becomes a finding. Takes a few seconds."""
+    What reads hostile text runs as it does in the factory, but not confined, so that code in a text is seen to run. All
+    else runs in this process, without a limit; `selfplay.checks.watch.examine` brings one.
+    """
     began = time.monotonic()
-    task = Task(spec, confined=False)  # what runs is to be seen
-    checks: tuple[tuple[str, Callable[[Task], str | None]], ...] = (
+    task, apart = Task(replace(spec, isolated=False)), Task(spec, confined=False)
+    checks: tuple[tuple[str, Callable[[Task], Any]], ...] = (
         ("problems are made again", _regenerates),
         ("gold answers are accepted", partial(_accepted, which="gold")),
         ("worked solutions are accepted", partial(_accepted, which="solve")),
         ("dialogues of solvers end and are judged", _dialogues),
         ("wrong answers are not", _wrong_answers),
-        ("hostile text neither runs, hangs nor passes", _hostile),
+        ("answers are not given away", _given_away),
+        ("hostile text neither runs, hangs nor passes", partial(_hostile, apart=apart)),
         ("problems enough to train on and to hold out", _split),
     )
-    nothing = io.StringIO()  # what an author's code prints here is not for the screen
     try:
-        with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-            findings = tuple(Finding(name, run_check(partial(check, task))) for name, check in checks)
-            example = _example(task) if findings[0].problem is None else ("", "", "")
+        findings = tuple(run_check(name, partial(check, task), listener) for name, check in checks)
+        progress().check("an example")
+        example = _example(task) if findings[0].problem is None else ("", "", "")
     finally:
+        apart.close()
         task.close()
     seconds = round(time.monotonic() - began, 3)
     return TaskReport(
@@ -79,7 +68,9 @@ def _posed(task: Task) -> Iterator[tuple[str, Posed]]:
     """(where, problem) of every difficulty."""
     for difficulty in task.spec.difficulties:
         for seed in range(SEEDS):
-            yield f"seed {seed}, difficulty {difficulty:g}", task.pose(seed, difficulty)
+            where = f"seed {seed}, difficulty {difficulty:g}"
+            progress().at(where)
+            yield where, task.pose(seed, difficulty)
 
 
 def _regenerates(task: Task) -> str | None:
@@ -146,19 +137,74 @@ def _wrong_answers(task: Task) -> str | None:
     return None
 
 
-def _hostile(task: Task) -> str | None:
-    spec = task.spec
+def _given_away(task: Task) -> tuple[str | None, str | None]:
+    """An answer that the prompt holds, or that is right for all problems."""
+    notes: list[str] = []
+    for posed, shown in _levels(task):
+        where = f"difficulty {posed[0].problem.difficulty:g}"
+        for problem, note in (leaks(shown), _constants(task, posed, shown)):
+            if problem is not None:
+                return f"{where}: {problem}", None
+            if note is not None:
+                notes.append(f"{where}: {note}")
+    return None, notes[0] if notes else None
+
+
+def _constants(task: Task, posed: list[Posed], shown: list[Shown]) -> tuple[str | None, str | None]:
+    def accepts(index: int, answer: str) -> bool:
+        progress().step()
+        one = posed[index]
+        return task.judge(one.problem, said(one, [answer]))[0].state == "accepted"
+
+    if task.spec.gold is not None:
+        return constants(shown, accepts)
+    # What is said last in a dialogue is right only after what was said before: whole dialogues are compared.
+    whole = [replace(one, answer=_answers(task.solved(each))) for each, one in zip(posed, shown, strict=True)]
+    return constants(whole, lambda index, answer: False)[0], None
+
+
+def _answers(transcript: Transcript) -> str:
+    return "\n".join(turn.text for turn in transcript.turns if turn.role == "assistant")
+
+
+def _levels(task: Task) -> Iterator[tuple[list[Posed], list[Shown]]]:
+    """Problems with different prompts, of the easiest, the middle and the hardest level: as many as are made soon."""
+    levels = task.spec.difficulties
+    for difficulty in sorted({levels[0], levels[len(levels) // 2], levels[-1]}):
+        found: dict[str, tuple[Posed, Shown]] = {}
+        until = time.process_time() + _LEVEL_S
+        for seed in range(2 * MOST):
+            if len(found) == MOST or time.process_time() > until:
+                break
+            where = f"seed {seed}, difficulty {difficulty:g}"
+            progress().at(where)
+            posed = task.pose(seed, difficulty)
+            if posed.digest not in found:
+                prompt = "\n".join(message.content for message in posed.messages)
+                found[posed.digest] = posed, Shown(where, prompt, _final(task, posed))
+        progress().at("")
+        yield [posed for posed, _ in found.values()], [shown for _, shown in found.values()]
+
+
+def _final(task: Task, posed: Posed) -> str:
+    """What a right policy writes last."""
+    return task.gold(posed.problem) if task.spec.gold is not None else task.solved(posed).answer
+
+
+def _hostile(task: Task, apart: Task) -> str | None:
+    spec = apart.spec
     with tempfile.TemporaryDirectory() as folder:
         canary = Path(folder) / "ran"
         for difficulty in (spec.difficulties[0], spec.difficulties[-1]):
             posed = task.pose(0, difficulty)
             prompt, gold = posed.messages[-1].content, _right(task, posed)
             for name, text in payloads(canary, prompt, gold).items():
+                progress().at(f"difficulty {difficulty:g}, {name}")
                 began = time.monotonic()
-                fault = _responds(task, posed, text)
+                fault = _responds(apart, posed, text)
                 if fault is not None:
                     return f"difficulty {difficulty:g}: {name}: {fault}"
-                verdict = task.judge(posed.problem, said(posed, [text]))[0]
+                verdict = apart.judge(posed.problem, said(posed, [text]))[0]
                 if canary.exists():
                     return f"difficulty {difficulty:g}: {name} ran in the verifier"
                 if verdict.state == "accepted":
@@ -170,7 +216,7 @@ def _hostile(task: Task) -> str | None:
         if spec.gold is None:
             return None
         posed = task.pose(0, spec.difficulties[0])
-        verdict = task.judge(posed.problem, said(posed, [task.gold(posed.problem)]))[0]
+        verdict = apart.judge(posed.problem, said(posed, [task.gold(posed.problem)]))[0]
         return None if verdict.state == "accepted" else f"after hostile texts the gold answer is {verdict.state}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyspiel
 
+from selfplay.checks.aliases import told_apart
 from selfplay.checks.subject import Subject, advance, brief, first_difference, player_moves
 from selfplay.game import load
 
@@ -38,8 +39,8 @@ def lengths(subject: Subject) -> str | None:
     """The ply limit leaves room for whole games; `max_game_length` is not exceeded."""
     limit, longest = subject.spec.ply_limit, subject.loaded.game.max_game_length()
     plies = []
-    for index, moves in enumerate(subject.games):
-        players = sum(not state.is_chance_node() for _, state, move in subject.walk(moves) if move is not None)
+    for index in range(len(subject.games)):
+        players = sum(not state.is_chance_node() for _, state, move in subject.walk(index) if move is not None)
         plies.append(players)
         if players > longest:
             return f"game {index} took {players} moves, but max_game_length is {longest}"
@@ -50,7 +51,7 @@ def lengths(subject: Subject) -> str | None:
     return None
 
 
-def _fields(state: pyspiel.State) -> Iterator[tuple[str, object]]:
+def fields(state: pyspiel.State) -> Iterator[tuple[str, object]]:
     """Everything a replay must repeat."""
     kind = state.get_game().get_type()
     seats = range(state.num_players())
@@ -77,7 +78,7 @@ def _fields(state: pyspiel.State) -> Iterator[tuple[str, object]]:
 
 def replay(subject: Subject) -> str | None:
     """The same moves lead through the same states: again, in a newly loaded game, and with two games in turn."""
-    first = [[list(_fields(state)) for _, state, _ in subject.walk(moves)] for moves in subject.games]
+    first = [[list(fields(state)) for _, state, _ in subject.walk(index)] for index in range(len(subject.games))]
     again = load(subject.spec)
     runs = [(i, [(i, again.new_initial_state())]) for i in range(len(subject.games))]
     pair = [(i, again.new_initial_state()) for i in (0, 1)]
@@ -88,7 +89,7 @@ def replay(subject: Subject) -> str | None:
                 moves = subject.games[index]
                 if ply > len(moves):
                     continue
-                for (name, before), (_, now) in zip(first[index][ply], list(_fields(state)), strict=False):
+                for (name, before), (_, now) in zip(first[index][ply], list(fields(state)), strict=False):
                     if before != now:
                         values = "" if isinstance(now, bytes) else f": {brief(before)}, then {brief(now)}"
                         return f"game {index}, ply {ply}: {name} differs when the moves are played {how}{values}"
@@ -100,8 +101,8 @@ def replay(subject: Subject) -> str | None:
 def legal_actions(subject: Subject) -> str | None:
     """Legal actions are ascending, distinct, in range and agree with the mask; a terminal state has none."""
     count = subject.loaded.num_actions
-    for index, moves in enumerate(subject.games):
-        for ply, state, _ in subject.walk(moves):
+    for index in range(len(subject.games)):
+        for ply, state, _ in subject.walk(index):
             at = f"game {index}, ply {ply}"
             if state.is_terminal():
                 if state.legal_actions():
@@ -130,9 +131,9 @@ def returns(subject: Subject) -> str | None:
     """Returns are finite, within the declared utilities, the sum of the rewards, and sum to what the type says."""
     game = subject.loaded.game
     low, high, kind = game.min_utility(), game.max_utility(), game.get_type()
-    for index, moves in enumerate(subject.games):
+    for index in range(len(subject.games)):
         total = np.zeros(subject.loaded.num_players)
-        for ply, state, move in subject.walk(moves):
+        for ply, state, move in subject.walk(index):
             values = np.asarray(state.returns(), np.float64)
             at = f"game {index}, ply {ply}"
             if values.shape != (subject.loaded.num_players,) or not np.isfinite(values).all():
@@ -157,18 +158,18 @@ def _has_chance(game: pyspiel.Game) -> bool:
 def clones(subject: Subject) -> str | None:
     """Playing on a clone leaves the state as it was, and the clone comes to where the state comes."""
     for index, moves in enumerate(subject.games[:3]):
-        for ply, state, move in subject.walk(moves):
+        for ply, state, move in subject.walk(index):
             if move is None:
                 continue
-            before = list(_fields(state))
+            before = list(fields(state))
             clone = state.clone()
             advance(clone, move)
-            for (name, was), (_, now) in zip(before, list(_fields(state)), strict=False):
+            for (name, was), (_, now) in zip(before, list(fields(state)), strict=False):
                 if was != now:
                     return f"game {index}, ply {ply}: {name} of a state changes when its clone is played on"
             if index == 0 and ply % 8 == 0:
                 expected = subject.after(moves[: ply + 1])
-                for (name, was), (_, now) in zip(_fields(expected), list(_fields(clone)), strict=False):
+                for (name, was), (_, now) in zip(fields(expected), list(fields(clone)), strict=False):
                     if was != now:
                         return f"game {index}, ply {ply}: {name} of a clone played on differs from the state played on"
     return None
@@ -178,8 +179,8 @@ def observations(subject: Subject) -> str | None:
     """The net input is finite, of the declared shape, and a new array every time."""
     if subject.encoder is None:
         return None
-    for index, moves in enumerate(subject.games):
-        for ply, state, _ in subject.walk(moves):
+    for index in range(len(subject.games)):
+        for ply, state, _ in subject.walk(index):
             if not player_moves(state):
                 continue
             view = subject.encoder.encode(state)
@@ -201,4 +202,5 @@ RULES: tuple[tuple[str, Callable[[Subject], str | None]], ...] = (
     ("returns", returns),
     ("clones", clones),
     ("observations", observations),
+    ("observations tell positions apart", told_apart),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyspiel
 
+from selfplay.checks.progress import progress
 from selfplay.contract import GameSpec
 from selfplay.errors import UserError
 from selfplay.game import Encoder, Game, load
@@ -42,11 +43,14 @@ class Subject:
     finished: tuple[bool, ...]
     encoder: Encoder | None
 
-    def walk(self, moves: Sequence[Move]) -> Iterator[tuple[int, pyspiel.State, Move | None]]:
-        """Plays `moves` on one state: (ply, state before the move, move), and at the end (plies, state, None)."""
+    def walk(self, index: int) -> Iterator[tuple[int, pyspiel.State, Move | None]]:
+        """Plays a game again on one state: (ply, state before the move, move), and at the end (plies, state, None)."""
+        moves, at = self.games[index], progress()
+        at.at(f"game {index}, moves:")
         state = self.loaded.new_initial_state()
         for ply, move in enumerate(moves):
             yield ply, state, move
+            at.move(move)
             advance(state, move)
         yield len(moves), state, None
 
@@ -87,22 +91,26 @@ def advance(state: pyspiel.State, move: Move) -> None:
         state.apply_actions(list(move))
     else:
         state.apply_action(move)
+    progress().step()
 
 
 def _random_game(loaded: Game, seed: int, deadline: float) -> tuple[list[Move], bool]:
     state = loaded.new_initial_state()
     moves: list[Move] = []
+    at = progress()
+    at.at(f"game {seed}, moves:")
     for ply in range(MAX_PLIES):
         if state.is_terminal():
             return moves, True
         if time.monotonic() > deadline:
             break
-        moves.append(_random_move(state, seed, ply))
+        moves.append(random_move(state, seed, ply))
+        at.move(moves[-1])
         advance(state, moves[-1])
     return moves, state.is_terminal()
 
 
-def _random_move(state: pyspiel.State, seed: int, ply: int) -> Move:
+def random_move(state: pyspiel.State, seed: int, ply: int) -> Move:
     if state.is_simultaneous_node():
         options = [sorted(state.legal_actions(seat)) for seat in range(state.num_players())]
         return tuple(o[choose(seed, ply, len(o), seat)] if o else 0 for seat, o in enumerate(options))

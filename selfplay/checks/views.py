@@ -39,8 +39,8 @@ def seat_planes(subject: Subject) -> str | None:
         )
     shape = (encoder.shape[0], -1)
     gains: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
-    for index, moves in enumerate(subject.games):
-        for ply, state, move in subject.walk(moves):
+    for index in range(len(subject.games)):
+        for ply, state, move in subject.walk(index):
             if move is None or not player_moves(state):
                 continue
             views = [np.asarray(state.observation_tensor(seat)).reshape(shape) for seat in (0, 1)]
@@ -109,9 +109,9 @@ def _mapping(subject: Subject, symmetry: Symmetry) -> str | None:
 def _played(subject: Subject, symmetry: Symmetry) -> str | None:
     """A game and its image, side by side."""
     encoder = subject.encoder
-    for index, moves in enumerate(subject.games):
+    for index in range(len(subject.games)):
         image = subject.loaded.new_initial_state()
-        for ply, state, move in subject.walk(moves):
+        for ply, state, move in subject.walk(index):
             at = f"game {index}, ply {ply}"
             for name, here, there in (
                 ("current_player", state.current_player(), image.current_player()),
@@ -166,7 +166,7 @@ def _changes(subject: Subject, name: str, write: Callable[[pyspiel.State], str])
     same = moved = 0
     for index, moves in enumerate(subject.games[:TEXT_GAMES]):
         last = before = ""
-        for ply, state, _ in subject.walk(moves):
+        for ply, state, _ in subject.walk(index):
             if TEXT_PLIES < ply < len(moves) - 1:
                 continue
             text, now = str(state), write(state)
@@ -184,8 +184,8 @@ def _changes(subject: Subject, name: str, write: Callable[[pyspiel.State], str])
 
 def action_texts(subject: Subject) -> str | None:
     """Each legal action has a text of one line that no other legal action has."""
-    for index, moves in enumerate(subject.games[:TEXT_GAMES]):
-        for ply, state, _ in subject.walk(moves):
+    for index in range(len(subject.games[:TEXT_GAMES])):
+        for ply, state, _ in subject.walk(index):
             if not player_moves(state):
                 continue
             seen: dict[str, int] = {}

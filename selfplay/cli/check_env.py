@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from selfplay.checks.report import Report, TaskReport
+from selfplay.checks.watch import MOST_STEPS, STEP_S, examine
 from selfplay.cli.console import Console, plain_markup
-
-if TYPE_CHECKING:
-    from selfplay.check import Report
-    from selfplay.check_task import TaskReport
 
 
 def check_env(
     env: Annotated[str, typer.Argument(help="An id, a Python file, or an OpenSpiel string.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[
+        float, typer.Option(min=1.0, help=f"Seconds for one step of its code; {MOST_STEPS} times that for all.")
+    ] = STEP_S,
 ) -> None:
     """Compare what ENV's file declares with what it does: in random games, or in a task's problems and verdicts.
 
-    Takes a few seconds. The first difference of each check is printed; the exit code is 1 where there is one.
+    Takes a few seconds. The first difference of each check is printed; the exit code is 1 where there is one. ENV's
+    code runs in processes that are watched: where it hangs, or ends its process, the line at which it stood is printed.
+    A second process, at another time, in another folder and in another order, must see the same games and problems.
 
     Examples:  selfplay check-env ./my_game.py  ·  selfplay check-env connect_four  ·
     selfplay check-env "openspiel:hex(board_size=5)"
     """
-    from selfplay import registry
-    from selfplay.check import check
-    from selfplay.check_task import check_task
-    from selfplay.contract import TaskSpec
-
-    spec = registry.find_any(env)
-    if isinstance(spec, TaskSpec):
-        told = check_task(spec)
-        if as_json:
-            typer.echo(json.dumps(told.as_dict(), indent=2))
-        else:
-            _print_task(told)
-        if not told.ok:
-            raise typer.Exit(1)
-        return
-    report = check(spec)
+    report = examine(env, limit)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
+    elif isinstance(report, TaskReport):
+        _print_task(report)
     else:
         _print(env, report)
     if not report.ok:
@@ -55,10 +45,14 @@ def _print_findings(console: Console, title: str, about: str, report: Report | T
 
     console.print(f"[bold]{escape(title)}[/]  {escape(about)}")
     for finding in report.findings:
-        mark = "[green]✓[/]" if finding.problem is None else "[red]✗[/]"
-        console.print(f"  {mark} {finding.name}")
+        passed = "[green]✓[/]" if finding.note is None else "[yellow]![/]"
+        console.print(f"  {passed if finding.problem is None else '[red]✗[/]'} {finding.name}")
         if finding.problem is not None:
             console.print(Text(f"    {finding.problem}", "red"))
+        if finding.where and finding.where not in (finding.problem or ""):
+            console.print(Text(f"    {finding.where}", "dim"))
+        if finding.note is not None:
+            console.print(Text(f"    {finding.note}", "yellow"))
     if not report.ok:
         failed = sum(finding.problem is not None for finding in report.findings)
         console.print(f"[bold red]{failed} of {len(report.findings)} checks failed[/] ({report.seconds:.1f} s)")

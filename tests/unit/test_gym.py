@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -228,14 +229,18 @@ def test_names_that_are_not_there_are_one_sentence(capsys: pytest.CaptureFixture
         registry.find_task("reasoning_gym/survo-v0")
 
 
-def test_without_the_package_it_is_one_sentence_and_others_are_found() -> None:
+def test_without_the_package_it_is_one_sentence_and_others_are_found(tmp_path: Path) -> None:
+    missing = "raise ModuleNotFoundError('No module named reasoning_gym', name='reasoning_gym')"
+    (tmp_path / "reasoning_gym.py").write_text(missing)
     code = (
-        "import sys; sys.modules['reasoning_gym'] = None\n"
+        "import sys\n"
         "from selfplay.cli.main import call\n"
         "assert call(['envs']) == 0\n"
         "sys.exit(call(['check-env', 'reasoning_gym/countdown-v0']))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert ran.returncode == 2
     assert "needs the package reasoning_gym" in ran.stderr.replace("\n", " ")
     assert "[tasks]'" in ran.stderr.replace("\n", " ")

@@ -19,7 +19,7 @@ from selfplay.task import Task, said
 PARITY = registry.find_task("parity")
 
 #: A verifier that does what the answer says.
-WILD = '''
+WILD = """
 import os, sys, tempfile, time
 from selfplay.contract import *
 
@@ -52,7 +52,7 @@ SPEC = TaskSpec(
     id="wild-v0", summary="Says what it is told.", sample=sample, verify=verify, timeout_s=1.0,
     prompt=lambda problem: [Message("user", str(problem.data["n"]))], gold=lambda problem: str(problem.data["n"]),
 )
-'''
+"""
 
 
 class Apart(Task):
@@ -173,7 +173,8 @@ def test_check_finds_faults() -> None:
     found = faulty(gold=lambda problem: "2")
     assert "'2' is rejected: not a string" in found["gold answers are accepted"]
     found = faulty(verify=lambda problem, transcript: Verdict.of(True))
-    assert set(found) == {"wrong answers are not", "hostile text neither runs, hangs nor passes"}
+    hostile = "hostile text neither runs, hangs nor passes"
+    assert set(found) == {"wrong answers are not", "answers are not given away", hostile}
     found = faulty(verify=lambda problem, said: Verdict.of(int(said.answer[-1]) == int(PARITY.gold(problem))))
     assert "is too much for verify" in found["hostile text neither runs, hangs nor passes"]
     found = faulty(verify=lambda problem, said: Verdict.of(eval(said.answer or "0") == int(PARITY.gold(problem))))
