@@ -336,6 +336,8 @@ def _valued(gold: Quantity, answer: Quantity) -> str:
         return f"its unit is {answer.unit or 'missing'}, not {gold.unit or 'expected'}"
     if _plain(gold.node) and not _plain(answer.node) and not radians:
         return "it is not worked out"
+    if gold.node.kind == "symbol" and answer.node.kind not in ("symbol", "number"):
+        return "it is an expression, and the right answer is a name"
     used = {node.name for node in answer.node.walk() if node.kind == "call"} & RESTATING
     if used and not {node.name for node in gold.node.walk() if node.kind == "call"} & RESTATING:
         return f"it restates the problem: {', '.join(sorted(used))} is not worked out"
