@@ -5,6 +5,8 @@ The grammar is strict and uses every token. Conventions, where mathematics leave
 - "1,000" is a number and "1, 0" a list; inside brackets commas always separate. Only ASCII digits are digits.
 - A bare list and the words "and", "or" list values without order, each as often as it stands there; {…} is a set.
 - "%" is a unit. Other units may be missing on one side; they are never converted. "million" multiplies.
+- "seven" is 7, up to twenty and where it is a whole answer. Brackets round one item, "[7]" or "\\{7\\}", are not 7.
+- ", k \\in \\mathbb{Z}" at the end only says what k is, and may be missing.
 - A number with a base, "101_2", is another answer than the number without.
 """
 
@@ -190,7 +192,6 @@ class _Shapes:
         if len(parts) > _MOST_ITEMS:
             raise Unreadable(f"it lists more than {_MOST_ITEMS} items")
         return Group(opens, tuple(self.single(unwrapped(part)) for part in parts), closes)
-
 
     def braces(self, inside: list[Token]) -> Shape:
         if not inside:
