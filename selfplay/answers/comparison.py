@@ -6,7 +6,8 @@ Conventions beyond those of reading:
 - Values are exact: 0.333 is not 1/3. 50% is neither 50 nor 0.5.
 - Where the right answer is a number, the answer is a number, too: not "2-1", "\sqrt{4}" or "3!". It restates the
   problem where it needs a trigonometric function, a logarithm, a factorial or a binomial coefficient and the right
-  answer needs none. Where it is a single name, so is the answer. Otherwise the form does not matter: (x+1)(x-1) is x^2-1.
+  answer needs none. Where it is a single name, so is the answer. Otherwise the form does not matter: (x+1)(x-1) is
+  x^2-1.
 - A name may be missing: x = 3 and 3. Several named values need their names.
 - Equations are the same up to a factor, and antiderivatives with "+C" up to a constant.
 - A chain "a = b = c" is right only if all of its sides are.

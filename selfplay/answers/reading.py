@@ -5,8 +5,8 @@ The grammar is strict and uses every token. Conventions, where mathematics leave
 - "1,000" is a number and "1, 0" a list; inside brackets commas always separate. Only ASCII digits are digits.
 - A bare list and the words "and", "or" list values without order, each as often as it stands there; {…} is a set.
 - "%" is a unit. Other units may be missing on one side; they are never converted. "million" multiplies.
-- "seven" is 7, up to twenty and where it is a whole answer. Brackets round one item, "[7]" or "\\{7\\}", are not 7.
-- ", k \\in \\mathbb{Z}" at the end only says what k is, and may be missing.
+- "seven" is 7, up to twenty and where it is a whole answer. Brackets round one item, "[7]" or "\{7\}", are not 7.
+- ", k \in \mathbb{Z}" at the end only says what k is, and may be missing.
 - A number with a base, "101_2", is another answer than the number without.
 """
 
@@ -54,7 +54,7 @@ def shape(text: str, words: frozenset[str] | None) -> Shape:
 
 
 def _without_integers(found: list[Token]) -> list[Token]:
-    """Without ", k \\in \\mathbb{Z}" at the end, where what is before mentions k."""
+    """Without ", k \in \mathbb{Z}" at the end, where what is before mentions k."""
     if len(found) < 5 or found[-1].text != "integers" or found[-2].text != "in" or not is_sign(found[-4], ",", ";"):
         return found
     name, before = found[-3], found[:-4]
