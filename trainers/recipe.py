@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfplay import jsonl
 from selfplay.contract import TaskSpec
 from selfplay.errors import UserError
 from trainers.experiment import AnyConfig, from_data, from_toml
@@ -49,6 +50,8 @@ def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
     except UserError as error:
         if not is_id:
             raise
+        if Path(name).is_dir():
+            raise UserError(f"{name} is a folder; `selfplay run --out {name}` goes on with a run") from error
         near = difflib.get_close_matches(name, [*shipped(), *(spec.id for spec in registry.all_specs())], 1, 0.4)
         hint = f"; did you mean {near[0]}?" if near else "; `selfplay recipes` lists them"
         raise UserError(f"there is no recipe or environment named {name!r}{hint}") from error
@@ -69,12 +72,14 @@ def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
 
 def _from_task(spec: TaskSpec, name: str, overrides: Sequence[str]) -> AnyConfig:
     """Settings for a task of which only the solver is known: a warm start where there is one, then GRPO."""
-    is_file = name.endswith((".py", ".jsonl"))
-    run_name = slug(Path(name).stem if is_file else spec.name)
+    questions = jsonl.parsed(name) if jsonl.is_reference(name) else None
+    file = questions.path if questions is not None else name if name.endswith(".py") else ""
+    options = questions.options if questions is not None else ""
+    run_name = slug(Path(file).stem if file else spec.name)
     data: dict[str, Any] = {
         "name": run_name,
         "summary": spec.summary,
-        "task": {"id": str(Path(name).expanduser().resolve()) if is_file else name},
+        "task": {"id": f"{Path(file).expanduser().resolve()}{options}" if file else name},
         "generation": {"max_tokens": 192},
         "run": {"minutes": 20.0},
     }

@@ -6,7 +6,8 @@ Conventions beyond those of reading:
 - Values are exact: 0.333 is not 1/3. 50% is neither 50 nor 0.5.
 - Where the right answer is a number, the answer is a number, too: not "2-1", "\sqrt{4}" or "3!". It restates the
   problem where it needs a trigonometric function, a logarithm, a factorial or a binomial coefficient and the right
-  answer needs none. Otherwise the form does not matter: (x+1)(x-1) is x^2-1.
+  answer needs none. Where it is a single name, so is the answer. Otherwise the form does not matter: (x+1)(x-1) is
+  x^2-1.
 - A name may be missing: x = 3 and 3. Several named values need their names.
 - Equations are the same up to a factor, and antiderivatives with "+C" up to a constant.
 - A chain "a = b = c" is right only if all of its sides are.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from selfplay.answers import values
+from selfplay.answers.brackets import is_sign
 from selfplay.answers.reading import shape
 from selfplay.answers.regions import same_region
 from selfplay.answers.shapes import (
@@ -53,7 +55,7 @@ class Comparison:
 def compare(answer: str, gold: str) -> Comparison:
     """Compares an answer in LaTeX with the right one. It evaluates no text, takes well under a second, raises nothing.
 
-    Where `gold` cannot be read as mathematics, only the same text, but for spacing, is the same answer.
+    Where `gold` cannot be read as mathematics, only the same text, but for spacing and \\text, is the same answer.
     """
     if len(answer) > max(MOST_ANSWER, 2 * len(gold)):
         return Comparison(False, f"it is longer than {max(MOST_ANSWER, 2 * len(gold))} characters")
@@ -67,6 +69,8 @@ def compare(answer: str, gold: str) -> Comparison:
     try:
         right = shape(gold, None)
     except (Unreadable, RecursionError) as error:
+        if _written(answer) == _written(gold):
+            return Comparison(True, "it is the same text")
         return Comparison(
             False, f"it is not the text of the right answer, which cannot be read as mathematics: {error}"
         )
@@ -98,6 +102,20 @@ def _spelling(text: str) -> tuple[tuple[str, str], ...] | str:
     return tuple((token.kind, " ".join(token.text.split()) if token.kind == "text" else token.text) for token in found)
 
 
+def _written(text: str) -> list[tuple[str, str]] | str:
+    """As `_spelling`, where neither \\text{…} nor braces round one exponent or index count."""
+    try:
+        found = [part for one in tokens(text) for part in (tokens(one.text) if one.kind == "text" else (one,))]
+    except Unreadable:
+        return text
+    if found and is_sign(found[-1], "."):
+        found.pop()
+    for at in range(len(found) - 3, 0, -1):
+        if is_sign(found[at], "{") and is_sign(found[at + 2], "}") and is_sign(found[at - 1], "^", "_"):
+            found[at : at + 3] = [found[at + 1]]
+    return [(token.kind, token.text) for token in found]
+
+
 def _differ(gold: Shape, answer: Shape) -> str:
     """Why the answer is another one; "" where it is the same."""
     if isinstance(gold, Labelled) or isinstance(answer, Labelled):
@@ -115,7 +133,8 @@ def _differ(gold: Shape, answer: Shape) -> str:
     if all(sets) and not (isinstance(gold, Collection) and isinstance(answer, Collection)):
         if all(map(_plain, _numbers(gold))) and not all(map(_plain, _numbers(answer))):
             return "an end of it is not worked out"
-        return "" if same_region(gold, answer) else "it is another set of numbers"
+        same = same_region(gold, answer)
+        return "" if same else "it is another set of numbers" if same is False else "its members cannot be told"
     if isinstance(gold, Collection) and isinstance(answer, Collection):
         return _collected(gold, answer)
     if isinstance(gold, Group) and isinstance(answer, Collection) and _all_named(answer):
@@ -336,6 +355,8 @@ def _valued(gold: Quantity, answer: Quantity) -> str:
         return f"its unit is {answer.unit or 'missing'}, not {gold.unit or 'expected'}"
     if _plain(gold.node) and not _plain(answer.node) and not radians:
         return "it is not worked out"
+    if gold.node.kind == "symbol" and answer.node.kind not in ("symbol", "number"):
+        return "it is an expression, and the right answer is a name"
     used = {node.name for node in answer.node.walk() if node.kind == "call"} & RESTATING
     if used and not {node.name for node in gold.node.walk() if node.kind == "call"} & RESTATING:
         return f"it restates the problem: {', '.join(sorted(used))} is not worked out"

@@ -14,7 +14,9 @@ _LOOSE_NUMBER = re.compile(
     r"(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,2})?|[+-]?\.[0-9]{1,60}(?:[eE][+-]?[0-9]{1,2})?"
 )
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|\u20ac|\u00a3|US\$)\s*([+-]?)(?=[0-9.])")
+_UNIT_TEXT = re.compile(r"\\(?:text|mathrm)\{[\s~]*([^{}\\~]{1,40}?)\s*\}$")
 _BOX = re.compile(r"\\boxed\s*\{")
+_OPENED, _CLOSED, _MOST_NESTED = re.compile(r"\\boxed\s*\{\s*$"), re.compile(r"\s{0,20}\}"), 8
 _AFTER_BOX = re.compile(r"[\s.$*)\]\\]{0,20}")
 _FENCED = re.compile(r"```[A-Za-z]{0,12}[ \t]*\n(.*)\n?```|```([^`\n]*)```|`([^`\n]+)`", re.DOTALL)
 #: Pairs of marks round a whole answer that only change how it looks.
@@ -40,7 +42,7 @@ def loose_number(text: str, units: tuple[str, ...] = ()) -> Fraction | None:
 
     units: words that may follow the number.
     """
-    text = undressed(text)
+    text = _UNIT_TEXT.sub(r" \1", undressed(text))
     for word in units:
         if text.endswith(word) and len(text) > len(word) and not text[-len(word) - 1].isalpha():
             text = undressed(text[: -len(word)])
@@ -98,7 +100,14 @@ def final_box(text: str) -> str | None:
 
 def _last_box(text: str) -> tuple[str, int] | None:
     last = text.rfind("\\boxed") if len(text) <= MOST_TEXT else -1
-    return _held(text, last) if last >= 0 else None
+    held = _held(text, last) if last >= 0 else None
+    for _ in range(_MOST_NESTED):  # \\boxed{\\boxed{42}}: what the inner one holds, and where the outer one ends
+        outer = _OPENED.search(text, max(0, last - 20), last) if held is not None else None
+        closed = _CLOSED.match(text, held[1]) if held is not None and outer is not None else None
+        if outer is None or closed is None or held is None:
+            break
+        last, held = outer.start(), (held[0], closed.end())
+    return held
 
 
 def _held(text: str, at: int) -> tuple[str, int] | None:

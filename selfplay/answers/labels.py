@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from selfplay.answers.brackets import is_sign, split, unwrapped
-from selfplay.answers.shapes import REALS, Collection, Infinite, Shape, Words
+from selfplay.answers.shapes import REALS, Collection, Infinite, Quantity, Shape, Words
 from selfplay.answers.tokens import Token, Unreadable
-from selfplay.answers.tree import GREEK
+from selfplay.answers.tree import GREEK, Node
 
 _BASES = {
     word: str(base)
     for base, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), start=2)
 }
+
+_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty"""
+#: Words of numbers that are read where they are a whole answer.
+NUMBERS = {word: number for number, word in enumerate(_WORDS.split())}
 
 
 def plain_words(found: list[Token]) -> str | None:
@@ -37,6 +43,8 @@ def plain_words(found: list[Token]) -> str | None:
 
 
 def worded(words: str) -> Shape:
+    if words in NUMBERS:
+        return Quantity(Node("number", value=Fraction(NUMBERS[words])))
     if words in ("infinity", "positive infinity"):
         return Infinite(1)
     if words == "negative infinity":

@@ -5,12 +5,15 @@ The grammar is strict and uses every token. Conventions, where mathematics leave
 - "1,000" is a number and "1, 0" a list; inside brackets commas always separate. Only ASCII digits are digits.
 - A bare list and the words "and", "or" list values without order, each as often as it stands there; {…} is a set.
 - "%" is a unit. Other units may be missing on one side; they are never converted. "million" multiplies.
+- "seven" is 7, up to twenty and where it is a whole answer. Brackets round one item, "[7]" or "\{7\}", are not 7.
+- ", k \in \mathbb{Z}" at the end only says what k is, and may be missing.
 - A number with a base, "101_2", is another answer than the number without.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from selfplay.answers.brackets import balanced, closing, is_sign, split, unwrapped
@@ -44,7 +47,19 @@ def shape(text: str, words: frozenset[str] | None) -> Shape:
     balanced(found)
     if found and is_sign(found[-1], "."):
         found.pop()
+    elif found and found[-1].kind == "text" and found[-1].text.endswith(".") and not found[-1].text.endswith(".."):
+        found[-1] = replace(found[-1], text=found[-1].text[:-1])  # \\text{no.}
+    found = _without_integers(found)
     return _Shapes(words).listing(unwrapped(found))
+
+
+def _without_integers(found: list[Token]) -> list[Token]:
+    """Without ", k \in \mathbb{Z}" at the end, where what is before mentions k."""
+    if len(found) < 5 or found[-1].text != "integers" or found[-2].text != "in" or not is_sign(found[-4], ",", ";"):
+        return found
+    name, before = found[-3], found[:-4]
+    mentioned = any(token.kind == "letters" and name.text in token.text for token in before)
+    return before if name.kind == "letters" and len(name.text) == 1 and mentioned else found
 
 
 def _joins(token: Token) -> str:
@@ -150,6 +165,9 @@ class _Shapes:
             return REALS if found[0].text == "reals" else Collection("set", ())
         if found[0].kind == "command" and found[0].text.startswith("begin-"):
             return self.matrix(found)
+        if len(found) > 2 and found[1].text == "begin-array" and found[-2].text == "end-array":
+            if (found[0].text, found[-1].text) in (("(", ")"), ("[", "]")):
+                return self.matrix(found[1:-1], "array")
         if (in_base := based(found)) is not None:
             return in_base
         if is_sign(found[0], *_BRACKETS) and closing(found, 0) == len(found) - 1 and not is_sign(found[0], "{"):
@@ -168,15 +186,12 @@ class _Shapes:
         if len(parts) == 1:
             if len(inside) > 1 and (words := plain_words(inside)) is not None:
                 return worded(words)
-            return None if (opens, closes) == ("(", ")") else self._lone(opens, closes)
+            if (opens, closes) == ("(", ")"):
+                return None
+            raise Unreadable(f"what stands between {opens} and {closes} is one item")
         if len(parts) > _MOST_ITEMS:
             raise Unreadable(f"it lists more than {_MOST_ITEMS} items")
         return Group(opens, tuple(self.single(unwrapped(part)) for part in parts), closes)
-
-    def _lone(self, opens: str, closes: str) -> Shape | None:
-        if (opens, closes) == ("[", "]"):
-            return None
-        raise Unreadable(f"what stands between {opens} and {closes} is one item")
 
     def braces(self, inside: list[Token]) -> Shape:
         if not inside:
@@ -190,9 +205,9 @@ class _Shapes:
             raise Unreadable(f"it lists more than {_MOST_ITEMS} items")
         return Collection("set", tuple(self.single(unwrapped(part)) for part in parts))
 
-    def matrix(self, found: list[Token]) -> Shape:
+    def matrix(self, found: list[Token], *kinds: str) -> Shape:
         kind = found[0].text.removeprefix("begin-")
-        if kind not in ("pmatrix", "bmatrix", "matrix") or found[-1].text != f"end-{kind}":
+        if kind not in (kinds or ("pmatrix", "bmatrix", "matrix")) or found[-1].text != f"end-{kind}":
             raise Unreadable(f"an environment {kind!r} cannot be read")
         rows, _ = split(found[1:-1], lambda token: token.kind == "command" and token.text == "\\")
         if rows and not rows[-1]:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from selfplay.answers import values
 from selfplay.answers.shapes import Collection, Group, Infinite, Joined, Labelled, Quantity, Relation, Shape
+from selfplay.answers.tree import Node
 from selfplay.answers.values import Value
 
 
@@ -19,6 +20,7 @@ class _NoRegion(ValueError):
 
 def same_region(one: Shape, other: Shape) -> bool | None:
     """Whether both are the same set of real numbers; None where either cannot be read as one."""
+    one, other = _without_bars(one), _without_bars(other)
     try:
         variables = _variables(one) | _variables(other)
         if len(variables) > 1:
@@ -27,6 +29,43 @@ def same_region(one: Shape, other: Shape) -> bool | None:
         return all(_contains(one, at) == _contains(other, at) for at in _samples(ends))
     except _NoRegion:
         return None
+
+
+def _without_bars(found: Shape) -> Shape:
+    """|x - a| < c as a - c < x < a + c, and |x - a| > c as x < a - c or x > a + c, also within sets and conditions."""
+    if isinstance(found, Labelled):
+        return Labelled(found.names, _without_bars(found.body))
+    if isinstance(found, Joined):
+        return Joined(found.kind, tuple(map(_without_bars, found.parts)))
+    if not isinstance(found, Relation) or len(found.signs) != 1 or found.signs[0] in ("=", "ne"):
+        return found
+    (left, right), sign = found.sides, found.signs[0]
+    if sign in (">", "ge"):
+        left, right, sign = right, left, {">": "<", "ge": "le"}[sign]
+    inside = sign in ("<", "le")
+    for bars, end, outside in ((left, right, False), (right, left, True)):
+        if not isinstance(bars, Quantity) or not isinstance(end, Quantity) or bars.unit or end.unit:
+            return found
+        if bars.node.kind == "call" and bars.node.name == "abs" and not values.symbols(end.node) and inside:
+            middle = _middle(bars.node.parts[0])
+            if middle is None:
+                return found
+            name, away = Quantity(middle[0]), Node("negative", (middle[1],))
+            low = Quantity(Node("sum", (away, Node("negative", (end.node,)))))
+            high = Quantity(Node("sum", (away, end.node)))
+            if outside:
+                return Joined("union", (Relation((name, low), (sign,)), Relation((high, name), (sign,))))
+            return Relation((low, name, high), (sign, sign))
+    return found
+
+
+def _middle(node: Node) -> tuple[Node, Node] | None:
+    """x and a of x + a; None for anything else."""
+    if node.kind == "symbol":
+        return node, Node("number", value=Fraction(0))
+    if node.kind != "sum" or node.parts[0].kind != "symbol" or values.symbols(*node.parts[1:]):
+        return None
+    return node.parts[0], Node("sum", node.parts[1:])
 
 
 def _variables(found: Shape) -> set[str]:

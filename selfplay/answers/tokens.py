@@ -36,11 +36,9 @@ _UNICODE = {
     "\u221a": r"\sqrt ", "\u00b0": r"^\circ ", "\u00b1": r"\pm ", "\u2213": r"\mp ", "\u222a": r"\cup ",
     "\u2229": r"\cap ", "\u2208": r"\in ", "\u2205": r"\emptyset ", "\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}",
     "\u03b8": r"\theta ", "\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u20ac": r"\euro ", "\u00a3": r"\pounds ",
-    "\u00b2": "^2", "\u00b3": "^3", "\u2044": "/", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u00a2": r"\cent ",
+    "\u2044": "/", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u00a2": r"\cent ",
     "\u27e8": r"\langle ", "\u27e9": r"\rangle ", "\u2026": r"\ldots ", "\u2248": r"\approx ",
-    "\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}", "\u00be": r"\frac{3}{4}",
 }  # fmt: skip
-_UNICODE_TABLE = str.maketrans(_UNICODE)
 #: Spacing and sizes: they change how an answer looks, not what it says.
 _LOOKS = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]igg?[lrm]?|quad|qquad|thinspace|negthinspace"
@@ -51,13 +49,14 @@ _GROUPED = re.compile(rf"[1-9][0-9]{{0,2}}(?:{_GAP}[0-9]{{3}}(?![0-9]))+(?:\.[0-
 _GROUPED_INSIDE = re.compile(r"[1-9][0-9]{0,2}(?:(?:\{,\}|\\,|\\ |\\!|~)[0-9]{3}(?![0-9]))+(?:\.[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"([0-9]+)\{,\}([0-9]+)")
 _NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
-_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*\{([0-9]+)\}")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:(?:overline|bar)\s*\{([0-9]+)\}|dot\s*\{([0-9])\}(?!\s*[0-9\\]))")
 _TEXT = re.compile(
-    r"\\(?:text|textrm|textbf|textit|textnormal|mbox|mathrm|operatorname|mathbf|mathit|mathsf|bf|rm)\s*\{([^{}\\]*)\}"
+    r"\\(text|textrm|textbf|textit|textnormal|mbox|mathrm|operatorname\*?|mathbf|mathit|mathsf|bf|rm)"
+    r"\s*\{((?:[^{}\\]|\\[,;:! ])*)\}"
 )
-_COMMAND = re.compile(r"\\([A-Za-z]+\*?|.)", re.DOTALL)
+_COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _LETTERS = re.compile(r"[A-Za-z]+")
-_BEGIN = re.compile(r"\\(begin|end)\s*\{([a-z]*)\*?\}")
+_BEGIN = re.compile(r"\\(begin|end)\s*\{(?:(array)\}(?:\s*\{[lcr ]{1,40}\})?|([a-z]*)\*?\})")
 _SIGNS = frozenset("+-*/^_=<>()[]{}|,;:!&'%$.?\"@#`")
 _ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge", "leqslant": "le", "geqslant": "ge",
@@ -68,10 +67,20 @@ _ALIASES = {
     "ldots": "dots", "cdots": "dots", "dotsc": "dots", "dotsb": "dots", "backslash": "setminus",
 }  # fmt: skip
 
+_UPRIGHT = frozenset("ln log lg exp sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth".split())
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_RAISED_TABLE = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
+_VULGAR = {char: rf"\frac{{{above}}}{{{below}}}" for char, above, below in (
+    ("\u00bd", 1, 2), ("\u00bc", 1, 4), ("\u00be", 3, 4), ("\u2153", 1, 3), ("\u2154", 2, 3), ("\u2155", 1, 5),
+    ("\u2156", 2, 5), ("\u2157", 3, 5), ("\u2158", 4, 5), ("\u2159", 1, 6), ("\u215a", 5, 6), ("\u215b", 1, 8),
+    ("\u215c", 3, 8), ("\u215d", 5, 8), ("\u215e", 7, 8),
+)}  # fmt: skip
+_UNICODE_TABLE = str.maketrans(_UNICODE | _VULGAR)
+
 
 def tokens(text: str) -> list[Token]:
     """All of the text. Raises `Unreadable` for a number of too many digits, or too many tokens."""
-    text = text.translate(_UNICODE_TABLE)
+    text = _RAISED.sub(lambda raised: f"^{{{raised[0].translate(_RAISED_TABLE)}}}", text).translate(_UNICODE_TABLE)
     found: list[Token] = []
     at, inside, spaced = 0, 0, False
     while at < len(text):
@@ -99,13 +108,13 @@ def _next(text: str, at: int, inside: int) -> tuple[Token, int]:
     if (letters := _LETTERS.match(text, at)) is not None:
         return Token("letters", letters[0]), letters.end()
     if (begin := _BEGIN.match(text, at)) is not None:
-        return Token("command", f"{begin[1]}-{begin[2]}"), begin.end()
-    for fancy, name in ((r"\mathbb{R}", "reals"), (r"\mathbb R", "reals"), (r"\Bbb{R}", "reals")):
+        return Token("command", f"{begin[1]}-{begin[2] or begin[3]}"), begin.end()
+    for fancy, name in ((r"\mathbb{R}", "reals"), (r"\mathbb R", "reals"), (r"\Bbb{R}", "reals"),
+                        (r"\mathbb{Z}", "integers"), (r"\mathbb Z", "integers")):  # fmt: skip
         if text.startswith(fancy, at):
             return Token("command", name), at + len(fancy)
     if (words := _TEXT.match(text, at)) is not None:
-        bold = text[at:].startswith((r"\mathbf", r"\mathit", r"\bf")) and len(words[1].strip()) == 1
-        return Token("bold" if bold else "text", words[1]), words.end()
+        return _worded(words[1], re.sub(r"~|\\.", " ", words[2])), words.end()
     if (command := _COMMAND.match(text, at)) is not None:
         return _named(command[1]), command.end()
     if text[at] in _SIGNS:
@@ -116,6 +125,19 @@ def _next(text: str, at: int, inside: int) -> tuple[Token, int]:
                 return Token("sign", name), at + 2
         return Token("sign", text[at]), at + 1
     return Token("unknown", text[at]), at + 1
+
+
+def _worded(command: str, words: str) -> Token:
+    """Text in braces; a function, e or i where it is set upright: \\mathrm{ln}."""
+    bare = words.strip()
+    if command in ("mathbf", "mathit", "bf") and len(bare) == 1:
+        return Token("bold", words)
+    if command in ("mathrm", "operatorname", "operatorname*", "rm"):
+        if bare in _UPRIGHT:
+            return Token("command", _ALIASES.get(bare, bare))
+        if words in ("e", "i"):
+            return Token("letters", words)
+    return Token("text", words)
 
 
 def _named(name: str) -> Token:
@@ -135,7 +157,7 @@ def _number(text: str, at: int, inside: int) -> tuple[Token, int] | None:
     """A number: with thousands set apart, a decimal comma in braces, or digits that repeat."""
     if (again := _REPEATING.match(text, at)) is not None:
         _few_digits(again[0])
-        whole, fixed, period = again[1] or "0", again[2], again[3]
+        whole, fixed, period = again[1] or "0", again[2], again[3] or again[4]
         value = Fraction(int(whole + fixed + period) - int(whole + fixed), 10 ** len(fixed) * (10 ** len(period) - 1))
         return Token("number", again[0], value), again.end()
     grouped = (_GROUPED_INSIDE if inside else _GROUPED).match(text, at)

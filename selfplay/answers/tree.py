@@ -65,8 +65,8 @@ def expression(tokens: list[Token]) -> Node:
     """The tree of all the tokens. Raises `Unreadable`."""
     reader = _Reader(tokens)
     node = reader.sum()
-    if reader.at < len(tokens):
-        raise Unreadable(f"{_shown(tokens[reader.at])} is not expected there")
+    if (left := reader.peek()) is not None:
+        raise Unreadable(f"{_shown(left)} is not expected there")
     return node
 
 
@@ -89,7 +89,6 @@ def _shown(token: Token) -> str:
 class _Reader:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.at, self.depth = _spelled_out(tokens), 0, 0
-        tokens[:] = self.tokens
         self.bars = 0
 
     def peek(self, offset: int = 0) -> Token | None:
@@ -169,6 +168,8 @@ class _Reader:
         if first is not None and first.kind == "number":
             node = self.mixed(node, first)
         while True:
+            if node.kind == "product" and node.parts[1] is DEGREE and self.degree_follows():
+                raise Unreadable("it has two signs of degrees")
             if self.sign("!"):
                 node = Node("call", (node,), "factorial")
             elif self.command("degree"):
@@ -182,6 +183,11 @@ class _Reader:
                     raise Unreadable("two exponents follow each other")
             else:
                 return node
+
+    def degree_follows(self) -> bool:
+        token, after = self.peek(), self.peek(1)
+        raised = token is not None and token.text == "^" and after is not None
+        return any(one is not None and one.text in ("degree", "circ") for one in (token, after if raised else None))
 
     def mixed(self, node: Node, whole: Token) -> Node:
         """A whole number with a fraction after it: 1\\frac{1}{2} and 1 1/2."""
@@ -280,7 +286,7 @@ class _Reader:
         name = token.text
         if name == "frac":
             above = self.argument()
-            return Node("quotient", (above, self.argument()))
+            return _quotient(above, self.argument())
         if name == "binom":
             above = self.argument()
             return Node("call", (above, self.argument()), "binom")
@@ -368,6 +374,16 @@ class _Reader:
         ):
             node = Node("product", (node, self.factor()))
         return node
+
+
+def _quotient(above: Node, below: Node) -> Node:
+    """A fraction, or the derivative dy/dx, which is one name: its d and d do not cancel."""
+    differentials = [next(part for part in side.walk() if not part.parts) for side in (above, below)]
+    if any(first.kind != "symbol" or first.name != "d" for first in differentials):
+        return Node("quotient", (above, below))
+    if any(side.kind != "product" or [part.kind for part in side.parts] != ["symbol"] * 2 for side in (above, below)):
+        raise Unreadable("a derivative of this form cannot be read")
+    return Node("symbol", name=f"d{above.parts[1].name}/d{below.parts[1].name}")
 
 
 _OPENING_COMMANDS = FUNCTIONS | {"frac", "sqrt", "binom", "pi", "lfloor", "lceil"}

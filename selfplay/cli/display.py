@@ -29,6 +29,7 @@ WORKING = ("playing", "warming", "learning")
 class Display(Protocol):
     """Fed with a status whenever there is a new one; `close` gives the terminal back, also after an error.
 
+    `finish` is told the file of rules or questions of the run, "" where what it plays is installed.
     `stopping` is called from a signal handler, at the first Ctrl-C: it must show at once that it was heard.
     """
 
@@ -38,7 +39,7 @@ class Display(Protocol):
 
     def close(self) -> None: ...
 
-    def finish(self, summary: AnySummary) -> None: ...
+    def finish(self, summary: AnySummary, file: str = "") -> None: ...
 
 
 def make(out: TextIO, err: TextIO, as_json: bool) -> Display:
@@ -109,9 +110,9 @@ class LiveDisplay:
     def close(self) -> None:
         self._live.stop()
 
-    def finish(self, summary: AnySummary) -> None:
+    def finish(self, summary: AnySummary, file: str = "") -> None:
         self.close()
-        self._console.print(farewell(summary), crop=False)
+        self._console.print(farewell(summary, file), crop=False)
 
 
 class LineDisplay:
@@ -158,9 +159,9 @@ class LineDisplay:
     def close(self) -> None:
         pass
 
-    def finish(self, summary: AnySummary) -> None:
+    def finish(self, summary: AnySummary, file: str = "") -> None:
         if self._final:
-            self._console.print(farewell(summary), crop=False)
+            self._console.print(farewell(summary, file), crop=False)
 
 
 def drawn(status: AnyStatus, width: int, height: int) -> RenderableType:

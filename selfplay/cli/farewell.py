@@ -35,12 +35,15 @@ _ENDED = {
 }
 
 
-def farewell(summary: AnySummary) -> RenderableType:
-    """Everything that stays on the terminal when a run has ended."""
-    return _of_answers(summary) if isinstance(summary, ReasoningSummary) else _of_games(summary)
+def farewell(summary: AnySummary, file: str = "") -> RenderableType:
+    """Everything that stays on the terminal when a run has ended.
+
+    file: the rules or questions of the run, where they are a file of the user's own: commands have to name it.
+    """
+    return _of_answers(summary, file) if isinstance(summary, ReasoningSummary) else _of_games(summary, file)
 
 
-def _of_games(summary: Summary) -> RenderableType:
+def _of_games(summary: Summary, file: str) -> RenderableType:
     status = summary.status
     parts: list[RenderableType] = [headline(summary), Text("")]
     if status.last_game is not None:
@@ -48,10 +51,10 @@ def _of_games(summary: Summary) -> RenderableType:
     if status.strength or status.exact:
         parts += [comparison(status), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
-    return Group(*parts, next_steps(status))
+    return Group(*parts, next_steps(status, file))
 
 
-def _of_answers(summary: ReasoningSummary) -> RenderableType:
+def _of_answers(summary: ReasoningSummary, file: str) -> RenderableType:
     status = summary.status
     parts: list[RenderableType] = [reasoning_headline(summary), Text("")]
     if status.scores:
@@ -59,7 +62,7 @@ def _of_answers(summary: ReasoningSummary) -> RenderableType:
     for chosen in _right_and_wrong(status.samples):
         parts += [reasoning_screen.sample(chosen, 96, 10), Text("")]
     parts += [Text(one_line(message, 1000), screen.FAIR) for message in status.messages[-3:]]
-    return Group(*parts, archived(status), Text(""), reasoning_steps(status))
+    return Group(*parts, archived(status), Text(""), reasoning_steps(status, file))
 
 
 def headline(summary: Summary) -> RenderableType:
@@ -119,16 +122,29 @@ def _mistakes(first: ExactRow | None, last: ExactRow) -> Text:
     return Text.assemble((f"v{first.version} ", screen.DIM), screen.percent(first.mistakes))
 
 
-def next_steps(status: Status) -> RenderableType:
+def next_steps(status: Status, file: str = "") -> RenderableType:
     """Where the corpus is and the commands that use it."""
     out, corpus = shlex.quote(status.out), shlex.quote(status.corpus)
     steps = (
-        (f"selfplay play {out}", "play against it"),
-        (f"selfplay run --out {out}", "go on from here"),
-        (f"selfplay corpus show latest {corpus}", "the newest game, move by move"),
-        (f"selfplay corpus verify {corpus}", "replay every game and check it"),
+        (f"selfplay play {out}{_trusted(file)}", "play against it"),
+        (going_on(status.out, file), "go on from here"),
+        (f"selfplay corpus show latest {corpus}{_with(file)}", "the newest game, move by move"),
+        (f"selfplay corpus verify {corpus}{_with(file)}", "replay every game and check it"),
     )
     return Group(_place("corpus", status.corpus, "a Delta Lake table"), Text(""), Steps(steps))
+
+
+def going_on(out: str, file: str = "") -> str:
+    """The command that continues the run in `out`."""
+    return f"selfplay run --out {shlex.quote(out)}{_trusted(file)}"
+
+
+def _trusted(file: str) -> str:
+    return " --trust" if file else ""
+
+
+def _with(file: str) -> str:
+    return f" --env {shlex.quote(file)}" if file else ""
 
 
 def _place(what: str, where: str, meaning: str) -> Text:
@@ -228,13 +244,13 @@ def archived(status: ReasoningStatus) -> RenderableType:
     )
 
 
-def reasoning_steps(status: ReasoningStatus) -> RenderableType:
+def reasoning_steps(status: ReasoningStatus, file: str = "") -> RenderableType:
     """The commands that use what a reasoning run leaves."""
-    out, corpus = shlex.quote(status.out), shlex.quote(status.corpus or status.out)
+    corpus = shlex.quote(status.corpus or status.out)
     steps = [
-        (f"selfplay run --out {out}", "go on from here"),
+        (going_on(status.out, file), "go on from here"),
         (f"selfplay corpus show latest {corpus}", "the newest answer and its verdict"),
-        (f"selfplay corpus verify {corpus}", "judge every answer again"),
+        (f"selfplay corpus verify {corpus}{_with(file)}", "judge every answer again"),
         (f"selfplay corpus export messages {corpus} chats", "as chats, for other trainers"),
     ]
     if "://" not in status.out:

@@ -97,8 +97,7 @@ def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
     from selfplay.contract import GameSpec
     from trainers.config import RunConfig
 
-    play = isinstance(config, RunConfig)
-    named = config.env.id if isinstance(config, RunConfig) else config.task.id
+    play, named = isinstance(config, RunConfig), named_in(config)
     if resumed is None:
         return registry.find(named) if play else registry.find_task(named)
     try:
@@ -109,6 +108,21 @@ def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
     if isinstance(spec, GameSpec) != play:
         raise UserError(f"the run in {resumed} asks for {spec.id}, which is a {'task' if play else 'game'}")
     return spec
+
+
+def named_in(config: AnyConfig) -> str:
+    """The environment, as the settings name it."""
+    from trainers.config import RunConfig
+
+    return config.env.id if isinstance(config, RunConfig) else config.task.id
+
+
+def file_of(config: AnyConfig) -> str:
+    """The file of rules or questions that the settings name; "" where they name what is installed."""
+    from selfplay import jsonl
+
+    named = named_in(config)
+    return named if named.endswith(".py") or jsonl.is_reference(named) else ""
 
 
 def need_packages(*names: str) -> None:
@@ -152,13 +166,15 @@ def watch(
 ) -> AnySummary:
     """Runs, feeds the display, and turns signals into an orderly end."""
     from selfplay.cli.display import make
+    from selfplay.cli.farewell import going_on
     from trainers.experiment import first_status
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("WANDB_SILENT", "true")
     display = make(terminal.out, terminal.err, as_json)
     stop = threading.Event()
-    advice = f"nothing that was archived is lost, and `selfplay run --out {shlex.quote(out)}` goes on"
+    file = file_of(config)
+    advice = f"nothing that was archived is lost, and `{going_on(out, file)}` goes on"
 
     def end(sentence: str, code: int) -> None:
         """Ends the process where its main thread cannot: the terminal is given back, as far as that is possible."""
@@ -182,7 +198,7 @@ def watch(
             summary = launch.run(
                 config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop, words=words
             )
-        display.finish(summary)
+        display.finish(summary, file)
         return summary
     except (UserError, KeyboardInterrupt):
         raise

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from selfplay.cli.console import Console, plain_markup
-from selfplay.cli.run import need_packages, run_log
+from selfplay.cli.run import file_of, need_packages, run_log
 from selfplay.cli.terminal import taken
 
 
@@ -34,10 +34,12 @@ def tune(
     Example:  selfplay tune tic_tac_toe --space space.toml --trials 6 --set run.minutes=1
     """
     need_packages("ray", "torch")
+    from selfplay.cli.farewell import going_on
     from trainers import tuning
+    from trainers.recipe import load_recipe, slug
 
     wanted = tuning.read_space(space, recipe)
-    place = out or f"runs/tune-{recipe}"
+    place = out or f"runs/tune-{slug(recipe)}"
     with run_log(place, "tune") as log, taken(log) as terminal:
         ended = tuning.tune(recipe, wanted, list(settings or ()), place, trials, parallel, address)
         if as_json:
@@ -49,4 +51,7 @@ def tune(
             table.add_row(score, *(f"{trial.settings.get(key)}" for key in wanted), trial.out)
         console = Console(file=terminal.out, highlight=False)
         console.print(table)
-        console.print(f"next: selfplay run --out {plain_markup(ended[0].out)}   goes on with the best")
+        best = next((trial for trial in ended if not trial.error), None)
+        if best is not None:
+            again = going_on(best.out, file_of(load_recipe(recipe)))
+            console.print(f"next: {plain_markup(again)}   goes on with the best", soft_wrap=True)

@@ -144,6 +144,15 @@ def test_farewell_of_a_run_stopped_at_once() -> None:
     assert "selfplay play 'runs/x y'" in drawn(farewell(Summary("id", "interrupted", status)))
 
 
+def test_commands_of_a_game_in_a_file_name_it_or_trust_it() -> None:
+    text = drawn(farewell(finished(), "/home/ana/my games/hex.py"), 200)
+    for part in ("selfplay play runs/connect_four --trust ", "selfplay run --out runs/connect_four --trust ",
+                 "selfplay corpus show latest runs/connect_four/corpus --env '/home/ana/my games/hex.py'",
+                 "selfplay corpus verify runs/connect_four/corpus --env '/home/ana/my games/hex.py'"):  # fmt: skip
+        assert part in text, part
+    assert "--trust" not in drawn(farewell(finished()), 200) and "--env" not in drawn(farewell(finished()), 200)
+
+
 def test_summary_is_json() -> None:
     assert json.loads(json.dumps(finished().to_dict()))["status"]["episodes"] == 12_403
 

@@ -267,6 +267,9 @@ def test_farewell_compares_and_says_what_next() -> None:
     nothing = ReasoningStatus("parity", "parity-v0", "s3://b/x y", "", phase="finished")
     text = drawn(farewell(ReasoningSummary("id", "interrupted", nothing)))
     assert "everything is saved" in text and "--out 's3://b/x y'" in text and "AutoModel" not in text
+    text = drawn(farewell(finished(), "/data/sums.jsonl?units=km"), 200)
+    assert "selfplay run --out runs/parity --trust " in text
+    assert "selfplay corpus verify runs/parity/corpus --env '/data/sums.jsonl?units=km'" in text
 
 
 def test_summary_is_json() -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfplay.cli.console import Console, plain_markup
-from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
+from selfplay.cli.corpus.common import (
+    AsOfOption,
+    CorpusArgument,
+    EnvOption,
+    JsonOption,
+    VersionOption,
+    load_envs,
+    open_corpus,
+)
 from selfplay.cli.untrusted import cell, one_line, tame
 from selfplay.errors import UserError
 
@@ -31,6 +39,7 @@ def show(
     top: Annotated[int, typer.Option(help="Candidates to print at each decision.", min=1)] = _TOP,
     version: VersionOption = None,
     as_of: AsOfOption = None,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print an episode: a game as boards, with what each search considered; reasoning turn by turn, with its verdict.
@@ -38,10 +47,12 @@ def show(
     Values are from the point of view of the seat to act, in the game's own utility units.
 
     Examples:  selfplay corpus show latest runs/connect_four  ·
-    selfplay corpus show run/actor-0/1000/17 runs/connect_four --json
+    selfplay corpus show run/actor-0/1000/17 runs/connect_four --json  ·
+    selfplay corpus show latest runs/my_game --env ./my_game.py
     """
     from selfplay.store.annotations import labels_of
 
+    load_envs(env)
     opened = open_corpus(corpus, version, as_of)
     found = _episode(opened, episode)
     labels = labels_of(opened, found.episode_id)
