@@ -285,5 +285,5 @@ def persist(table_uri: str, after: int, version: int, data: bool = False) -> Non
             raise damaged(table_uri, [Fault(entry_name(number), number, "is empty")])
         files.append(entry)
     if missing:
-        raise _damaged(table_uri, [Fault(entry_name(missing[0]), missing[0], "is missing")])
+        raise damaged(table_uri, [Fault(entry_name(missing[0]), missing[0], "is missing")])
     storage.sync(files)
