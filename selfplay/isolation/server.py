@@ -19,7 +19,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from selfplay import sandbox
+from selfplay import author, sandbox
 from selfplay.author import UNCONFINED
 from selfplay.contract import TaskSpec
 from selfplay.isolation import wire
@@ -193,7 +193,14 @@ def _answer_one(spec: TaskSpec, confined: bool) -> None:
 
 
 def _answer_all(spec: TaskSpec, confined: bool) -> None:
-    """A line a question, a line an answer."""
+    """A line a question, a line an answer.
+
+    One problem is made before the copy is confined: what the author's code imports when it is first needed may want to
+    look at its folder for settings, which a confined copy cannot.
+    """
+    sandbox.limit()
+    with contextlib.suppress(Exception):
+        author.pose(spec, 0, spec.difficulties[0])
     try:
         sandbox.confine() if confined else sandbox.limit()
     except sandbox.Unconfined:  # it reads nothing that a model wrote: limits are enough

@@ -260,3 +260,17 @@ def test_a_long_text_of_a_task_that_is_not_isolated_is_read_apart() -> None:
     posed: Posed = task.pose(1, 8)
     assert not task.apart(said(posed, ["0" * 1000])) and task.apart(said(posed, ["0" * 2**20]))
     task.close()
+
+
+def test_what_an_author_imports_late_may_look_at_its_folder_first(tmp_path) -> None:
+    """As matplotlib does when it is imported, which data sets of reasoning-gym do at their first problem."""
+    late = f"import functools\n@functools.cache\ndef late():\n    os.mkdir({str(tmp_path / 'settings')!r})\n"
+    late += "    assert os.environ['HOME']\n\ndef sample("
+    source = DOES.replace("def sample(", late).replace('    print("sampling")', "    late()")
+    spec = registry.load_source(source, "late.py")
+    assert isinstance(spec, TaskSpec)
+    task = Task(spec)
+    try:
+        assert task.pose(1, 1.0).problem.data["n"] == 1
+    finally:
+        task.close()
