@@ -370,11 +370,13 @@ def _run(module: ModuleType, text: str, name: str) -> ModuleType:
     except (SyntaxError, ValueError) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(f"{name}{where} is not Python: {error.args[0]}") from None
+    except (RecursionError, MemoryError):
+        raise UserError(f"{name} is not Python that can be read: it is nested too deep") from None
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     sys.modules[module.__name__] = module
     try:
         exec(code, module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself, such as one of tests
         del sys.modules[module.__name__]
         line, trace = 0, error.__traceback__
         while trace is not None:

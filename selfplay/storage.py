@@ -56,18 +56,37 @@ def is_remote(uri: str) -> bool:
 
 
 def normalise(uri: str | os.PathLike[str]) -> str:
-    """One spelling for one place: an absolute local path, or `s3://bucket/key`; no slash at the end."""
+    """One spelling for one place: an absolute local path, or `s3://bucket/key`; no slash at the end.
+
+    Raises `UserError` for what can be neither.
+    """
     text = os.fspath(uri)
+    if not text.isascii() and not _is_unicode(text):
+        raise UserError(f"{text!r} is not valid UTF-8; rename the folder, or give another")
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if not is_remote(text):
+        if text.startswith(("s3:", "s3a:")):
+            raise UserError(f"{text!r} is not a place that can be used; give a path or s3://bucket/prefix")
         return os.path.abspath(os.path.expanduser(text))
     scheme, rest = text.split("://", 1)
     if scheme not in ("s3", "s3a"):
-        raise UserError(f"{text!r} names no place that can be used; give a path or s3://bucket/prefix")
-    if not rest.strip("/"):
+        raise UserError(f"{text!r} is not a place that can be used; give a path or s3://bucket/prefix")
+    parts = [part for part in rest.split("/") if part]
+    if not parts:
         raise UserError(f"{text!r} names no bucket; give s3://bucket/prefix")
-    return "s3://" + "/".join(part for part in rest.split("/") if part)
+    if "." in parts or ".." in parts:
+        raise UserError(f"{text!r} goes through . or .., which a bucket does not have; leave them out")
+    return "s3://" + "/".join(parts)
+
+
+def _is_unicode(text: str) -> bool:
+    """False for a path whose bytes are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def join(uri: str, *parts: str) -> str:
@@ -451,4 +470,8 @@ def _tell(uri: str, error: OSError) -> NoReturn:
         raise UserError(f"no permission to use {uri}; choose a place that this user can write") from error
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         raise UserError(f"{uri} runs through a file where a folder must be, or the other way round") from error
+    if error.errno == errno.ELOOP:
+        raise UserError(f"{error.filename or uri} is a link that leads back to itself; remove it") from error
+    if error.errno == errno.ENAMETOOLONG:
+        raise UserError(f"{uri[:60]}… is too long for the name of a file; give a shorter one") from error
     raise error

@@ -36,7 +36,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"there is no recipe file {name}")
-        return from_toml(path.read_text(), name, overrides)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{name} is not UTF-8 text; a recipe is a file in TOML") from None
+        return from_toml(text, name, overrides)
     return _from_environment(name, overrides)
 
 

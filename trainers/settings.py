@@ -84,6 +84,8 @@ def parse(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{source} is not a recipe: its brackets are nested too deep") from None
 
 
 def keys(model: type[Experiment]) -> Iterator[tuple[str, str, Any]]:

@@ -39,6 +39,10 @@ MACHINE = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EACCES: "permission denied",
     errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk cannot be read or written",
+    errno.ENOTDIR: "a file is where a folder must be",
+    errno.ELOOP: "a link leads back to itself",
+    errno.ENAMETOOLONG: "the name is too long for a file",
 }
 
 

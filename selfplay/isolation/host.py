@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,8 +142,9 @@ class Host:
             self._server.wait()
             self._server = None
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending():  # then this module may be half gone already, and the server ends with the process
+            self.close()
 
     # -- the server ----------------------------------------------------------------------------------------------
 

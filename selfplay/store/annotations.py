@@ -106,8 +106,9 @@ def read_labels(lines: Iterable[str], where: str) -> Iterator[Label]:
                 raise ValueError("episode_id and name must be text")
             if step is not None and not isinstance(step, int):
                 raise ValueError("step must be a whole number")
+            row["episode_id"].encode()  # lone surrogates are a ValueError
             yield Label(row["episode_id"], row["name"], row["value"], step)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{where}, line {number}: {error}") from None
         except KeyError as error:
             raise UserError(f"{where}, line {number}: a label needs {error.args[0]}") from None

@@ -60,7 +60,7 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
             if version is not None:
                 _refuse_vacuumed(corpus, table)
             return corpus
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, OverflowError) as error:  # the last for what can be no version
             if version is not None and (newest := _newest(table)) is not None:
                 asked = f"version {version}" if isinstance(version, int) else f"version as of {version.isoformat()}"
                 gone = isinstance(version, int) and 0 <= version <= newest
@@ -310,7 +310,7 @@ class Corpus:
     def get(self, episode_id: str) -> Episode:
         """One episode. Raises `UserError` if it is not in this version."""
         parts = episode_id.split("/")
-        if len(parts) != 4 or not (parts[2].isdecimal() and parts[3].isdecimal()):
+        if len(parts) != 4 or not all(part.isdecimal() and len(part) < 19 for part in parts[2:]):
             raise UserError(f"{episode_id!r} is no episode id; one looks like run_id/slot/epoch/number")
         run_id, slot, epoch, number = parts
         where = (

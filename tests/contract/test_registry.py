@@ -92,6 +92,9 @@ def test_an_edited_file_plays_by_its_new_rules(tmp_path: Path, readme_game: str)
     [
         ("def", "my_game.py, line 1 is not Python: invalid syntax"),
         ("x = 1\ny = 1 / 0", "my_game.py, line 2, fails with ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(0)", "my_game.py, line 2, fails with SystemExit: 0"),
+        ("x = " + "(" * 10_000, "my_game.py, line 1 is not Python"),
+        ("x = " + "-" * 100_000 + "1", "my_game.py is not Python that can be read: it is nested too deep"),
         ("import nowhere", "an environment file imports installed packages only"),
         ("SPEC = 3", "must define SPEC = GameSpec(…) or TaskSpec(…) of selfplay.contract, and its SPEC is 3"),
         (

@@ -175,6 +175,18 @@ def test_run_ends_with_the_last_screen(
     assert f"selfplay play {tmp_path}/run" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(("out", "why"), [("file/run", "a file is where a folder must be"), ("loop", "leads back")])
+def test_a_run_that_can_have_no_folder_is_refused(
+    out: str, why: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("loop").symlink_to("loop")
+    assert main.call(["run", "tic_tac_toe", "--out", out]) == 2
+    assert why in capfd.readouterr().err
+    assert Path("file").read_text() == "mine"
+
+
 def test_a_refused_run_leaves_nothing(
     trainer: Callable[[RunFunction], None], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -75,9 +75,14 @@ def test_a_wrong_override_is_named(override: str, part: str) -> None:
         apply_overrides(RunConfig, SMALL, [override])
 
 
-def test_broken_toml_is_a_sentence() -> None:
+def test_broken_toml_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mine.toml is not valid TOML"):
         from_toml("name = ", "mine.toml")
+    with pytest.raises(UserError, match="nested too deep"):
+        from_toml("name = " + "[" * 5000, "mine.toml")
+    (tmp_path / "mine.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        load_recipe(str(tmp_path / "mine.toml"))
 
 
 @pytest.mark.parametrize("model", [RunConfig, ReasoningConfig])

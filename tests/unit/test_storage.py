@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfplay import storage
+from selfplay.cli.main import call
 from selfplay.errors import UserError
 
 
@@ -17,10 +18,31 @@ def test_one_spelling_for_one_place(tmp_path: Path) -> None:
     assert storage.join("s3://bucket/a/", "b", "/c") == "s3://bucket/a/b/c"
 
 
-@pytest.mark.parametrize("uri", ["gopher://a/b", "s3://"])
+@pytest.mark.parametrize("uri", ["gopher://a/b", "s3://", "s3:/bucket/prefix"])
 def test_a_place_that_is_none_is_one_sentence(uri: str) -> None:
     with pytest.raises(UserError, match="s3://bucket/prefix"):
         storage.normalise(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("s3://bucket/a/../b", "a bucket does not have"),
+        ("runs/\udcff", "not valid UTF-8"),
+        ("x" * 5000, "too long for the name of a file"),
+        ("loop", "leads back to itself"),
+        ("loop/run", "leads back to itself"),
+    ],
+)
+def test_a_place_that_cannot_be_opened_is_one_sentence(
+    uri: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    for words in (["corpus", "stats", uri], ["repair", uri], ["top", "--once", uri]):
+        assert call(words) == 2
+        assert why in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
 def test_write_read_list_delete(tmp_path: Path) -> None:

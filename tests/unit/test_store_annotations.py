@@ -77,6 +77,8 @@ def test_a_wrong_label_adds_none(uri: str, label: Label, said: str) -> None:
         ('{"episode_id": "a", "name": "x", "value": 1, "stepp": 3}', "stepp is no field"),
         ('{"episode_id": "a", "name": "x", "value": 1, "step": "3"}', "whole number"),
         ('["a"]', "a label is an object"),
+        ("[" * 100_000, "line 2: maximum recursion depth"),
+        ('{"episode_id": "\\ud800", "name": "x", "value": 1}', "surrogates not allowed"),
         ("[]", "a label is an object"),
     ],
 )

@@ -135,6 +135,11 @@ def test_the_corpus_as_it_was(corpus: store.Corpus) -> None:
     assert done.exit_code == 0 and json.loads(done.stdout)["episodes"] == 30
     with pytest.raises(UserError, match=r"has no version as of 2001-01-01.* \(any more\); its newest is"):
         store.open(corpus.uri, datetime(2001, 1, 1, tzinfo=UTC))
+    for version in (-1, 10**6, 2**64):
+        with pytest.raises(UserError, match=rf"has no version {version} \(any more\); its newest is"):
+            store.open(corpus.uri, version)
+    with pytest.raises(UserError, match="is no episode id"):
+        corpus.get(f"run/a/1000/{10**19}")
 
 
 def test_lineage_both_ways(corpus: store.Corpus) -> None:
