@@ -110,15 +110,15 @@ def unneeded(table: str, days: float, slow_days: float, released: Iterable[int] 
     if oldest is None:
         return []
     log.refuse_recent_damage(table)
-    needed = _named_by(table, (oldest, *(version for version in released if version < oldest)))
     before = storage.server_time(table) - (days + slow_days) * 86400
     inside = storage.join(table, log.FOLDER) + "/"
-    return [
+    old = [
         entry
         for entry in storage.entries(table)
-        if entry.uri.endswith(".parquet") and not entry.uri.startswith(inside)
-        and entry.modified < before and entry.uri not in needed
-    ]  # fmt: skip
+        if entry.uri.endswith(".parquet") and not entry.uri.startswith(inside) and entry.modified < before
+    ]
+    needed = _named_by(table, (oldest, *(version for version in released if version < oldest)))
+    return [entry for entry in old if entry.uri not in needed]
 
 
 def is_due(uri: str, days: float) -> bool:
