@@ -57,6 +57,16 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
     are to go, or that are newer than the last checkpoint: the files are needed to repair them.
     """
     corpus = open(itself(uri))
+    before = log.given_back(episodes_uri(corpus.uri))
+    try:
+        return _trim(corpus, days, dry_run)
+    except UserError:
+        if log.given_back(episodes_uri(corpus.uri)) == before:
+            raise
+    return trim_log(uri, days, dry_run)  # another has deleted meanwhile what this one was about to read
+
+
+def _trim(corpus: Corpus, days: float, dry_run: bool) -> Trimmed:
     table = episodes_uri(corpus.uri)
     files = log_files(table)
     oldest = oldest_kept(table, files, days)
@@ -73,7 +83,7 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
     data = _replaced(corpus, range(log.given_back(table) + 1, oldest + 1), (oldest, *pinned))
     if (gone or data) and not dry_run:
         if _released(corpus) != released:
-            return trim_log(uri, days, dry_run)  # what was released meanwhile must stay
+            return _trim(corpus, days, dry_run)  # what was released meanwhile must stay
         _delete(entry.uri for entry in data)
         storage.fault("before_history")
         used = {version: runs for version, runs in _used(corpus).items() if version < oldest}
