@@ -191,8 +191,8 @@ class RunSettings(Settings):
     keep_every: Positive = 10
     """Besides, every k-th version's weights are kept; every 2k-th, 4k-th, … where that would be more than 1,000."""
     keep_days: Annotated[float, Field(ge=1)] | None = 7.0
-    """Days for which old versions of the corpus stay readable, and files that compaction replaced are kept; released
-    versions are never deleted. none: all for ever. In a shared corpus, the longest that any of its runs asks for."""
+    """Days of history to keep. Log entries and replaced files that only older, unreleased versions of the corpus need
+    are deleted; none: keep everything. Runs that share a corpus keep the largest of their values."""
 
 
 class RunConfig(Experiment):

@@ -96,7 +96,7 @@ def take_out(table: str, files: Sequence[Doubled], state: State) -> None:
             made = write_file(table.rsplit("/", 1)[0], rest.replace_schema_metadata({MADE_BY: b"repair"}))
             actions.append(AddAction(made.path, made.size, part, now, False, made.stats))
     moved = Transaction(counter, (opened.transaction_version(counter) or 0) + 1, now)
-    note = {"repair": "episodes that were there more than once"}
+    note = {"repair": "episodes that were there more than once", log.ACTIONS: str(len(actions) + 1)}
     properties = CommitProperties(note, MAX_COMMIT_RETRIES, [moved])
     opened.create_write_transaction(actions, "append", opened.schema(), PARTITION_BY, commit_properties=properties)
     opened.update_incremental()

@@ -57,6 +57,16 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
     are to go, or that are newer than the last checkpoint: the files are needed to repair them.
     """
     corpus = open(itself(uri))
+    before = log.given_back(episodes_uri(corpus.uri))
+    try:
+        return _trim(corpus, days, dry_run)
+    except UserError:
+        if log.given_back(episodes_uri(corpus.uri)) == before:
+            raise
+    return trim_log(uri, days, dry_run)  # another has deleted meanwhile what this one was about to read
+
+
+def _trim(corpus: Corpus, days: float, dry_run: bool) -> Trimmed:
     table = episodes_uri(corpus.uri)
     files = log_files(table)
     oldest = oldest_kept(table, files, days)
@@ -73,7 +83,7 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
     data = _replaced(corpus, range(log.given_back(table) + 1, oldest + 1), (oldest, *pinned))
     if (gone or data) and not dry_run:
         if _released(corpus) != released:
-            return trim_log(uri, days, dry_run)  # what was released meanwhile must stay
+            return _trim(corpus, days, dry_run)  # what was released meanwhile must stay
         _delete(entry.uri for entry in data)
         storage.fault("before_history")
         used = {version: runs for version, runs in _used(corpus).items() if version < oldest}
@@ -110,15 +120,15 @@ def unneeded(table: str, days: float, slow_days: float, released: Iterable[int] 
     if oldest is None:
         return []
     log.refuse_recent_damage(table)
-    needed = _named_by(table, (oldest, *(version for version in released if version < oldest)))
     before = storage.server_time(table) - (days + slow_days) * 86400
     inside = storage.join(table, log.FOLDER) + "/"
-    return [
+    old = [
         entry
         for entry in storage.entries(table)
-        if entry.uri.endswith(".parquet") and not entry.uri.startswith(inside)
-        and entry.modified < before and entry.uri not in needed
-    ]  # fmt: skip
+        if entry.uri.endswith(".parquet") and not entry.uri.startswith(inside) and entry.modified < before
+    ]
+    needed = _named_by(table, (oldest, *(version for version in released if version < oldest)))
+    return [entry for entry in old if entry.uri not in needed]
 
 
 def is_due(uri: str, days: float) -> bool:

@@ -266,9 +266,10 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     log.refuse_any_damage(episodes_uri(corpus.uri))
     place = episodes_uri(corpus.uri)
     released = _released(corpus)
+    there = list(_data_files(place))  # first: what is committed from now on is either not listed, or needed
     needed = {file["path"] for version in (None, *released) for file in _at(corpus, version).files()}
+    found = {path: entry for path, entry in there if path not in needed}
     removed = {path: at for path, at in _removed(place).items() if path not in needed}
-    found = {path: entry for path, entry in _data_files(place) if path not in needed}
     before = time.time() - hours * 3600
     ended = {path for path, (at, _) in removed.items() if at <= before or path not in found}
     orphans = {path for path in found if path not in removed and found[path].modified <= before}
@@ -311,7 +312,7 @@ def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:
 
 
 def _at(corpus: Corpus, version: int | None) -> Corpus:
-    return corpus if version is None else Corpus(corpus.uri, open_table(episodes_uri(corpus.uri), version))
+    return Corpus(corpus.uri, open_table(episodes_uri(corpus.uri), version))
 
 
 def _data_files(table: str) -> Iterator[tuple[str, storage.Entry]]:

@@ -34,7 +34,7 @@ from trainers.run_state import State
 from trainers.tidy import Tidier
 
 GAME = pyspiel.load_game("tic_tac_toe")
-WEEKS, SLOTS, COMMITS, BLOCKS, VERSIONS = 9, 1000, 24, 5, 12
+WEEKS, SLOTS, COMMITS, BLOCKS, VERSIONS = 7, 1000, 20, 5, 10
 WEEK_S = 7 * 86400
 MOST_FILES, MOST_ROWS = 40, 8
 
@@ -157,7 +157,7 @@ def test_months_of_a_thousand_actors_in_miniature(
         early = rows[WEEKS // 2][name]
         assert count <= 1.3 * early[0] + 5, f"{name}: {early[0]} files became {count}"
         if name not in ("data", "side tables", "history"):  # these hold episodes, versions, and writers
-            assert size <= 1.3 * early[1] + 20_000, f"{name}: {early[1]} bytes became {size}"
+            assert size <= 1.5 * early[1], f"{name}: {early[1]} bytes became {size}"  # a checkpoint knows every slot
 
     corpus = store.open(uri)
     assert counts.archived_by(corpus, "run").episodes == corpus.count() == WEEKS * a_week

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import ray
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import side_tables
+from selfplay.store import side_tables, upkeep
 from selfplay.store.verify import verify_corpus
 from trainers import tidy
 from trainers.placement import Place
@@ -118,6 +120,34 @@ def test_one_that_is_killed_half_way_does_no_harm(uri: str) -> None:
     tidier.archived(8)
     ended(tidier)
     assert len(store.open(uri).files()) == 1 and digests(uri) == before
+
+
+def test_old_history_is_deleted_and_a_kill_half_way_does_no_harm(
+    uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(uri, "one")
+    run.write(8)
+    upkeep.compact(uri)
+    store.open(uri)._table.create_checkpoint()
+    for path in Path(uri).rglob("*.*"):
+        os.utime(path, (time.time() - 9 * 86400,) * 2)
+    run.write(1)
+    before, log = digests(uri), Path(uri) / "episodes" / "_delta_log"
+    tidier = Tidier(uri, "one", Place(), 7.0)
+    whole = tidier._do
+    dying = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {"SELFPLAY_FAULT": "before_entry:3"}}}
+    tidier._do = ray.remote(tidy.do).options(**dying)
+    tidier.entered(0)
+    ended(tidier)
+    assert not (log / f"{1:020d}.json").exists() and (log / f"{2:020d}.json").exists()
+    assert digests(uri) == before and store.Committer(uri, "one", 1).table_version == store.open(uri).version
+    monkeypatch.setattr(tidy, "TRIM_S", 0.0)
+    tidier._do = whole
+    tidier.entered(0)
+    ended(tidier)
+    assert '"event": "deleted history"' in capsys.readouterr().out
+    assert digests(uri) == before and not (log / f"{2:020d}.json").exists()
+    assert len(list(Path(uri).glob("episodes/kind=*/*/*.parquet"))) == 2
 
 
 def test_rows_of_side_tables_become_few_files_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

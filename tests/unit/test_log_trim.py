@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.compute as pc
 import pyspiel
@@ -17,7 +19,7 @@ from selfplay import storage, store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store import counts, history, log, repair, upkeep, verify
+from selfplay.store import counts, history, log, log_trim, repair, upkeep, verify
 from selfplay.store.changes import follow, run_at
 from selfplay.store.log_trim import delete_orphans, is_due, trim_log
 from selfplay.store.read import VersionGone
@@ -27,10 +29,10 @@ GAME = pyspiel.load_game("tic_tac_toe")
 
 
 class Run:
-    def __init__(self, uri: str, run_id: str) -> None:
-        self.uri, self.run_id, self.number = uri, run_id, 0
+    def __init__(self, uri: str, run_id: str, number: int = 0, resume: int | None = None) -> None:
+        self.uri, self.run_id, self.number = uri, run_id, number
         self.committer = store.Committer(uri, run_id, 1)
-        self.epoch = self.committer.register("p0").epoch
+        self.epoch = self.committer.register("p0", resume).epoch
 
     def block(self, number: int) -> store.Block:
         provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
@@ -165,10 +167,10 @@ def files_of(uri: str) -> set[str]:
     return {path.name for path in (Path(uri) / "episodes").glob("kind=*/*/*.parquet")}
 
 
-@pytest.fixture
-def old_corpus(tmp_path: Path) -> tuple[str, Run, int]:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """Two runs, a release, a compaction; of what is forty days old, the newest entry is a checkpoint."""
-    uri = str(tmp_path)
+    uri = str(tmp_path_factory.mktemp("template") / "corpus")
     one, two = Run(uri, "one"), Run(uri, "two")
     one.write(4)
     two.write(2)
@@ -179,7 +181,14 @@ def old_corpus(tmp_path: Path) -> tuple[str, Run, int]:
     store.open(uri)._table.create_checkpoint()
     age(uri, 10**6, 40)
     one.write(2)
-    return uri, one, released
+    return Path(uri), released
+
+
+@pytest.fixture
+def old_corpus(template: tuple[Path, int], tmp_path: Path) -> tuple[str, Run, int]:
+    """A copy, its run that goes on, and the version that was released."""
+    uri = str(shutil.copytree(template[0], tmp_path / "corpus"))
+    return uri, Run(uri, "one", 10, resume=1000), template[1]
 
 
 def test_interrupted_anywhere_nothing_is_lost_and_the_next_goes_on(
@@ -187,7 +196,7 @@ def test_interrupted_anywhere_nothing_is_lost_and_the_next_goes_on(
 ) -> None:
     uri, one, released = old_corpus
     everything, then = pc.scalar(True), store.open(uri, released)
-    reader, before = store.open(uri, store.open(uri).version - 1), files_of(uri)
+    reader, before = store.open(uri, store.open(uri).version - 2), files_of(uri)
     wanted, pinned, of_then = ids(store.open(uri), everything), ids(then, everything), {*map(str, then.files())}
     assert is_due(uri, 30) and not is_due(uri, 60)
     planned, left = trim_log(uri, 30), 0
@@ -215,6 +224,22 @@ def test_interrupted_anywhere_nothing_is_lost_and_the_next_goes_on(
     assert trim_log(uri, 30, dry_run=False).files == 0
     one.write(1)
     assert store.open(uri).count() == len(wanted) + 1
+
+
+def test_two_at_once_get_along(old_corpus: tuple[str, Run, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, _, _ = old_corpus
+    wanted, reading = ids(store.open(uri), pc.scalar(True)), log_trim._replaced
+    other: list[int] = []
+
+    def late(*asked: Any) -> list[storage.Entry]:
+        if not other:
+            other.append(1)
+            assert trim_log(uri, 30, dry_run=False).files > 0
+        return reading(*asked)
+
+    monkeypatch.setattr(log_trim, "_replaced", late)
+    assert trim_log(uri, 30, dry_run=False).files == 0 and other
+    assert ids(store.open(uri), pc.scalar(True)) == wanted and not log.check(f"{uri}/episodes")
 
 
 def test_files_that_were_never_committed_go_when_nobody_can_commit_them(old_corpus: tuple[str, Run, int]) -> None:
