@@ -31,11 +31,15 @@ _PAIRS, _PLIES, _EACH_MOVE = 150, 300, 12
 _FIRST_SEED = 1_000
 
 
-def told_apart(subject: Subject) -> str | None:
-    """Of games of perfect information: positions with the same net input go on alike."""
+def told_apart(subject: Subject) -> tuple[str | None, str | None]:
+    """(fault, remark). Of games of perfect information: positions with the same net input go on alike.
+
+    A remark where the rules are OpenSpiel's own: what they show, such as no pass before this move in go, is not the
+    author's to change.
+    """
     encoder, kind = subject.encoder, subject.loaded.game.get_type()
     if encoder is None or kind.information != pyspiel.GameType.Information.PERFECT_INFORMATION:
-        return None
+        return None, None
     seen: dict[tuple[bytes, int], tuple[Moves, pyspiel.State]] = {}
     pairs, until = 0, time.process_time() + _SECONDS
     for moves, state in _positions(subject):
@@ -56,11 +60,14 @@ def told_apart(subject: Subject) -> str | None:
         difference = _difference(other, state, pairs)
         if difference is not None:
             progress().at("")
-            return (
+            seen = (
                 f"after the moves {_written(others)} and after the moves {_written(moves)} the net is shown the same, "
-                f"but {difference}; let the observation show what makes the difference"
+                f"but {difference}"
             )
-    return None
+            if subject.spec.register is None:
+                return None, f"{seen}; OpenSpiel's observation does not show why, so the net cannot know"
+            return f"{seen}; let the observation show what makes the difference", None
+    return None, None
 
 
 def _positions(subject: Subject) -> Iterator[tuple[Moves, pyspiel.State]]:

@@ -10,9 +10,15 @@ from pathlib import Path
 Python = Callable[..., subprocess.CompletedProcess[str]]
 MAIN = "from selfplay.cli.main import main; main()"
 LIGHT = """
-import sys
-from selfplay.cli.check_env import check_env
-check_env(sys.argv[1], as_json=True)
+import json, sys
+from selfplay import registry
+from selfplay.check import check
+from selfplay.check_task import check_task
+from selfplay.checks import child, twin
+from selfplay.cli import check_env
+from selfplay.contract import GameSpec
+spec = registry.find_any(sys.argv[1])
+print(json.dumps((check if isinstance(spec, GameSpec) else check_task)(spec).as_dict()))
 heavy = sorted({"torch", "ray", "numba", "gymnasium", "pyarrow", "deltalake"} & set(sys.modules))
 assert not heavy, heavy
 """
