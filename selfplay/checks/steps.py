@@ -14,7 +14,8 @@ _FUNCTIONS = ("sample", "prompt", "verify", "gold", "solve", "respond", "play")
 
 def here(spec: TaskSpec) -> TaskSpec:
     """The same task, not isolated: a call that hangs stands in this process's stack, with its line."""
-    functions = {name: _stepping(name, getattr(spec, name)) for name in _FUNCTIONS if getattr(spec, name) is not None}
+    given = {name: getattr(spec, name) for name in _FUNCTIONS if getattr(spec, name) is not None}
+    functions: dict[str, Any] = {name: _stepping(name, function) for name, function in given.items()}
     return replace(spec, isolated=False, **functions)
 
 

@@ -49,8 +49,7 @@ def test_the_check_needs_neither_torch_nor_ray(tmp_path: Path, readme_game: str,
     (tmp_path / "four_on_five.py").write_text(readme_game, encoding="utf-8")
     done = python(LIGHT, "./four_on_five.py", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    report = json.loads(done.stdout)
-    assert report["ok"] and report["seconds"] < 10
+    assert json.loads(done.stdout)["ok"]
 
 
 def test_the_task_is_short_and_passes_the_check(tmp_path: Path, readme_task: str, python: Python) -> None:
