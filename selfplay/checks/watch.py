@@ -31,7 +31,7 @@ from selfplay.checks.progress import SIZE, read
 from selfplay.checks.report import Finding, Report, TaskReport
 from selfplay.errors import UserError
 
-#: What one step of an author's code may take, seconds; and all checks together, in such steps.
+#: What one step of an author's code may take, seconds of `_OwnTime`; and all checks together, in such steps.
 STEP_S, MOST_STEPS = 10.0, 30
 #: How long a process may take to write where it stands, seconds.
 _STACK_S = 1.0
@@ -68,6 +68,31 @@ class _Stopped(Exception):
     def __init__(self, check: str, reason: str, where: str) -> None:
         super().__init__(reason)
         self.check, self.where = check, where
+
+
+class _OwnTime:
+    """Seconds that a process has had: those in which it ran, and those in which it waited for something else than a
+    processor. So a busy machine makes no code look slow. Where the system does not tell, it is the time that passes.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._file = Path(f"/proc/{pid}/stat")
+        self._had, self._last, self._ran = 0.0, time.monotonic(), self._running()[1]
+
+    def read(self) -> float:
+        """Since the clock was made; to be read several times a second."""
+        now, (ready, ran) = time.monotonic(), self._running()
+        self._had += ran - self._ran if ready else now - self._last
+        self._last, self._ran = now, ran
+        return self._had
+
+    def _running(self) -> tuple[bool, float]:
+        """Whether it runs or waits for a processor, and how long it has run."""
+        try:
+            fields = self._file.read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
+        except OSError:
+            return False, 0.0
+        return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Child:
@@ -117,8 +142,8 @@ class _Child:
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What it says, until it is done. Raises `_Stopped` where it hangs or dies."""
-        began = moved = time.monotonic()
-        steps = -1
+        clock = _OwnTime(self._process.pid)
+        moved, steps = 0.0, -1
         while True:
             while b"\n" in self._heard:
                 line, _, self._heard = self._heard.partition(b"\n")
@@ -126,20 +151,18 @@ class _Child:
                 yield message
                 if "done" in message:
                     return
-                moved = time.monotonic()
             if select.select([self._link], [], [], 0.1)[0]:
                 part = self._link.recv(2**20)
                 if not part:
                     raise self._died()
                 self._heard += part
-                continue
-            now = time.monotonic()
+            now = clock.read()
             if steps != (steps := read(self._view)[0]):
                 moved = now
             apart_s = self.apart_s if read(self._view)[1] == CHECK else 0.0
             if now - moved > max(self._step_s, apart_s):
                 raise self._hung()
-            if now - began > self._step_s * MOST_STEPS:
+            if now > self._step_s * MOST_STEPS:
                 name, place = read(self._view)[1:]
                 reason = f"the checks take longer than {self._step_s * MOST_STEPS:g} s; make the code faster"
                 raise _Stopped(name, reason, place)
