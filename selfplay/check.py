@@ -14,7 +14,7 @@ from functools import partial
 from selfplay.checks.frames import raised
 from selfplay.checks.progress import progress
 from selfplay.checks.report import Finding, Listener, Report
-from selfplay.checks.rules import RULES
+from selfplay.checks.rules import RULES, Found
 from selfplay.checks.subject import Subject, prepare
 from selfplay.checks.views import VIEWS
 from selfplay.contract import GameSpec
@@ -45,7 +45,7 @@ def check(spec: GameSpec, listener: Listener = lambda finding: None) -> Report:
     progress().check("the golden playthrough")
     passed = all(finding.problem is None for finding in findings)
     loaded = subject.loaded
-    ruleset = ruleset_digest(spec) if passed else None
+    ruleset = ruleset_digest(spec, progress().step) if passed else None
     return Report(
         id=spec.id,
         game=loaded.string,
@@ -67,10 +67,8 @@ def _since(start: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-def run_check(
-    name: str, function: Callable[[], str | tuple[str | None, str | None] | None], listener: Listener
-) -> Finding:
-    """What `function` finds: a problem or None, or (problem, note); or what it raises, with the author's line."""
+def run_check(name: str, function: Callable[[], Found], listener: Listener) -> Finding:
+    """What `function` finds: a problem or None, or (problem, remark); or what it raises, with the author's line."""
     at = progress()
     at.check(name)
     note: str | None = None

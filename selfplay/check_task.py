@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.check import run_check
-from selfplay.checks.hostile import payloads
+from selfplay.checks.hostile import CHECK, payloads
 from selfplay.checks.progress import progress
 from selfplay.checks.report import Listener, TaskReport
 from selfplay.checks.shortcuts import MOST, Shown, constants, leaks
+from selfplay.checks.steps import here
 from selfplay.contract import Problem, TaskSpec, Transcript
 from selfplay.errors import UserError
 from selfplay.task import Posed, Task, said
@@ -40,7 +41,7 @@ def check_task(spec: TaskSpec, listener: Listener = lambda finding: None) -> Tas
     else runs in this process, without a limit; `selfplay.checks.watch.examine` brings one.
     """
     began = time.monotonic()
-    task, apart = Task(replace(spec, isolated=False)), Task(spec, confined=False)
+    task, apart = Task(here(spec)), Task(spec, confined=False)
     checks: tuple[tuple[str, Callable[[Task], Any]], ...] = (
         ("problems are made again", _regenerates),
         ("gold answers are accepted", partial(_accepted, which="gold")),
@@ -48,7 +49,7 @@ def check_task(spec: TaskSpec, listener: Listener = lambda finding: None) -> Tas
         ("dialogues of solvers end and are judged", _dialogues),
         ("wrong answers are not", _wrong_answers),
         ("answers are not given away", _given_away),
-        ("hostile text neither runs, hangs nor passes", partial(_hostile, apart=apart)),
+        (CHECK, partial(_hostile, apart=apart)),
         ("problems enough to train on and to hold out", _split),
     )
     try:
@@ -152,7 +153,6 @@ def _given_away(task: Task) -> tuple[str | None, str | None]:
 
 def _constants(task: Task, posed: list[Posed], shown: list[Shown]) -> tuple[str | None, str | None]:
     def accepts(index: int, answer: str) -> bool:
-        progress().step()
         one = posed[index]
         return task.judge(one.problem, said(one, [answer]))[0].state == "accepted"
 
@@ -204,6 +204,7 @@ def _hostile(task: Task, apart: Task) -> str | None:
                 fault = _responds(apart, posed, text)
                 if fault is not None:
                     return f"difficulty {difficulty:g}: {name}: {fault}"
+                progress().step()
                 verdict = apart.judge(posed.problem, said(posed, [text]))[0]
                 if canary.exists():
                     return f"difficulty {difficulty:g}: {name} ran in the verifier"
@@ -231,6 +232,7 @@ def _responds(task: Task, posed: Posed, text: str) -> str | None:
         transcripts += [Transcript((*turns[:i], replace(turns[i], text=text))) for i in second]
     for transcript in transcripts:
         began = time.monotonic()
+        progress().step()
         try:
             task.responded(posed, transcript)
         except UserError as error:

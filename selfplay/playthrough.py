@@ -8,7 +8,7 @@ nodes, simultaneous moves, hidden information and any number of seats.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -25,12 +25,16 @@ SHOWN_EVERY = 10
 SMALL = 80
 
 
-def ruleset_digest(spec: GameSpec) -> str:
+def ruleset_digest(spec: GameSpec, step: Callable[[], None] = lambda: None) -> str:
     """sha256 (hexadecimal) of the golden playthrough and, where the rules themselves are in Python, of their file.
 
-    A file that only declares a game of OpenSpiel (its drawing, its symmetries) does not count.
+    A file that only declares a game of OpenSpiel (its drawing, its symmetries) does not count. step: called after each
+    line of the playthrough.
     """
-    digest = hashlib.sha256(playthrough(spec).encode())
+    digest = hashlib.sha256()
+    for line in _lines(spec, 0):
+        digest.update(f"{line.rstrip()}\n".encode())
+        step()
     if spec.register is not None:
         digest.update(registry.source_of(spec).digest.encode())
     return digest.hexdigest()

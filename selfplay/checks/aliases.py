@@ -21,7 +21,7 @@ from selfplay.playthrough import choose
 Moves = tuple[Move, ...]
 
 #: Short games are followed to so many positions; so many random games are played besides, all within so much time.
-_SHORT, _RANDOM_GAMES, _SECONDS = 800, 50, 0.5
+_SHORT, _RANDOM_GAMES, _SECONDS = 800, 50, 0.4
 #: Exchanges of two moves that are tried in each random game.
 _EXCHANGES = 6
 #: Pairs of ways to one net input that are played on, plies for which they are, moves tried one by one where there are
@@ -31,11 +31,15 @@ _PAIRS, _PLIES, _EACH_MOVE = 150, 300, 12
 _FIRST_SEED = 1_000
 
 
-def told_apart(subject: Subject) -> str | None:
-    """Of games of perfect information: positions with the same net input go on alike."""
+def told_apart(subject: Subject) -> tuple[str | None, str | None]:
+    """(fault, remark). Of games of perfect information: positions with the same net input go on alike.
+
+    A remark where the rules are OpenSpiel's own: what they show, such as no pass before this move in go, is not the
+    author's to change.
+    """
     encoder, kind = subject.encoder, subject.loaded.game.get_type()
     if encoder is None or kind.information != pyspiel.GameType.Information.PERFECT_INFORMATION:
-        return None
+        return None, None
     seen: dict[tuple[bytes, int], tuple[Moves, pyspiel.State]] = {}
     pairs, until = 0, time.process_time() + _SECONDS
     for moves, state in _positions(subject):
@@ -56,11 +60,14 @@ def told_apart(subject: Subject) -> str | None:
         difference = _difference(other, state, pairs)
         if difference is not None:
             progress().at("")
-            return (
+            found = (
                 f"after the moves {_written(others)} and after the moves {_written(moves)} the net is shown the same, "
-                f"but {difference}; let the observation show what makes the difference"
+                f"but {difference}"
             )
-    return None
+            if subject.spec.register is None:
+                return None, f"{found}; OpenSpiel's observation does not show why, so the net cannot know"
+            return f"{found}; let the observation show what makes the difference", None
+    return None, None
 
 
 def _positions(subject: Subject) -> Iterator[tuple[Moves, pyspiel.State]]:
@@ -81,7 +88,8 @@ def _positions(subject: Subject) -> Iterator[tuple[Moves, pyspiel.State]]:
             waiting.append(((*moves, action), child))
             found += 1
     for seed in range(_FIRST_SEED, _FIRST_SEED + _RANDOM_GAMES):
-        state, played = subject.loaded.new_initial_state(), ()
+        state = subject.loaded.new_initial_state()
+        played: Moves = ()
         at.at("moves:")
         for ply in range(_PLIES):
             if state.is_terminal():

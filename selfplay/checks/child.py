@@ -71,8 +71,11 @@ def _check(reference: str, say: Say) -> None:
     is_task = isinstance(spec, TaskSpec)
     portable = registry.pack(spec)
     about = spec.summary if isinstance(spec, TaskSpec) else spec.game
-    say({"task": is_task, "id": spec.id, "about": about, "portable": [portable.reference, portable.text]})
+    own = spec.timeout_s if isinstance(spec, TaskSpec) and spec.isolated else 0.0
+    said = {"task": is_task, "id": spec.id, "about": about, "timeout_s": own}
+    say({**said, "portable": [portable.reference, portable.text]})
     _limit_memory()
+    progress().check("problems are made again" if is_task else "loads and plays")
     with contextlib.suppress(Exception):  # whatever it is, the checks find it
         say({"record": twin.record(spec)})
 

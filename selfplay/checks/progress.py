@@ -40,6 +40,12 @@ class Progress:
         """A move is about to be played in the game that was named last."""
         self._append(f" {move}".replace(", ", ",").encode())
 
+    def doing(self, what: str) -> None:
+        """A function of the author's is about to be called; until the next step, this is part of the place."""
+        place = self._end
+        self._append(f", {what}".encode())
+        self._end = place
+
     def step(self) -> None:
         """Something was done."""
         self._append(b"")

@@ -11,6 +11,9 @@ from selfplay.checks.aliases import told_apart
 from selfplay.checks.subject import Subject, advance, brief, first_difference, player_moves
 from selfplay.game import load
 
+#: A problem or None, or (problem, remark).
+Found = str | tuple[str | None, str | None] | None
+
 TOLERANCE = 1e-6
 
 
@@ -194,7 +197,7 @@ def observations(subject: Subject) -> str | None:
 
 
 #: (what the report calls it, the check), in the order in which they are made.
-RULES: tuple[tuple[str, Callable[[Subject], str | None]], ...] = (
+RULES: tuple[tuple[str, Callable[[Subject], Found]], ...] = (
     ("declaration", declaration),
     ("game lengths", lengths),
     ("replays repeat", replay),

@@ -72,11 +72,10 @@ def leaks(level: Sequence[Shown]) -> tuple[str | None, str | None]:
     found = [(_hits(rule, pairs), rule) for rule in dict.fromkeys(_rules(pairs))]
     best, rule = max(found, key=_clearest, default=(0, None))
     if rule is not None and best - constant >= _MARGIN * count and best >= _REMARK * count:
-        fault = (
-            f"the prompt gives the answer away: in {best} of {count} problems it stands {rule} ({level[0].where}: "
-            f"{level[0].answer!r:.60}); take it out of what `prompt` returns"
-        )
-        return (fault, None) if best >= _FAULT * count else (None, fault)
+        stands = f"in {best} of {count} problems it stands {rule} ({level[0].where}: {level[0].answer!r:.60})"
+        if best >= _FAULT * count:
+            return f"the prompt gives the answer away: {stands}; take it out of what `prompt` returns", None
+        return None, f"the prompt mostly holds the answer: {stands}"
     own = sum(_holds(prompt, core) for prompt, core in pairs)
     foreign = [_holds(prompt, core) for i, (prompt, _) in enumerate(pairs) for j, core in enumerate(cores) if i != j]
     chance = sum(foreign) / len(foreign)

@@ -10,13 +10,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyspiel
 
 from selfplay.checks.progress import progress
 from selfplay.checks.rules import fields
+from selfplay.checks.steps import here
 from selfplay.checks.subject import Move, Subject, advance, brief, prepare, random_move
 from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.game import load
@@ -141,26 +141,17 @@ def _problems_differ(spec: TaskSpec, recorded: Any, reorder: bool) -> str | None
 def _problem(spec: TaskSpec, seed: int, level: float) -> Iterator[Field]:
     """All that a task says of one problem."""
     progress().at(f"seed {seed}, difficulty {level:g}")
-    task = Task(_here(spec))
+    task = Task(here(spec))
     posed = task.pose(seed, level)
-    progress().step()
     yield _field("the prompt", "\n".join(f"{one.role}: {one.content}" for one in posed.messages))
     yield _field("the data of sample", json.dumps(dict(posed.problem.data), sort_keys=True))
     for name, write in (("gold", spec.gold), ("solve", spec.solve)):
         if write is not None:
             make: Callable[[Any], str] = task.gold if name == "gold" else task.solution
             text = make(posed.problem)
-            progress().step()
             yield _field(f"the text of {name}", text)
             yield _field(f"the verdict on {name}", str(task.judge(posed.problem, said(posed, [text]))))
-            progress().step()
     if spec.play is not None:
         spoken = task.solved(posed)
-        progress().step()
         yield _field("the dialogue of the solvers", "\n".join(turn.text for turn in spoken.turns))
         yield _field("the verdict on it", str(task.judge(posed.problem, spoken)))
-
-
-def _here(spec: TaskSpec) -> TaskSpec:
-    """The same task with its functions called in this process, which is watched."""
-    return replace(spec, isolated=False)

@@ -106,6 +106,12 @@ RULES = [
     ),
     (
         "else [1.0 if seat == self.winner else -1.0 for seat in (0, 1)]",
+        "else [1.0 if (seat == self.winner) == (self.history()[0] < 12) else -1.0 for seat in (0, 1)]",
+        "observations tell positions apart",
+        "the net is shown the same, but when both go on with",
+    ),
+    (
+        "else [1.0 if seat == self.winner else -1.0 for seat in (0, 1)]",
         "else [float('nan')] * 2",
         "returns",
         "must be one finite number per seat",

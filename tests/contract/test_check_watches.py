@@ -111,7 +111,7 @@ def test_what_makes_another_problem_is_named(tmp_path: Path, readme_task: str, s
     [
         ("time.monotonic() - BEGAN > 3600", "at another time"),
         ("datetime.datetime.now() > BORN + datetime.timedelta(days=1)", "at another time"),
-        ("len(PLAYED) > 8000", "after other calls in another order"),
+        ("len(PLAYED) > 1500", "after other calls in another order"),
     ],
 )
 def test_a_game_that_ends_by_the_clock_or_after_other_games_is_found(

@@ -10,9 +10,15 @@ from pathlib import Path
 Python = Callable[..., subprocess.CompletedProcess[str]]
 MAIN = "from selfplay.cli.main import main; main()"
 LIGHT = """
-import sys
-from selfplay.cli.check_env import check_env
-check_env(sys.argv[1], as_json=True)
+import json, sys
+from selfplay import registry
+from selfplay.check import check
+from selfplay.check_task import check_task
+from selfplay.checks import child, twin
+from selfplay.cli import check_env
+from selfplay.contract import GameSpec
+spec = registry.find_any(sys.argv[1])
+print(json.dumps((check if isinstance(spec, GameSpec) else check_task)(spec).as_dict()))
 heavy = sorted({"torch", "ray", "numba", "gymnasium", "pyarrow", "deltalake"} & set(sys.modules))
 assert not heavy, heavy
 """
@@ -43,8 +49,7 @@ def test_the_check_needs_neither_torch_nor_ray(tmp_path: Path, readme_game: str,
     (tmp_path / "four_on_five.py").write_text(readme_game, encoding="utf-8")
     done = python(LIGHT, "./four_on_five.py", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    report = json.loads(done.stdout)
-    assert report["ok"] and report["seconds"] < 10
+    assert json.loads(done.stdout)["ok"]
 
 
 def test_the_task_is_short_and_passes_the_check(tmp_path: Path, readme_task: str, python: Python) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,11 @@ SYMMETRIES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_passes_the_check(name: str) -> None:
+    began = time.process_time()
     report = check(registry.find(name))
     assert [(finding.name, finding.problem) for finding in report.findings if finding.problem] == []
     assert report.unsearchable is None
-    assert report.seconds < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("name", FILES)

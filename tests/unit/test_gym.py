@@ -230,8 +230,7 @@ def test_names_that_are_not_there_are_one_sentence(capsys: pytest.CaptureFixture
 
 
 def test_without_the_package_it_is_one_sentence_and_others_are_found(tmp_path: Path) -> None:
-    missing = "raise ModuleNotFoundError('No module named reasoning_gym', name='reasoning_gym')"
-    (tmp_path / "reasoning_gym.py").write_text(missing)
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['reasoning_gym'] = None")
     code = (
         "import sys\n"
         "from selfplay.cli.main import call\n"
