@@ -31,7 +31,8 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
     """The first Ctrl-C (or SIGTERM, or the terminal closing) sets `stop`, the second raises KeyboardInterrupt.
 
     abort: ends the process: at the third, and where the main thread does not answer to the second for a few seconds;
-    then it is called by another thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM for itself.
+    then it is called by another thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM
+    for itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

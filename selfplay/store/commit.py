@@ -33,6 +33,7 @@ from selfplay.object_store import Patience
 from selfplay.store import counts, log
 from selfplay.store.counters import pack, unpack
 from selfplay.store.counts import Counts
+from selfplay.store.entries import sealed
 from selfplay.store.repair import mend
 from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
 from selfplay.store.write import Block
@@ -162,14 +163,15 @@ class Committer:
             after = sum((block.counts for block in new), before)
             counters |= counts.counters(self.run_id, after, moved)
             storage.fault("before_commit")
+            adds = [_action(block) for block in new]
             try:
                 self._table.create_write_transaction(
-                    [_action(block) for block in new],
+                    adds,
                     "append",
                     self._table.schema(),
                     PARTITION_BY,
                     commit_properties=CommitProperties(
-                        custom_metadata={log.ACTIONS: str(len(new) + len(counters))},
+                        custom_metadata=dict(sealed(adds, counters)),
                         app_transactions=[Transaction(a, v, int(time.time() * 1000)) for a, v in counters.items()],
                         max_commit_retries=MAX_COMMIT_RETRIES,
                     ),

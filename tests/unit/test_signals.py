@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="hangs in a mute
 
 
 def pressed(work: str, pauses: Sequence[float]) -> tuple[int, str]:
-    """The exit code and what was printed after Ctrl-C at the end of each pause (s); kills what is still there 2 s later."""
+    """The exit code and what was printed after Ctrl-C at the end of each pause (s); killed where that ends nothing."""
     program = PROGRAM.format(work=work.strip().replace("\n", "\n    "))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -53,7 +53,7 @@ def pressed(work: str, pauses: Sequence[float]) -> tuple[int, str]:
         time.sleep(pause)
         process.send_signal(signal.SIGINT)
     try:
-        told, _ = process.communicate(timeout=2.0)
+        told, _ = process.communicate(timeout=1.2)
     except subprocess.TimeoutExpired:
         process.kill()
         told, _ = process.communicate()
