@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +94,7 @@ def read_part(
             return instead, found.damaged
     if not storage.exists(uri):
         raise FileNotFoundError(uri)
-    raise Damaged(uri, f"{found.damaged[0].reason}; `selfplay repair {run_uri}` shows what can be done")
+    raise Damaged(uri, f"{found.damaged[0].reason}; `selfplay repair {shlex.quote(run_uri)}` shows what can be done")
 
 
 def read_state(run_uri: str) -> dict[str, Any]:

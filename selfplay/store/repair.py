@@ -43,6 +43,8 @@ from selfplay.store.table import (
 
 #: Where damaged files go, below the corpus.
 ASIDE = "_damaged"
+#: Lies there while a repair is under way: one that was killed has taken the damage away that would tell of lost blocks.
+_UNDER_WAY = "under-way"
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Repair:
-    """What would be done to a corpus, in this order. untouched: what is wrong and stays so, in sentences."""
+    """What would be done to a corpus, in this order.
+
+    untouched: what is wrong and stays so, in sentences. mark: an object that is there while it is done; None for none.
+    """
 
     corpus: str
     steps: tuple[Step, ...]
     untouched: tuple[str, ...] = ()
+    mark: str | None = None
+
+    def carry_out(self) -> Iterator[Step]:
+        """Does one step after the other, and yields those that are done. What is killed is taken up by another plan."""
+        if self.mark is not None and self.steps:
+            storage.write(self.mark, b"{}", durable=True)
+        for step in self.steps:
+            step.do()
+            yield step
+        if self.mark is not None and storage.exists(self.mark):
+            storage.delete(self.mark)
 
 
 def plan(corpus_uri: str, files: bool = True) -> Repair:
@@ -76,6 +92,7 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
     the logs, which is quick.
     """
     corpus = storage.normalise(corpus_uri)
+    killed = storage.exists(_mark(corpus))
     steps: list[Step] = []
     untouched: list[str] = []
     for name in (EPISODES_TABLE, *SIDE_TABLES):
@@ -91,25 +108,30 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
         taken_out = {path: state.files.pop(path) for path in bad}
         again: list[Orphan] = []
         if name == EPISODES_TABLE:
-            again, left = missing_blocks(table, state, damaged=bool(faults) or not state.described)
+            again, left = missing_blocks(table, state, damaged=killed or bool(faults) or not state.described)
             untouched += [f"{b.path} is in no entry of the log, and the block before it is missing" for b in left]
         here = {block.range for block in again}
         steps += [_take_out(corpus, table, path, taken_out[path], bad[path], here) for path in bad]
         steps += _commit_again(table, again, state)
-        if name == EPISODES_TABLE and (files or faults):
+        if name == EPISODES_TABLE and (files or faults or killed):
             twice, undecided = doubled(table, state)
             steps += _take_out_doubled(table, twice, state)
             untouched += undecided
-        if name != EPISODES_TABLE and (faults or not state.described):
+        if name != EPISODES_TABLE and (killed or faults or not state.described):
             steps += _add_again(corpus, name, table, state)
-    return Repair(corpus, tuple(steps), tuple(untouched))
+    return Repair(corpus, tuple(steps), tuple(untouched), _mark(corpus))
 
 
-def carry_out(steps: Sequence[Step]) -> None:
+def _mark(corpus: str) -> str:
+    return storage.join(corpus, ASIDE, _UNDER_WAY)
+
+
+def carry_out(repairs: Sequence[Repair]) -> None:
     """Does what was planned, in its order. Raises `UserError` where a run has written to the corpus since."""
     try:
-        for step in steps:
-            step.do()
+        for repair in repairs:
+            for _ in repair.carry_out():
+                pass
     except CommitFailedError as error:
         raise UserError(f"{first_line(error)}; stop the run, then repair again") from error
 
@@ -124,8 +146,7 @@ def mend(corpus_uri: str) -> tuple[Step, ...]:
         if not is_damaged(corpus_uri):
             return tuple(done)
         try:
-            for step in plan(corpus_uri, files=False).steps:
-                step.do()
+            for step in plan(corpus_uri, files=False).carry_out():
                 done.append(step)
         except CommitFailedError:
             pause(attempt)
@@ -133,8 +154,11 @@ def mend(corpus_uri: str) -> tuple[Step, ...]:
 
 
 def is_damaged(corpus_uri: str) -> bool:
-    """Whether a log of the corpus is damaged, as far as the sizes of its files and its newest entries show."""
+    """Whether a log of the corpus is damaged, as far as the sizes of its files and its newest entries show, or its
+    repair was begun and not finished."""
     corpus = storage.normalise(corpus_uri)
+    if storage.exists(_mark(corpus)):
+        return True
     tables = [storage.join(corpus, name) for name in (EPISODES_TABLE, *SIDE_TABLES)]
     return any(log.check(table, since_checkpoint=True) or _is_headless(table) for table in tables)
 

@@ -216,7 +216,8 @@ def _rewrite(
         moved = [Transaction(app, at, now) for app, at in numbers.items()]
         seal = sealed(new, numbers, [file["path"] for file in old])
         try:
-            _commit(table, [*gone, *new], CommitProperties({**(note or {}), **seal}, MAX_COMMIT_RETRIES, moved))
+            properties = CommitProperties({**(note or {}), **seal}, MAX_COMMIT_RETRIES, moved)
+            _commit(episodes_uri(uri), table, [*gone, *new], properties)
             storage.fault("after_rewrite")
             return
         except CommitFailedError:
@@ -228,11 +229,11 @@ def _rewrite(
     raise UserError(f"the corpus at {uri} is changed by too many others at once; try again")
 
 
-def _commit(table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
+def _commit(place: str, table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
     before = table.version()
     table.create_write_transaction(list(actions), "append", table.schema(), PARTITION_BY, commit_properties=properties)
     table.update_incremental()
-    log.persist(table.table_uri, before, table.version())
+    log.persist(place, before, table.version())
 
 
 def _add(path: str, size: int, stats: str, part: tuple[str, str]) -> AddAction:
