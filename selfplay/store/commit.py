@@ -174,7 +174,7 @@ class Committer:
             adds = [_action(block) for block in new]
             try:
                 self._table.create_write_transaction(
-                    adds,
+                    list(adds),
                     "append",
                     self._table.schema(),
                     PARTITION_BY,

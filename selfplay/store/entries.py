@@ -41,7 +41,7 @@ def actions(data: bytes) -> list[dict[str, Any]]:
         raise ValueError("breaks off")
     try:
         said = [part for action in found for part in _said(action)]
-        about = next((action["commitInfo"] for action in found if action.get("commitInfo")), {})
+        about: dict[str, Any] = next((action["commitInfo"] for action in found if action.get("commitInfo")), {})
         promised = int(about.get(ACTIONS, len(found) - 1))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError("is not the entry of a log") from None

@@ -262,7 +262,7 @@ def _commit_again(table: str, blocks: Sequence[Orphan], state: State) -> Iterato
             before = opened.version()
             adds = [block.action() for block in mine]
             opened.create_write_transaction(
-                adds,
+                list(adds),
                 "append",
                 opened.schema(),
                 PARTITION_BY,
