@@ -8,7 +8,10 @@ says; see `selfplay.sealed`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import shlex
+from collections.abc import Callable
 from typing import Any
 
 from selfplay import sealed, storage
@@ -57,24 +60,41 @@ def read_begun(run_uri: str) -> dict[str, Any]:
     return sealed.load_newest_valid(places, sealed.read).value or {}
 
 
+def _anything(data: dict[str, Any], source: str) -> None:
+    """Finds nothing wrong."""
+
+
 def read_part(
-    run_uri: str, name: str, part: str, schema: int | None = None
+    run_uri: str,
+    name: str,
+    part: str,
+    schema: int | None = None,
+    check: Callable[[dict[str, Any], str], object] = _anything,
 ) -> tuple[dict[str, Any], tuple[Damaged, ...]]:
     """A file that is written once by every driver; where it is damaged, what the newest driver began with instead.
 
-    name: of the file. part: its field in the record of the beginning. schema: as in `sealed.loads`. Also returns what
-    was damaged. Raises `Damaged` where there is no such record, and `FileNotFoundError` where there is neither.
+    name: of the file. part: its field in the record of the beginning. schema: as in `sealed.loads`. check: raises
+    `Damaged` for what is not such a file. Also returns what was damaged. Raises `Damaged` where there is no such
+    record, and `FileNotFoundError` where there is neither.
     """
     uri = storage.join(run_uri, name)
-    found = sealed.load_newest_valid([uri], lambda place: sealed.read(place, schema))
+
+    def load(place: str) -> dict[str, Any]:
+        data = sealed.read(place, schema)
+        check(data, place)
+        return data
+
+    found = sealed.load_newest_valid([uri], load)
     if found.value is not None:
         return found.value, ()
     instead = read_begun(run_uri).get(part)
     if isinstance(instead, dict):
-        return instead, found.damaged
+        with contextlib.suppress(Damaged):
+            check(instead, uri)
+            return instead, found.damaged
     if not storage.exists(uri):
         raise FileNotFoundError(uri)
-    raise Damaged(uri, f"{found.damaged[0].reason}; `selfplay repair {run_uri}` shows what can be done")
+    raise Damaged(uri, f"{found.damaged[0].reason}; `selfplay repair {shlex.quote(run_uri)}` shows what can be done")
 
 
 def read_state(run_uri: str) -> dict[str, Any]:

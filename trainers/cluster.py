@@ -49,17 +49,25 @@ class Sizing:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class LastWords:
     """What is said where the run cannot go on, and cannot end by itself either, as Ray hangs or ends its process.
 
     err: descriptor of the person's standard error. advice: the end of the sentence, what is safe and what to do.
     end: says a sentence, gives the terminal back and ends the process with exit code 1; called by another thread.
+    guard: the process that speaks where this one has died without a word.
     """
 
     err: int
     advice: str
     end: Callable[[str], None]
+    guard: subprocess.Popen[bytes] | None = None
+
+    def taken(self) -> None:
+        """This process says the last word itself, and the guard is silent. For a signal handler, too."""
+        if self.guard is not None and self.guard.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # the guard has gone, or was told that all is in order
+                os.write(self.guard.stdin.fileno(), b"said\n")
 
 
 @contextlib.contextmanager
@@ -77,6 +85,8 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
     session: Path | None = None
     with contextlib.ExitStack() as leaving:
         guard = _guard(own=not address, words=words)
+        if words is not None:
+            words.guard = guard
         leaving.callback(guard.communicate, b"bye\n")
         try:
             if address:
@@ -95,7 +105,7 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
         if not address:
             _close_token(Path.home() / ".ray" / "auth_token")
         if words is not None and not address:
-            leaving.callback(RayWatch(functools.partial(_died, guard, words)).stop)
+            leaving.callback(RayWatch(functools.partial(_died, words)).stop)
         yield
     if session is not None:
         ray_sessions.delete(session)
@@ -141,12 +151,8 @@ def _reason(error: Exception) -> str:
     return lines[0]
 
 
-def _died(guard: subprocess.Popen[bytes], words: LastWords, name: str) -> None:
-    """A process of Ray is gone. The guard is to be quiet, and to end what is left when this process has ended."""
-    assert guard.stdin is not None
-    with contextlib.suppress(OSError):  # the guard was killed, too
-        guard.stdin.write(b"said\n")
-        guard.stdin.flush()
+def _died(words: LastWords, name: str) -> None:
+    """A process of Ray is gone. The guard ends what is left when this process has ended."""
     words.end(f"Ray has died under the run: {name} has ended (killed, or out of memory?); {words.advice}")
 
 

@@ -17,7 +17,8 @@ from selfplay.store import open as open_corpus
 from selfplay.store.lease import holder_of
 from selfplay.store.repair import SET_ASIDE, Repair, Step
 from trainers.config import RunConfig
-from trainers.experiment import kind_of
+from trainers.experiment import from_data, kind_of
+from trainers.run_folder import run_id_of
 from trainers.run_state import SCHEMA, ReasoningState, State, state_from
 
 RESTORE = "restore"
@@ -36,16 +37,17 @@ def plan(run_uri: str, corpus: str | None) -> Repair:
     corpus: where its episodes are, for what only they tell. Raises `UserError` for files of a newer version.
     """
     uri = storage.normalise(run_uri)
-    record = run_files.read_begun(uri) or _from_corpus(uri, corpus)
-    steps = [step for name, part in _ONCE for step in _written_once(uri, name, record.get(part))]
+    begun = run_files.read_begun(uri)
+    record = {**_from_corpus(uri, corpus), **{part: begun[part] for _, part in _ONCE if _holds(begun, part, uri)}}
+    steps = [step for name, part in _ONCE for step in _written_once(uri, name, part, record.get(part))]
     kind = State if _plays(uri, record) else ReasoningState
     states = [run_files.state_uri(uri, epoch) for epoch in run_files.state_epochs(uri)]
-    begun = [run_files.begun_uri(uri, epoch) for epoch in run_files.begun_epochs(uri)]
+    beginnings = [run_files.begun_uri(uri, epoch) for epoch in run_files.begun_epochs(uri)]
     checkpoints = [run_files.checkpoint_uri(uri, name) for name in run_files.checkpoints(uri)]
     nets = [run_files.weights_uri(uri, version) for version in run_files.versions(uri)]
     status = storage.join(uri, run_files.STATUS_FILE)
     loaders: tuple[tuple[list[str], Callable[[str], Any]], ...] = (
-        (begun, sealed.read),
+        (beginnings, sealed.read),
         (checkpoints, weights.load),
         (nets, weights.load),
         (states, lambda place: state_from(kind, sealed.read(place, SCHEMA), place)),
@@ -66,14 +68,40 @@ def _set_aside(uri: str, error: Damaged, result: str) -> Step:
     return Step(SET_ASIDE, error.uri, error.reason, result, do)
 
 
-def _written_once(uri: str, name: str, record: Any) -> Iterator[Step]:
+def _check(part: str, data: dict[str, Any], source: str) -> None:
+    """Raises `Damaged` for what a start would not take for this part of the run's record."""
+    if part == "run":
+        run_id_of(data, source)
+    elif part == "config":
+        try:
+            from_data(data, source)
+        except UserError as error:
+            raise Damaged(source, str(error).removeprefix(f"{source}: ")) from None
+
+
+def _holds(record: dict[str, Any], part: str, source: str) -> bool:
+    """Whether the record of a start has a part that another start would take."""
+    try:
+        _check(part, record[part], source)
+    except (Damaged, KeyError, TypeError, AttributeError):
+        return False
+    return isinstance(record[part], dict)
+
+
+def _written_once(uri: str, name: str, part: str, record: Any) -> Iterator[Step]:
     """For a file that every driver writes when it begins. record: what it held; None where nothing tells."""
     place = storage.join(uri, name)
-    found = sealed.load_newest_valid([place], sealed.read)
+
+    def load(place: str) -> dict[str, Any]:
+        data = sealed.read(place, SCHEMA if part == "run" else None)
+        _check(part, data, place)
+        return data
+
+    found = sealed.load_newest_valid([place], load)
     if found.value is not None:
         return
     (error,) = found.damaged
-    if isinstance(record, dict):
+    if record is not None:
 
         def do() -> None:
             if storage.exists(place):

@@ -34,7 +34,7 @@ from selfplay.errors import Damaged, UserError
 from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
 from selfplay.store.log import DamagedLog
-from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
+from selfplay.store.table import ELSEWHERE, episodes_uri, is_name, open_table
 from trainers.experiment import AnyConfig, incompatible, read_config
 from trainers.journal import note
 from trainers.run_state import SCHEMA, AnyState, state_from
@@ -93,11 +93,8 @@ class RunFolder(Generic[AnyState]):
 
     def _identity(self) -> tuple[str, Sequence[Damaged]]:
         """The run's id. Raises `FileNotFoundError` where there is no run."""
-        data, damaged = run_files.read_part(self.uri, run_files.RUN_FILE, "run", SCHEMA)
-        source = storage.join(self.uri, run_files.RUN_FILE)
-        if not isinstance(data.get("run_id"), str):
-            raise Damaged(source, "it does not hold the run's id")
-        return data["run_id"], damaged
+        data, damaged = run_files.read_part(self.uri, run_files.RUN_FILE, "run", SCHEMA, run_id_of)
+        return run_id_of(data, storage.join(self.uri, run_files.RUN_FILE)), damaged
 
     def reload(self) -> AnyState:
         """The state as it was saved last, or of a run that has not begun where nothing was saved."""
@@ -235,6 +232,14 @@ class RunFolder(Generic[AnyState]):
         state = state_from(self._kind, _held_state(meta, uri), uri)
         state.checkpoint = uri.rpartition("/")[2]
         return state
+
+
+def run_id_of(data: dict[str, Any], source: str) -> str:
+    """The run's id that `run.json` holds; `source` names it in errors. Raises `Damaged` where that is none."""
+    run_id = data.get("run_id")
+    if not isinstance(run_id, str) or not is_name(run_id):
+        raise Damaged(source, "it does not hold the run's id")
+    return run_id
 
 
 def _held_state(meta: dict[str, Any], uri: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ from selfplay.errors import Damaged
 
 #: Rises when older code would misread state or `run.json`.
 SCHEMA = 2
+_CHECKPOINT = re.compile(r"[A-Za-z0-9-]+\.safetensors")
 
 
 @dataclass
@@ -89,13 +92,19 @@ AnyState = TypeVar("AnyState", bound=State | ReasoningState)
 def state_from(kind: type[AnyState], data: Mapping[str, Any], source: str) -> AnyState:
     """A state as it was written; `source` names the place in errors.
 
-    Raises `Damaged` for fields that are unknown or of another type.
+    Raises `Damaged` for fields that are unknown or of another type, for numbers that are none, and for a checkpoint
+    that is not a file's name: a path would lead out of the run's folder.
     """
     unknown = sorted(set(data) - {known.name for known in fields(kind)})
     if unknown:
         raise Damaged(source, f"it has the unknown field {unknown[0]!r}")
     try:
-        return TypeAdapter(kind).validate_python({**data, "schema": SCHEMA})
+        state = TypeAdapter(kind).validate_python({**data, "schema": SCHEMA})
     except ValidationError as error:
         wrong = error.errors()[0]
         raise Damaged(source, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}") from None
+    if state.checkpoint is not None and not _CHECKPOINT.fullmatch(state.checkpoint):
+        raise Damaged(source, f"checkpoint: {state.checkpoint!r} is not the name of one")
+    if not (math.isfinite(state.elapsed_s) and math.isfinite(state.total_s)):
+        raise Damaged(source, "elapsed_s, total_s: input should be a finite number")
+    return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def repair(
         steps = [step for one in found for step in one.steps]
         untouched = [sentence for one in found for sentence in one.untouched]
         if yes:
-            carry_out(steps)
+            carry_out(found)
     if as_json:
         told = [{"action": s.action, "subject": s.subject, "reason": s.reason, "result": s.result} for s in steps]
         typer.echo(json.dumps({"corpus": corpus, "steps": told, "untouched": untouched, "done": yes}))
@@ -58,6 +59,6 @@ def repair(
     if not steps:
         say(f"nothing to repair in {where}")
     elif yes:
-        say(f"done; `selfplay corpus verify {where}` checks every episode")
+        say(f"done; `selfplay corpus verify {shlex.quote(where)}` checks every episode")
     else:
-        say(f"nothing was changed; do it with `selfplay repair {where} --yes`")
+        say(f"nothing was changed; do it with `selfplay repair {shlex.quote(where)} --yes`")

@@ -25,6 +25,7 @@ from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
     from selfplay.contract import EnvSpec
+    from trainers.cluster import LastWords
     from trainers.experiment import AnyConfig, AnyStatus, AnySummary
 
 
@@ -175,9 +176,12 @@ def watch(
     stop = threading.Event()
     file = file_of(config)
     advice = f"nothing that was archived is lost, and `{going_on(out, file)}` goes on"
+    words: LastWords | None = None
 
     def end(sentence: str, code: int) -> None:
         """Ends the process where its main thread cannot: the terminal is given back, as far as that is possible."""
+        if words is not None:
+            words.taken()
         closing = threading.Thread(target=display.close, daemon=True)
         closing.start()
         closing.join(2.0)

@@ -30,8 +30,9 @@ _SAME_PRESS_S = 0.5
 def stopping(stop: threading.Event, display: Display, abort: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """The first Ctrl-C (or SIGTERM, or the terminal closing) sets `stop`, the second raises KeyboardInterrupt.
 
-    abort: ends the process where the main thread does not answer to the second for a few seconds; called by another
-    thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM for itself.
+    abort: ends the process: at the third, and where the main thread does not answer to the second for a few seconds;
+    then it is called by another thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM
+    for itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -49,8 +50,7 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
             answered.set()
             raise KeyboardInterrupt
         else:
-            display.close()
-            os._exit(130)
+            abort()
 
     def listen() -> None:
         heard, last = 0, -_SAME_PRESS_S

@@ -33,8 +33,16 @@ from selfplay.object_store import Patience
 from selfplay.store import counts, log
 from selfplay.store.counters import pack, unpack
 from selfplay.store.counts import Counts
+from selfplay.store.entries import sealed
 from selfplay.store.repair import mend
-from selfplay.store.table import MAX_COMMIT_RETRIES, check_name, first_line, open_or_create_episodes, pause
+from selfplay.store.table import (
+    MAX_COMMIT_RETRIES,
+    check_name,
+    episodes_uri,
+    first_line,
+    open_or_create_episodes,
+    pause,
+)
 from selfplay.store.write import Block
 
 #: Writer epochs of driver epoch e are e * 1000 … e * 1000 + 999: unique even for writers that never committed. A slot
@@ -99,7 +107,8 @@ class Committer:
         #: What had to be repaired of the corpus's logs before it could be opened.
         self.mended = mend(corpus_uri)
         self._table = open_or_create_episodes(corpus_uri)
-        self._durable = log.last_checkpoint(self._table.table_uri) - 1  # of what came later some may not be on the disk
+        self._place = episodes_uri(corpus_uri)
+        self._durable = log.last_checkpoint(self._place) - 1  # of what came later some may not be on the disk
         self._commit([])
 
     @property
@@ -162,14 +171,15 @@ class Committer:
             after = sum((block.counts for block in new), before)
             counters |= counts.counters(self.run_id, after, moved)
             storage.fault("before_commit")
+            adds = [_action(block) for block in new]
             try:
                 self._table.create_write_transaction(
-                    [_action(block) for block in new],
+                    list(adds),
                     "append",
                     self._table.schema(),
                     PARTITION_BY,
                     commit_properties=CommitProperties(
-                        custom_metadata={log.ACTIONS: str(len(new) + len(counters))},
+                        custom_metadata=dict(sealed(adds, counters)),
                         app_transactions=[Transaction(a, v, int(time.time() * 1000)) for a, v in counters.items()],
                         max_commit_retries=MAX_COMMIT_RETRIES,
                     ),
@@ -232,7 +242,7 @@ class Committer:
 
     def _check_files(self, blocks: Sequence[Block]) -> None:
         """The log accepts files that are missing or torn, and readers then fail: look first."""
-        sizes = storage.sizes([storage.join(self._table.table_uri, block.path) for block in blocks])
+        sizes = storage.sizes([storage.join(self._place, block.path) for block in blocks])
         for block, size in zip(blocks, sizes, strict=True):
             if size is None:
                 raise ValueError(f"block {block.path} was never written")
@@ -240,7 +250,7 @@ class Committer:
                 raise ValueError(f"block {block.path} has {size} bytes instead of {block.size}")
 
     def _receipts(self, blocks: Sequence[Block], new: Sequence[Block]) -> list[Receipt]:
-        log.persist(self._table.table_uri, self._durable, self.table_version)
+        log.persist(self._place, self._durable, self.table_version)
         self._durable = self.table_version
         fresh = {(block.slot, block.epoch, block.number) for block in new}
         return [

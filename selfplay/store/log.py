@@ -12,21 +12,23 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfplay import storage
+from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.store.entries import actions as actions
+from selfplay.store.entries import run_counters
 
 FOLDER = "_delta_log"
 #: Beside the tables: what is still known of entries of the episodes table that were given back.
 HISTORY = "history"
+#: Of more entries in a row than this a log has not lost: what comes after is not of this log.
+MOST_LOST = 1000
 #: Names the newest checkpoint.
 HINT = "_last_checkpoint"
-#: In the `commitInfo` of an entry of ours: how many other actions it has.
-ACTIONS = "selfplay_actions"
 _BASE = re.compile(r"[0-9]{20}\.base\.json")
 _ENTRY = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint\.parquet$")
@@ -40,7 +42,8 @@ class DamagedLog(UserError):
 class Fault:
     """A damaged file of a log.
 
-    file: its name in the log's folder. version: of the entry or checkpoint, None for `_last_checkpoint`.
+    file: its name in the log's folder. version: of the entry or checkpoint, None for `_last_checkpoint`, and for an
+    entry that is none of this log.
     what: such as "is empty".
     """
 
@@ -50,7 +53,7 @@ class Fault:
 
     @property
     def is_entry(self) -> bool:
-        return _ENTRY.match(self.file) is not None
+        return self.version is not None and _ENTRY.match(self.file) is not None
 
 
 def place(table_uri: str, name: str) -> str:
@@ -76,24 +79,6 @@ def versions(table_uri: str) -> tuple[dict[int, int], dict[int, int]]:
     return found
 
 
-def actions(data: bytes) -> list[dict[str, Any]]:
-    """The actions of an entry. Raises `ValueError`, with what is wrong, where it is not whole."""
-    if not data.strip():
-        raise ValueError("is empty")
-    try:
-        found = [json.loads(line) for line in data.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
-        raise ValueError("breaks off" if data.startswith(b"{") else "is not JSON") from None
-    if not all(isinstance(action, dict) for action in found):
-        raise ValueError("is not JSON")
-    if data.endswith(b"\n") and found[-1].keys() == {"commitInfo"}:
-        raise ValueError("breaks off")
-    promised = next((a["commitInfo"].get(ACTIONS) for a in found if isinstance(a.get("commitInfo"), dict)), None)
-    if promised is not None and str(promised) != str(len(found) - 1):
-        raise ValueError("breaks off")
-    return found
-
-
 def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
     """What is damaged in the log, all of it read; entries that are missing between others included. Oldest first.
 
@@ -113,20 +98,39 @@ def check(table_uri: str, since_checkpoint: bool = False) -> list[Fault]:
     first = min(entries, default=0)
     if first > 0 and not any(version >= first - 1 for version in whole):
         first = 0  # no checkpoint stands for what is missing before
-    before = given_back(table_uri)
-    for version in range(first, max(entries, default=-1) + 1):
-        if version not in entries:
-            if version < before:
-                continue
-            faults.append(Fault(entry_name(version), version, "is missing"))
+    expected = max(first, given_back(table_uri))
+    counters: dict[str, int] = {}
+    for version in sorted(entries):
+        if version < first:
             continue
+        if version - expected > MOST_LOST:
+            faults.append(Fault(entry_name(version), None, f"follows on {version - expected:,} that are not there"))
+            continue
+        faults += [Fault(entry_name(lost), lost, "is missing") for lost in range(expected, version)]
+        expected = max(expected, version + 1)
         if 0 < entries[version] and version < newest:
             continue
-        try:
-            actions(storage.read(place(table_uri, entry_name(version))))
-        except ValueError as error:
-            faults.append(Fault(entry_name(version), version, str(error)))
+        reason = _entry_fault(table_uri, version, counters)
+        if reason is not None:
+            faults.append(Fault(entry_name(version), version, reason))
     return faults
+
+
+def _entry_fault(table_uri: str, version: int, counters: dict[str, int]) -> str | None:
+    """What is wrong with an entry. counters: of runs, as the entries before it have set them; is brought forward."""
+    try:
+        found = actions(storage.read(place(table_uri, entry_name(version))))
+    except ValueError as error:
+        return str(error)
+    added = [action["add"] for action in found if action.get("add")]
+    episodes = table_uri.rstrip("/").endswith("/episodes")
+    if any(episodes != (set(add["partitionValues"] or ()) == set(PARTITION_BY)) for add in added):
+        return "is of another table"
+    moved = run_counters(found)
+    if any(counters.get(name, -1) >= value for name, value in moved.items()):
+        return "is there a second time"
+    counters |= moved
+    return None
 
 
 def given_back(table_uri: str) -> int:

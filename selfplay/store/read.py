@@ -24,10 +24,11 @@ from selfplay import storage
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
+from selfplay.store import log
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, first_line, open_table, refuse_path
+from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table, refuse_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -304,7 +305,8 @@ class Corpus:
             if row["path"].startswith("/"):
                 refuse_path(self.uri, row["path"])
             if any(row.get(name) is None for name in needed):
-                raise UserError(f"the log of {self.uri} does not say how many episodes its file {row['path']} holds")
+                silent = f"the log of {self.uri} does not say how many episodes its file {row['path']} holds"
+                raise log.explain(episodes_uri(self.uri), UserError(silent))
         return rows
 
     def get(self, episode_id: str) -> Episode:

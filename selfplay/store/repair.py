@@ -26,6 +26,7 @@ from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store import log
 from selfplay.store.doubled import Doubled, doubled, take_out
+from selfplay.store.entries import sealed
 from selfplay.store.log import Fault
 from selfplay.store.replayed import Added, Orphan, State, damaged_files, missing_blocks, replay, unnamed
 from selfplay.store.table import (
@@ -42,6 +43,8 @@ from selfplay.store.table import (
 
 #: Where damaged files go, below the corpus.
 ASIDE = "_damaged"
+#: Lies there while a repair is under way: one that was killed has taken the damage away that would tell of lost blocks.
+_UNDER_WAY = "under-way"
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Repair:
-    """What would be done to a corpus, in this order. untouched: what is wrong and stays so, in sentences."""
+    """What would be done to a corpus, in this order.
+
+    untouched: what is wrong and stays so, in sentences. mark: an object that is there while it is done; None for none.
+    """
 
     corpus: str
     steps: tuple[Step, ...]
     untouched: tuple[str, ...] = ()
+    mark: str | None = None
+
+    def carry_out(self) -> Iterator[Step]:
+        """Does one step after the other, and yields those that are done. What is killed is taken up by another plan."""
+        if self.mark is not None and self.steps:
+            storage.write(self.mark, b"{}", durable=True)
+        for step in self.steps:
+            step.do()
+            yield step
+        if self.mark is not None and storage.exists(self.mark):
+            storage.delete(self.mark)
 
 
 def plan(corpus_uri: str, files: bool = True) -> Repair:
@@ -75,6 +92,7 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
     the logs, which is quick.
     """
     corpus = storage.normalise(corpus_uri)
+    killed = storage.exists(_mark(corpus))
     steps: list[Step] = []
     untouched: list[str] = []
     for name in (EPISODES_TABLE, *SIDE_TABLES):
@@ -84,28 +102,36 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
         steps += [_set_aside(corpus, table, fault) for fault in faults if fault.what != "is missing"]
         headless = bool(state.entries or faults) and not state.described
         steps += [_replace(table, name, fault, headless) for fault in faults if fault.is_entry]
+        if headless or (not state.entries and _has_data(name, table, state)):
+            steps += _recreate(table, faults)
+        bad = dict(damaged_files(table, state)) if files else {}
+        taken_out = {path: state.files.pop(path) for path in bad}
+        again: list[Orphan] = []
         if name == EPISODES_TABLE:
-            if headless or (not state.entries and unnamed(table, state)):
-                steps += _recreate(table, faults)
-            again, left = missing_blocks(table, state, damaged=bool(faults) or not state.described)
-            steps += _commit_again(table, again, state)
+            again, left = missing_blocks(table, state, damaged=killed or bool(faults) or not state.described)
             untouched += [f"{b.path} is in no entry of the log, and the block before it is missing" for b in left]
-            if files or faults:
-                twice, undecided = doubled(table, state)
-                steps += _take_out_doubled(table, twice, state)
-                untouched += undecided
-        elif faults:
+        here = {block.range for block in again}
+        steps += [_take_out(corpus, table, path, taken_out[path], bad[path], here) for path in bad]
+        steps += _commit_again(table, again, state)
+        if name == EPISODES_TABLE and (files or faults or killed):
+            twice, undecided = doubled(table, state)
+            steps += _take_out_doubled(table, twice, state)
+            untouched += undecided
+        if name != EPISODES_TABLE and (killed or faults or not state.described):
             steps += _add_again(corpus, name, table, state)
-        if files:
-            steps += _take_out(corpus, table, state)
-    return Repair(corpus, tuple(steps), tuple(untouched))
+    return Repair(corpus, tuple(steps), tuple(untouched), _mark(corpus))
 
 
-def carry_out(steps: Sequence[Step]) -> None:
+def _mark(corpus: str) -> str:
+    return storage.join(corpus, ASIDE, _UNDER_WAY)
+
+
+def carry_out(repairs: Sequence[Repair]) -> None:
     """Does what was planned, in its order. Raises `UserError` where a run has written to the corpus since."""
     try:
-        for step in steps:
-            step.do()
+        for repair in repairs:
+            for _ in repair.carry_out():
+                pass
     except CommitFailedError as error:
         raise UserError(f"{first_line(error)}; stop the run, then repair again") from error
 
@@ -120,8 +146,7 @@ def mend(corpus_uri: str) -> tuple[Step, ...]:
         if not is_damaged(corpus_uri):
             return tuple(done)
         try:
-            for step in plan(corpus_uri, files=False).steps:
-                step.do()
+            for step in plan(corpus_uri, files=False).carry_out():
                 done.append(step)
         except CommitFailedError:
             pause(attempt)
@@ -129,15 +154,31 @@ def mend(corpus_uri: str) -> tuple[Step, ...]:
 
 
 def is_damaged(corpus_uri: str) -> bool:
-    """Whether a log of the corpus is damaged, as far as the sizes of its files and its newest entries show."""
+    """Whether a log of the corpus is damaged, as far as the sizes of its files and its newest entries show, or its
+    repair was begun and not finished."""
     corpus = storage.normalise(corpus_uri)
+    if storage.exists(_mark(corpus)):
+        return True
     tables = [storage.join(corpus, name) for name in (EPISODES_TABLE, *SIDE_TABLES)]
-    return any(log.check(table, since_checkpoint=True) for table in tables) or _is_headless(tables[0])
+    return any(log.check(table, since_checkpoint=True) or _is_headless(table) for table in tables)
 
 
 def _is_headless(table: str) -> bool:
-    """Whether blocks lie there and no log tells of them."""
-    return not log.versions(table)[0] and bool(unnamed(table, State()))
+    """Whether data lie there and no log tells of them."""
+    return not log.versions(table)[0] and _has_data(table.rsplit("/", 1)[1], table, State())
+
+
+def _has_data(name: str, table: str, state: State) -> bool:
+    """Whether data files lie in the folder of a table that are in no entry of its log."""
+    return bool(unnamed(table, state) if name == EPISODES_TABLE else _unnamed_rows(table, state))
+
+
+def _unnamed_rows(table: str, state: State) -> list[str]:
+    """Data files of a side table that are in no entry of its log: their URIs."""
+    prefix = storage.normalise(table) + "/"
+    paths = [entry.uri.removeprefix(prefix) for entry in storage.entries(table)]
+    found = [path for path in paths if path.endswith(".parquet") and not path.startswith(log.FOLDER)]
+    return [storage.join(table, path) for path in found if path not in state.named]
 
 
 SET_ASIDE, REPLACE, RECREATE, COMMIT, TAKE_OUT = "set aside", "replace", "recreate", "commit again", "take out"
@@ -146,11 +187,12 @@ SET_ASIDE, REPLACE, RECREATE, COMMIT, TAKE_OUT = "set aside", "replace", "recrea
 def _set_aside(corpus: str, table: str, fault: Fault) -> Step:
     uri = log.place(table, fault.file)
     keep = fault.is_entry
+    needed = keep or fault.file.endswith(".json")
 
     def do() -> None:
         move_aside(corpus, uri, keep)
 
-    result = f"it goes to {ASIDE}" + ("" if keep else "; the entries of the log hold the same")
+    result = f"it goes to {ASIDE}" + ("" if needed else "; the entries of the log hold the same")
     return Step(SET_ASIDE, uri, fault.what, result, do)
 
 
@@ -218,16 +260,14 @@ def _commit_again(table: str, blocks: Sequence[Orphan], state: State) -> Iterato
                 raise CommitFailedError(f"run {run_id} has committed since the repair was planned")
             now = int(time.time() * 1000)
             before = opened.version()
+            adds = [block.action() for block in mine]
             opened.create_write_transaction(
-                [block.action() for block in mine],
+                list(adds),
                 "append",
                 opened.schema(),
                 PARTITION_BY,
                 commit_properties=CommitProperties(
-                    custom_metadata={
-                        log.ACTIONS: str(len(mine) + len(counters)),
-                        "repair": "blocks whose entry in the log was lost",
-                    },
+                    custom_metadata={**sealed(adds, counters), "repair": "blocks whose entry in the log was lost"},
                     app_transactions=[Transaction(app, version, now) for app, version in counters.items()],
                     max_commit_retries=MAX_COMMIT_RETRIES,
                 ),
@@ -243,12 +283,9 @@ def _add_again(corpus: str, name: str, table: str, state: State) -> Iterator[Ste
     """Rows of a side table whose entry was lost."""
     import pyarrow.parquet as pq
 
-    for entry in storage.entries(table):
-        path = entry.uri.removeprefix(table).lstrip("/")
-        if path.startswith(log.FOLDER) or not path.endswith(".parquet") or path in state.named:
-            continue
+    for file in _unnamed_rows(table, state):
 
-        def do(uri: str = entry.uri) -> None:
+        def do(uri: str = file) -> None:
             import pyarrow as pa
 
             try:
@@ -258,9 +295,38 @@ def _add_again(corpus: str, name: str, table: str, state: State) -> Iterator[Ste
                 return
             append(corpus, name, rows)
 
-        yield Step(
-            COMMIT, entry.uri, "its rows are in no entry of the log", "they are added where they are missing", do
+        yield Step(COMMIT, file, "its rows are in no entry of the log", "they are added where they are missing", do)
+
+
+def _take_out(corpus: str, table: str, path: str, add: Added, reason: str, here: set[str]) -> Step:
+    """For a data file of the newest version that is missing or damaged. here: episodes that are committed again."""
+    uri = storage.join(table, path)
+
+    def do() -> None:
+        opened = open_table(table)
+        moved: list[Transaction] = []
+        if run_id := add.partition.get("run_id"):
+            counter = f"{run_id} upkeep"
+            number, now = (opened.transaction_version(counter) or 0) + 1, int(time.time() * 1000)
+            moved = [Transaction(counter, number, now), Transaction(f"{run_id} counted", -1, now)]  # count anew
+        before = opened.version()
+        opened.create_write_transaction(
+            [RemoveAction(path, True, int(time.time() * 1000), add.size, dict(add.partition))],
+            "append",
+            opened.schema(),
+            list(add.partition),
+            commit_properties=CommitProperties(
+                custom_metadata={"repair": reason}, max_commit_retries=MAX_COMMIT_RETRIES, app_transactions=moved
+            ),
         )
+        opened.update_incremental()
+        log.persist(table, before, opened.version())
+        move_aside(corpus, uri)
+
+    lost = f"its {add.rows:,} rows ({add.range}) are lost"
+    if add.range in here:
+        lost = "a whole file with the same episodes is committed in its place"
+    return Step(TAKE_OUT, uri, reason, f"it is taken out of the table, and {lost}", do)
 
 
 def _take_out_doubled(table: str, files: Sequence[Doubled], state: State) -> Iterator[Step]:
@@ -276,34 +342,3 @@ def _take_out_doubled(table: str, files: Sequence[Doubled], state: State) -> Ite
         result = f"{len(mine):,} files are taken out of the table; what they hold is in others"
         result += f", but for {rest:,} whose other episodes are written again" if rest else ""
         yield Step(TAKE_OUT, f"run {run_id}", reason, result, do)
-
-
-def _take_out(corpus: str, table: str, state: State) -> Iterator[Step]:
-    """Data files of the newest version that are missing or damaged."""
-    for path, reason in damaged_files(table, state):
-        add = state.files[path]
-        uri = storage.join(table, path)
-
-        def do(path: str = path, uri: str = uri, add: Added = add, reason: str = reason) -> None:
-            opened = open_table(table)
-            moved: list[Transaction] = []
-            if run_id := add.partition.get("run_id"):
-                counter = f"{run_id} upkeep"
-                number, now = (opened.transaction_version(counter) or 0) + 1, int(time.time() * 1000)
-                moved = [Transaction(counter, number, now), Transaction(f"{run_id} counted", -1, now)]  # count anew
-            before = opened.version()
-            opened.create_write_transaction(
-                [RemoveAction(path, True, int(time.time() * 1000), add.size, dict(add.partition))],
-                "append",
-                opened.schema(),
-                list(add.partition),
-                commit_properties=CommitProperties(
-                    custom_metadata={"repair": reason}, max_commit_retries=MAX_COMMIT_RETRIES, app_transactions=moved
-                ),
-            )
-            opened.update_incremental()
-            log.persist(table, before, opened.version())
-            move_aside(corpus, uri)
-
-        result = f"it is taken out of the table, and its {add.rows:,} rows ({add.range}) are lost"
-        yield Step(TAKE_OUT, uri, reason, result, do)

@@ -128,7 +128,8 @@ def _take_checkpoint(state: State, table: str, version: int) -> None:
 class Orphan:
     """A whole block that was written and is in no entry of the log. first, last: episode numbers, inclusive.
 
-    newest: nothing that its writer sealed later is in the log.
+    newest: nothing that its writer sealed later is in the log. acknowledged: something that its writer sealed later is
+    there, and blocks are committed in order: so this one was, too, and the log has lost it.
     """
 
     path: str
@@ -142,6 +143,12 @@ class Orphan:
     rows: int
     stats: str
     newest: bool = True
+    acknowledged: bool = False
+
+    @property
+    def range(self) -> str:
+        """Which episodes, as `Added` says it."""
+        return f"slot {self.slot}, epoch {self.epoch}, numbers {self.first} to {self.last}"
 
     def action(self) -> AddAction:
         """What commits it."""
@@ -182,29 +189,32 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
     comes before them is missing.
 
     damaged: the log has lost entries: any block may be one that was acknowledged. Otherwise a block whose writer was
-    replaced was never committed, and one whose writer has committed later blocks was deleted with its run; neither is
-    to be committed.
+    replaced was never committed, and one that is older than all that the table holds of its writer was deleted with its
+    run, if the log does not reach back to that; neither is to be committed.
     """
     entries = unnamed(table, state)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = [block for block in pool.map(lambda entry: orphan(table, entry), entries) if block is not None]
     covered = _Coverage(table, state)
+    trimmed = log.given_back(table) > 0 or min(log.versions(table)[0], default=0) > 0
     again: list[Orphan] = []
     left: list[Orphan] = []
     for block in sorted(found, key=lambda b: (b.run_id, b.slot, b.epoch, b.first)):
         if covered.has(block):
             continue
+        start, end = covered.ends(block)
+        acknowledged = (start if trimmed else -1) < block.first < end
         driver, _ = unpack(state.counters.get(block.run_id))
         newest, _ = unpack(state.counters.get(f"{block.run_id}/{block.slot}"))
-        if not damaged and (driver > block.epoch // _PER_DRIVER or newest > block.epoch):
-            continue
-        end = covered.end(block)
-        if not damaged and (block.first < end or (end == 0 and newest == block.epoch)):
-            continue  # it was committed, and its run was deleted since
-        if not damaged and block.first != end:
-            left.append(block)
-            continue
-        again.append(replace(block, newest=block.first >= end))
+        if not damaged and not acknowledged:
+            if driver > block.epoch // _PER_DRIVER or newest > block.epoch:
+                continue
+            if trimmed and (block.first < end or (end == 0 and newest == block.epoch)):
+                continue  # it was committed, and its run was deleted since
+            if block.first != end:
+                left.append(block)
+                continue
+        again.append(replace(block, newest=block.first >= end, acknowledged=acknowledged))
         covered.add(block)
     return again, left
 
@@ -221,9 +231,10 @@ class _Coverage:
         mine = self._of(block.run_id).get((block.slot, block.epoch), set())
         return not mine.isdisjoint(range(block.first, block.last + 1))
 
-    def end(self, block: Orphan) -> int:
-        """The number that comes next in the block's slot and epoch."""
-        return max(self._of(block.run_id).get((block.slot, block.epoch), {-1})) + 1
+    def ends(self, block: Orphan) -> tuple[int, int]:
+        """The first number of the block's slot and epoch, and the one that comes next; both 0 where there is none."""
+        numbers = self._of(block.run_id).get((block.slot, block.epoch), {-1})
+        return max(0, min(numbers)), max(numbers) + 1
 
     def add(self, block: Orphan) -> None:
         numbers = self._of(block.run_id).setdefault((block.slot, block.epoch), set())
@@ -260,10 +271,12 @@ def damaged_files(table: str, state: State) -> Iterator[tuple[str, str]]:
             data = storage.read(storage.join(table, path))
         except FileNotFoundError:
             return path, "the file is missing"
+        named = _NAMED.search(path)
+        if named is not None and hashlib.sha256(data).hexdigest() == named[1]:
+            return path, None  # whatever size the log states
         if len(data) != state.files[path].size:
             return path, f"the file has {len(data):,} bytes instead of {state.files[path].size:,}"
-        named = _NAMED.search(path)
-        if named is not None and hashlib.sha256(data).hexdigest() != named[1]:
+        if named is not None:
             return path, "the file was changed after it was written: its sha256 is not its name"
         return path, None
 

@@ -21,6 +21,7 @@ from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import log
+from selfplay.store.entries import sealed
 from selfplay.store.limits import refuse_bombs
 from selfplay.store.log_trim import log_files, oldest_kept, unneeded
 from selfplay.store.table import MAX_COMMIT_RETRIES, SIDE_TABLES, first_line, open_table, pause
@@ -95,13 +96,15 @@ def _merge(place: str, name: str) -> bool:
         now = int(time.time() * 1000)
         gone = [RemoveAction(file["path"], False, now, file["size_bytes"], {}) for file in old]
         try:
+            merged = _written(place, name, table, {file["path"] for file in old}, now)
+            seal = sealed([merged], {_COUNTER: number}, [file["path"] for file in old])
             table.create_write_transaction(
-                [*gone, _written(place, name, table, {file["path"] for file in old}, now)],
+                [*gone, merged],
                 "append",
                 table.schema(),
                 [],
                 commit_properties=CommitProperties(
-                    {log.ACTIONS: str(len(gone) + 2)}, MAX_COMMIT_RETRIES, [Transaction(_COUNTER, number, now)]
+                    dict(seal), MAX_COMMIT_RETRIES, [Transaction(_COUNTER, number, now)]
                 ),
             )
             table.update_incremental()

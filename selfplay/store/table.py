@@ -363,7 +363,8 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
         if unknown:
             raise ValueError(f"table {name} has no column {', '.join(sorted(unknown))}")
         by_app.setdefault(" ".join([name, *(str(row.get(column)) for column in side.series)]), []).append(row)
-    table = open_or_create(storage.join(storage.normalise(corpus_uri), name), side.schema)
+    place = storage.join(storage.normalise(corpus_uri), name)  # delta-rs escapes what is no plain letter of a path
+    table = open_or_create(place, side.schema)
     patience, mine, moved, added = Patience(), secrets.randbits(32), dict[str, int](), 0
     for attempt in range(MAX_COMMIT_RETRIES):
         try:
@@ -374,7 +375,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
             if known is not None and any((at or 0) >> 32 > known for at in last.values()):
                 raise Outdated
             new = by_app if known is not None else {
-                app: _new(table, side, some, last[app]) for app, some in by_app.items()
+                app: _new(table, place, side, some, last[app]) for app, some in by_app.items()
             }
         except (DeltaError, OSError) as error:
             if patience.again(error):
@@ -382,7 +383,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
             raise UserError(f"table {name} of {corpus_uri} cannot be read: {first_line(error)}") from error
         new = {app: some for app, some in new.items() if some}
         if not new:
-            log.persist(table.table_uri, log.last_checkpoint(table.table_uri), table.version(), data=True)
+            log.persist(place, log.last_checkpoint(place), table.version(), data=True)
             return 0
         before = table.version()
         moved = {app: _number(side, some, last[app], known) << 32 | mine for app, some in new.items()}
@@ -394,7 +395,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
         added = int(data.num_rows)
         try:
             write_deltalake(table, data, mode="append", commit_properties=properties)
-            log.persist(table.table_uri, before, table.version(), data=True)
+            log.persist(place, before, table.version(), data=True)
             return added
         except CommitFailedError:
             pause(attempt)
@@ -408,9 +409,9 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
 
 
 def _new(
-    table: DeltaTable, side: SideTable, rows: list[Mapping[str, Any]], last: int | None
+    table: DeltaTable, place: str, side: SideTable, rows: list[Mapping[str, Any]], last: int | None
 ) -> list[Mapping[str, Any]]:
-    """Those rows of one series that are not in the table, each key once. last: the `txn` of the series."""
+    """Those rows of one series that are not in the table at `place`, each key once. last: the `txn` of the series."""
     by_key = {tuple(row.get(column) for column in side.key): row for row in rows}
     if side.number is not None and last is not None:
         old = [key for key, row in by_key.items() if _whole(row, side.number) <= last >> 32]
@@ -420,8 +421,7 @@ def _new(
         where = [_equal(column, rows[0].get(column)) for column in side.series]
         if side.number is not None:
             where.append(pc.field(side.number) >= min(_whole(row, side.number) for row in rows))
-        place = storage.arrow_filesystem(table.table_uri)
-        found = table.to_pyarrow_dataset(filesystem=place).to_table(
+        found = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place)).to_table(
             columns=list(side.key), filter=reduce(operator.and_, where)
         )
         for row in found.to_pylist():

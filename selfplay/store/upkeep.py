@@ -30,6 +30,7 @@ from selfplay.object_store import Patience
 from selfplay.store import log, side_tables
 from selfplay.store.commit import is_fenced
 from selfplay.store.counts import Counts, counters
+from selfplay.store.entries import sealed
 from selfplay.store.read import Corpus, itself, open
 from selfplay.store.table import (
     MAX_COMMIT_RETRIES,
@@ -211,10 +212,12 @@ def _rewrite(
         storage.fault("before_rewrite")
         if not all(storage.exists(storage.join(episodes_uri(uri), add.path)) for add in new):
             continue  # as old as an orphan of the same content, one of them was vacuumed meanwhile
-        moved = [Transaction(app, at, now) for app, at in {counter: number, **also(table, run_id)}.items()]
-        about = {**(note or {}), log.ACTIONS: str(len(gone) + len(new) + len(moved))}
+        numbers = {counter: number, **also(table, run_id)}
+        moved = [Transaction(app, at, now) for app, at in numbers.items()]
+        seal = sealed(new, numbers, [file["path"] for file in old])
         try:
-            _commit(table, [*gone, *new], CommitProperties(about, MAX_COMMIT_RETRIES, moved))
+            properties = CommitProperties({**(note or {}), **seal}, MAX_COMMIT_RETRIES, moved)
+            _commit(episodes_uri(uri), table, [*gone, *new], properties)
             storage.fault("after_rewrite")
             return
         except CommitFailedError:
@@ -226,11 +229,11 @@ def _rewrite(
     raise UserError(f"the corpus at {uri} is changed by too many others at once; try again")
 
 
-def _commit(table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
+def _commit(place: str, table: DeltaTable, actions: Sequence[Any], properties: CommitProperties) -> None:
     before = table.version()
     table.create_write_transaction(list(actions), "append", table.schema(), PARTITION_BY, commit_properties=properties)
     table.update_incremental()
-    log.persist(table.table_uri, before, table.version())
+    log.persist(place, before, table.version())
 
 
 def _add(path: str, size: int, stats: str, part: tuple[str, str]) -> AddAction:

@@ -32,6 +32,7 @@ __all__ = [
     "TRUE",
     "Check",
     "Rules",
+    "outside",
     "summary",
     "uncommitted",
     "verify_corpus",
@@ -80,15 +81,23 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
             yield from checks
 
 
-def uncommitted(corpus: Corpus) -> list[str]:
-    """Blocks, by their paths below the episodes table, that lie there whole and are in no entry of the log.
+def outside(corpus: Corpus) -> tuple[list[Check], list[str]]:
+    """Blocks that lie there whole and are in no entry of the log: those that were, and those that perhaps never were.
 
-    Their writer was not replaced: it may be about to commit them, or was killed before it could; or the log has lost
-    them.
+    The first are false, as the corpus lacks them: later blocks of the same writer are there, and blocks are committed
+    in order. The others by their paths below the episodes table. Their writer was not replaced: it may be about to
+    commit them, or was killed before it could; or the log has lost them.
     """
     table = episodes_uri(corpus.uri)
     again, left = missing_blocks(table, replay(table, {fault.file for fault in log.check(table)}), damaged=False)
-    return sorted([block.path for block in again] + [block.path for block in left])
+    reason = "its episodes were part of the corpus, and the log has lost them; `selfplay repair` commits them again"
+    lost = [Check(block.path, FALSE, reason) for block in again if block.acknowledged]
+    return lost, sorted(block.path for block in (*again, *left) if not block.acknowledged)
+
+
+def uncommitted(corpus: Corpus) -> list[str]:
+    """The blocks that perhaps never were part of the corpus: see `outside`."""
+    return outside(corpus)[1]
 
 
 def _damaged_logs(corpus: Corpus) -> Iterator[Check]:

@@ -192,6 +192,38 @@ def test_what_holds_nothing_whole_begins_anew_with_the_corpus(games: Path, tmp_p
     assert len(said) == 4 and all("what the archive holds" in sentence for sentence in said)
 
 
+#: What is whole JSON, and nothing that a start could use: a file, and what is changed in it.
+SENSELESS: dict[str, tuple[str, dict[str, Any]]] = {
+    "an id that is a path": ("run.json", {"run_id": "../../elsewhere"}),
+    "an id that is a number": ("run.json", {"run_id": 5}),
+    "a setting of another kind": ("config.json", {"search": [1]}),
+    "a checkpoint outside": ("state/000002.json", {"checkpoint": "../../precious.safetensors"}),
+    "no time": ("state/000002.json", {"elapsed_s": float("nan")}),
+}
+
+
+@pytest.mark.parametrize("what", SENSELESS)
+def test_what_is_whole_and_makes_no_sense(what: str, games: Path, tmp_path: Path) -> None:
+    name, change = SENSELESS[what]
+    run, precious = tmp_path / "run", tmp_path / "precious.safetensors"
+    shutil.copytree(games, run)
+    precious.write_text("somebody else's")
+    (run / name).write_text(json.dumps({**sealed.read(str(run / name)), **change}))
+    once = tmp_path / "once"
+    shutil.copytree(run, once)
+    if name == "config.json":  # it may have been edited by hand
+        with pytest.raises(UserError, match="search"):
+            start(once, State)
+    else:
+        state, (sentence,) = start(once, State)
+        assert name in sentence and state.checkpoint == "000002-000000002.safetensors"
+    assert call(["repair", str(run), "--yes"]) == 0
+    state, said = start(run, State)
+    assert not said and state.checkpoint == "000002-000000002.safetensors" and state.elapsed_s == 20.0
+    assert sealed.read(str(run / "run.json")) == sealed.read(str(games / "run.json"))
+    assert precious.read_text() == "somebody else's"
+
+
 def test_without_a_record_of_the_start_the_file_is_named(games: Path, tmp_path: Path) -> None:
     for name in ("run.json", "config.json", "agent.json"):
         run = tmp_path / name
@@ -273,7 +305,9 @@ def test_settings_and_identity_of_which_there_is_no_record_come_from_the_corpus(
     identity, config = (sealed.read(str(run / name)) for name in ("run.json", "config.json"))
     row = {"run_id": identity["run_id"], "epoch": 2, "config": json.dumps(config), "run_uri": str(run)}
     store.append(f"{run}/corpus", "runs", [row])
-    shutil.rmtree(run / "begun")
+    newest = run / "begun/000002.json"  # it is whole, and without sense
+    newest.write_text(sealed.dumps({"run": {}, "config": [1]}))
+    (run / "begun/000001.json").unlink()
     for name in ("run.json", "config.json"):
         (run / name).write_text("")
     assert call(["repair", str(run), "--yes"]) == 0

@@ -46,7 +46,7 @@ def verify(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, uncommitted, verify_corpus
+    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, outside, verify_corpus
 
     load_envs(env)
     opened = open_corpus(corpus, version, as_of)
@@ -63,7 +63,10 @@ def verify(
             elif check.state == NOT_CHECKABLE:
                 missing[check.reason] = missing.get(check.reason, 0) + 1
             progress.advance(task)
-    waiting = uncommitted(opened) if sample is None and version is None and as_of is None else []
+    newest = sample is None and version is None and as_of is None
+    lost, waiting = outside(opened) if newest else ([], [])
+    counts[FALSE] += len(lost)
+    lies += lost
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
