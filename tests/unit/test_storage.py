@@ -23,6 +23,12 @@ def test_a_place_that_is_none_is_one_sentence(uri: str) -> None:
         storage.normalise(uri)
 
 
+def test_stores_of_other_clouds_are_refused_by_name() -> None:
+    for scheme in ("gs", "az"):
+        with pytest.raises(UserError, match=f"{scheme}:// is not supported"):
+            storage.normalise(f"{scheme}://bucket/runs")
+
+
 def test_write_read_list_delete(tmp_path: Path) -> None:
     root = str(tmp_path / "x")
     storage.write(storage.join(root, "a", "one"), b"1")
