@@ -70,6 +70,11 @@ def normalise(uri: str | os.PathLike[str]) -> str:
             raise UserError(f"{text!r} is not a place that can be used; give a path or s3://bucket/prefix")
         return os.path.abspath(os.path.expanduser(text))
     scheme, rest = text.split("://", 1)
+    if scheme in ("gs", "gcs", "az", "abfs", "abfss"):
+        raise UserError(
+            f"{text!r}: {scheme}:// is not supported, only s3://bucket/prefix (Amazon's, or any store with S3's "
+            "conditional writes, by AWS_ENDPOINT_URL) and folders that all machines see"
+        )
     if scheme not in ("s3", "s3a"):
         raise UserError(f"{text!r} is not a place that can be used; give a path or s3://bucket/prefix")
     parts = [part for part in rest.split("/") if part]

@@ -121,8 +121,11 @@ class Staff:
 
     def archive(self, calls: Sequence[Call], reports: list[ReasonerReport] | None = None) -> list[Any]:
         """Waits for calls, commits what they wrote; what a lesson is made of: (receipt, episodes) pairs."""
+        done, total = 0, sum(len(call.asks) for call in calls)
         for call in calls:
             self._await(call)
+            done += len(call.asks)
+            self._watch.answered(done, total)
         self._commit(calls)
         given = []
         for call in calls:

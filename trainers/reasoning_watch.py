@@ -55,6 +55,7 @@ class ReasoningWatch:
         self._newest = Counter[str]()
         self._asked = 0
         self._active_since = self._began
+        self._step = ""
         self._stall = RoundStall(config.learner.algorithm)
         self._scores = [Score(**score) for score in state.scores]
         self.status = ReasoningStatus(
@@ -102,7 +103,7 @@ class ReasoningWatch:
 
     def activity(self, text: str, expected_s: float | None = None) -> None:
         """What goes on now, and about how long it will take."""
-        self._active_since = time.monotonic()
+        self._active_since, self._step = time.monotonic(), ""
         self._set(activity=text, activity_s=0.0, activity_expected_s=expected_s)
         self._tell(self.status)
 
@@ -111,8 +112,14 @@ class ReasoningWatch:
         """The activity of a step within another, which goes on afterwards."""
         before = self.status.activity
         self.activity(text, expected_s)
+        self._step = text
         yield
         self.activity(before)
+
+    def answered(self, done: int, total: int) -> None:
+        """So many of the problems of this step are answered."""
+        if self._step and done < total:
+            self._set(activity=f"{self._step}: {done:,} of {total:,}")
 
     def message(self, text: str) -> None:
         self._set(messages=(*self.status.messages[-4:], text))

@@ -29,13 +29,21 @@ _MOVE = r"\"(?:fill [A-Z]|empty [A-Z]|pour [A-Z]->[A-Z])\""
 _HOP = r"\"[wB],[A-Z][0-9],[A-Z][0-9]\""
 _COLOUR = r"\"[0-9]{1,3}\"\s*:\s*[0-9]{1,3}"
 _TURN = r"[LRUDFB]w?'?"
+_COLOURS = _grammar(rf"\{{\s*{_COLOUR}(?:\s*,\s*{_COLOUR}){{0,200}}\s*\}}")
+
+
+def _coloured(answer: str, about: Mapping[str, Any]) -> bool:
+    """A colour for each vertex, once, and for nothing else; the scorer overlooks what is too much."""
+    named = re.findall(r"\"([0-9]+)\"", answer) if _COLOURS(answer, about) else []
+    return sorted(named) == sorted(map(str, about["puzzle"]["vertices"]))
+
 
 SCORED: dict[str, Scored] = {
     "cryptarithm": Scored(
         _grammar(r"[A-Z]\s*=\s*[0-9](?:\s*,\s*[A-Z]\s*=\s*[0-9]){0,9}", 200),
         ("words_letters", "result_letters", "allow_leading_zero"),
     ),
-    "graph_color": Scored(_grammar(rf"\{{\s*{_COLOUR}(?:\s*,\s*{_COLOUR}){{0,200}}\s*\}}"), ("puzzle",)),
+    "graph_color": Scored(_coloured, ("puzzle",)),
     "jugs": Scored(_grammar(rf"\[\s*{_MOVE}(?:\s*,\s*{_MOVE}){{0,200}}\s*\]"), ("puzzle",)),
     "kakurasu": Scored(
         _grammar(r"[01](?: [01])*(?:\n[01](?: [01])*)*", 500), ("row_sums", "col_sums", "n_rows", "n_cols")

@@ -11,11 +11,11 @@ Answer:
     may be written before. It is accepted if it is right, and there is no partial credit: not for containing the answer,
     nor for a near one. `_gym_sets.py` names the check of each data set. None evaluates the answer: texts are compared
     or parsed here (`_gym_answers.py`), or handed to the data set's scorer if they follow a strict grammar
-    (`_gym_scored.py`), and are then right if its score is 1. These checks take less than the scorers of reasoning-gym
-    where those take what is wrong (puzzle24: any four numbers; number_sorting: [NaN, NaN]; coin_flip: 0 for 0.25;
-    complex_arithmetic: nan; game_of_life_halting: anything; integrals: "Integral(…)", which does not integrate, and
-    "F + 1/0"; knights_knaves: words before a name and a second role after the first), and survo takes every right
-    filling, of which its scorer knows one.
+    (`_gym_scored.py`), and are then right if its score is 1. These checks take less than the scorers of
+    reasoning-gym where those take what is wrong (puzzle24: any four numbers; number_sorting: [NaN, NaN]; coin_flip:
+    0 for 0.25; complex_arithmetic: nan; graph_color: vertices that there are not; game_of_life_halting: anything;
+    integrals: "Integral(…)", which does not integrate, and "F + 1/0"; knights_knaves: words before a name and a
+    second role after the first), and survo takes every right filling, of which its scorer knows one.
 
     `reasoning_gym/NAME_lenient` asks the same and takes an answer also in the dress that chat models give it: **…**,
     $…$, a code fence, a full stop, also round the tags.
@@ -27,7 +27,8 @@ Version history:
     v0: first version.
     v1: knights_knaves takes statements alone; survo takes every right filling; the two integrals are differentiated by
         numbers, so that what is undefined, such as F + 1/0, is wrong and no answer takes long. Where white space does
-        not count, it still does between digits and between letters: 2 x 4 21 is not 2 x 421.
+        not count, it still does between digits and between letters: 2 x 4 21 is not 2 x 421. graph_color takes one
+        colour for each vertex and nothing else.
 """
 
 from __future__ import annotations

@@ -82,8 +82,10 @@ def search(
         channels, blocks = (int(part) for part in net.split("x"))
     except ValueError:
         raise UserError(f"--net {net!r} is not of the form CHANNELSxBLOCKS, such as 64x5") from None
-    if algorithm not in ("gumbel", "puct"):
-        raise UserError(f"--algorithm {algorithm!r} is unknown; it is gumbel or puct")
+    from selfplay.search.config import ALGORITHMS
+
+    if algorithm not in ALGORITHMS:
+        raise UserError(f"--algorithm {algorithm!r} is unknown; it is {' or '.join(ALGORITHMS)}")
     if dtype not in ("auto", "float32", "bfloat16", "int8"):
         raise UserError(f"--dtype {dtype!r} is unknown; it is auto, float32, bfloat16 or int8")
     from selfplay import registry

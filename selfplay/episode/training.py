@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from selfplay.episode.rows import Rows, ragged
 from selfplay.episode.schema import UNITS
 from selfplay.episode.targets import gumbel_targets, visit_targets
+from selfplay.errors import UserError
 from selfplay.game import Game
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +38,11 @@ class TargetSettings:
     z_weight: float
     q_weight: float
     truncated_weight: float
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ("gumbel", "puct"):
+            name = str(self.algorithm)[:40]
+            raise UserError(f"searches by {name!r} cannot be learned from; known are gumbel and puct")
 
 
 #: The columns that `rows_from` reads.
@@ -67,6 +73,7 @@ def rows_from(game: Game, episodes: pa.RecordBatch | pa.Table, settings: TargetS
         raw = _numbers(steps, "raw_value")[kept] / UNITS
         targets, value = gumbel_targets(offsets, visits, prior, q, raw, settings.c_visit, settings.c_scale)
     else:
+        assert settings.algorithm == "puct"
         targets, value = visit_targets(offsets, visits, prior), root[kept]
 
     z, last, decided = (x[kept] for x in _outcomes(episodes, game.value_scale, seat, root, searched, step_offsets))

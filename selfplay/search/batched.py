@@ -21,7 +21,7 @@ from selfplay.game import Game, RawObservation
 from selfplay.search import cache as table
 from selfplay.search import kernels, lockstep
 from selfplay.search import tree as trees
-from selfplay.search.config import PUCT, SearchConfig
+from selfplay.search.config import GUMBEL, PUCT, SearchConfig
 from selfplay.search.schedule import considered_visits
 
 Array = np.ndarray[Any, Any]
@@ -136,7 +136,7 @@ class BatchedSearch:
             tree = self._tree = trees.with_root_edges(tree, count)
         tree.noise[slot, :count] = 0.0 if noise is None else noise
         tree.slot[slot] = (0, 0, 0, simulations, noise is not None and self._c.algorithm == PUCT)
-        if self._c.algorithm != PUCT and simulations > 0:
+        if self._c.algorithm == GUMBEL and simulations > 0:
             considered = min(self.config.considered, count, simulations)
             tree.schedule[slot, :simulations] = considered_visits(considered, simulations)
         self._states[slot] = [state]

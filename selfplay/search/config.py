@@ -10,6 +10,8 @@ from selfplay.errors import UserError
 
 GUMBEL = 0
 PUCT = 1
+#: Name -> number in compiled code, which knows these two alone.
+ALGORITHMS = {"gumbel": GUMBEL, "puct": PUCT}
 _MOST_CONSIDERED = 1_000_000
 
 
@@ -51,8 +53,8 @@ class SearchConfig:
     dirichlet_fraction: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ("gumbel", "puct"):
-            raise UserError(f"search algorithm {self.algorithm!r} is unknown; it is gumbel or puct")
+        if self.algorithm not in ALGORITHMS:
+            raise UserError(f"search algorithm {self.algorithm!r} is unknown; it is {' or '.join(ALGORITHMS)}")
         if not 1 <= self.considered <= _MOST_CONSIDERED:
             raise UserError(f"search considered must be from 1 to {_MOST_CONSIDERED}, got {self.considered}")
         for name in ("c_visit", "c_scale", "c_init", "c_base", "fpu_reduction", "root_fpu_reduction"):
@@ -63,7 +65,7 @@ class SearchConfig:
 
     def constants(self) -> Constants:
         return Constants(
-            GUMBEL if self.algorithm == "gumbel" else PUCT,
+            ALGORITHMS[self.algorithm],
             float(self.c_visit),
             float(self.c_scale),
             float(self.c_init),

@@ -238,7 +238,10 @@ class _Reader:
             run_id = table.column("run_id")[0].as_py()
             settings = fixed or by_run.get(run_id)
             if settings is None:
-                raise UserError(f"the corpus does not say how run {run_id} searched; give targets=TargetSettings(…)")
+                raise UserError(
+                    f"the corpus does not say how run {run_id} searched, or not in a way known here; "
+                    "give targets=TargetSettings(…)"
+                )
             return rows_from(game, table.combine_chunks(), settings)
 
         self._columns, self._rows, self._count = [*COLUMNS, "run_id"], rows, count_rows

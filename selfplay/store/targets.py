@@ -20,6 +20,8 @@ def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
         config = json.loads(row["config"])
         if not {"search", "learner", "selfplay"} <= set(config):
             continue  # a run without search
+        if config["search"]["algorithm"] not in ("gumbel", "puct"):
+            continue  # of a newer version: nothing is known of its targets
         search, learner = config["search"], config["learner"]
         found[row["run_id"]] = TargetSettings(
             algorithm=search["algorithm"],

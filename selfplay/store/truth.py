@@ -137,6 +137,8 @@ class Rules:
             return "its source is in the environments table of the corpus: read it before you run it"
         if env_id.startswith("jsonl/"):
             name = env_id.removeprefix("jsonl/").rpartition("_")[0]
+            if env_id.endswith("-v0"):
+                return f"answers of v0 were compared by rules that are gone: {name}.jsonl is another environment now"
             return f"give the file of questions, {name}.jsonl or what it is called now, by --env"
         package, version = row.get("package"), row.get("package_version")
         return f"install {package} {version}" if package else f"install the package that brings {env_id}"

@@ -102,7 +102,12 @@ class Crew:
 
 def staff_of(crew: Crew) -> tuple[Staff, list[str]]:
     words: list[str] = []
-    watch = SimpleNamespace(show=lambda: None, message=words.append, sampled=lambda report: None)
+    watch = SimpleNamespace(
+        show=lambda: None,
+        message=words.append,
+        sampled=lambda report: None,
+        answered=lambda done, total: words.append(f"{done} of {total}"),
+    )
     staff = Staff(crew, watch)  # type: ignore[arg-type]
     staff.begin()
     return staff, words
@@ -116,6 +121,8 @@ def test_what_the_dead_had_not_finished_is_asked_again_once(session: None, joine
     given = staff.archive(calls)
     assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
     assert any("died; another" in word for word in words)
+    answered = [word for word in words if word.endswith(" of 9")]
+    assert answered == sorted(answered) and answered[-1] == "9 of 9"
     given = staff.archive(staff.spread(asks, "work", "none"))
     assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
 

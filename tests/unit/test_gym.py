@@ -65,7 +65,7 @@ def test_no_payload_runs_or_passes_and_none_harms_the_next(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", sorted(SCORED))
 def test_scorers_are_given_nothing_that_could_run(name: str, tmp_path: Path) -> None:
-    about = {"variable": "x", "variables": ["x", "y"]}
+    about = {"variable": "x", "variables": ["x", "y"], "puzzle": {"vertices": [0, 1]}}
     for text in payloads(tmp_path / "canary", "?", "1").values():
         if SCORED[name].admits(text, about):
             assert len(text) < 2000 and set(text) <= set("0123456789()+-*/. "), text[:100]
@@ -115,26 +115,32 @@ def test_knights_and_knaves_are_named_each_once_and_nothing_else_is_said() -> No
 
 
 def test_survo_takes_every_right_filling_and_no_other() -> None:
-    problem = sample("survo", 3, 1)
-    about = problem.data["about"]
-    empty = [(i, j) for i, row in enumerate(about["puzzle"]) for j, cell in enumerate(row) if cell == 0]
-    fillings, accepted = set(permutations(about["candidate_numbers"])) if len(empty) <= 7 else set(), 0
-    gold = [[int(cell) for cell in row.split()] for row in problem.data["answer"].splitlines()]
-    fillings.add(tuple(gold[i][j] for i, j in empty))
-    for values in fillings:
-        board = [list(row) for row in about["puzzle"]]
-        for (i, j), number in zip(empty, values, strict=True):
-            board[i][j] = number
+    # Two rows may change places in the empty cells, so there are several fillings; all orders are tried.
+    puzzle = [[0, 0, 5, 10], [0, 0, 3, 8], [0, 0, 5, 13], [7, 11, 13, 31]]
+    about = {"puzzle": puzzle, "candidate_numbers": [1, 4, 4, 1, 2, 6]}
+    accepted = set()
+    for values in set(permutations(about["candidate_numbers"])):
+        board = [[*values[2 * i : 2 * i + 2], *puzzle[i][2:]] for i in range(3)] + [puzzle[3]]
         sums = all(sum(row[:-1]) == row[-1] for row in (*board, *zip(*board, strict=True)))
-        accepted += sums
         assert right(by.survo, "\n".join(" ".join(map(str, row)) for row in board), "", **about) == sums
-    assert accepted >= 1
+        accepted |= {values} if sums else set()
+    assert accepted >= {(1, 4, 4, 1, 2, 6), (4, 1, 1, 4, 2, 6)}
+    problem = sample("survo", 3, 1)
+    assert right(by.survo, problem.data["answer"], "", **problem.data["about"])
     small = {"puzzle": [[0, 0, 3], [0, 0, 3], [3, 3, 6]], "candidate_numbers": [1, 2, 2, 1]}
     assert right(by.survo, "1 2 3\n2 1 3\n3 3 6", "", **small) and right(by.survo, "2 1 3\n1 2 3\n3 3 6", "", **small)
     for answer in ("3 0 3\n0 3 3\n3 3 6", "1 2 3\n2 1 3\n3 3 7", "1 2 3\n2 1 3", "1 2 3 4\n2 1 3\n3 3 6", "",
                    "1 1 3\n2 2 3\n3 3 6", "1.5 1.5 3\n1.5 1.5 3\n3 3 6", "1 2 3\n2 1 3\n3 3 6\n", "a b 3\n2 1 3\n3 3 6",
                    "1 2 3\n2 1 3\n3 3 6\n1 2 3"):  # fmt: skip
         assert right(by.survo, answer, "", **small) == (answer.strip() == "1 2 3\n2 1 3\n3 3 6"), answer
+
+
+def test_a_graph_is_coloured_vertex_by_vertex() -> None:
+    about = {"puzzle": {"vertices": [0, 1, 2]}}
+    admits = SCORED["graph_color"].admits
+    assert admits('{"0": 1, "2": 1, "1": 3}', about)
+    for answer in ('{"0": 1, "1": 2}', '{"0": 1, "1": 2, "2": 1, "3": 1}', '{"0": 1, "1": 2, "2": 1, "2": 3}', "{}"):
+        assert not admits(answer, about), answer
 
 
 def test_white_space_joins_no_digits_and_no_words() -> None:

@@ -241,8 +241,10 @@ def test_who_judges_again_is_told_what_is_missing() -> None:
     from selfplay.store.truth import Rules
 
     rules = Rules([])
-    told = rules._load_task("jsonl/clips_0123456789ab-v0", "0" * 64)
+    told = rules._load_task("jsonl/clips_0123456789ab-v1", "0" * 64)
     assert told == (
-        "jsonl/clips_0123456789ab-v0 is not installed; "
+        "jsonl/clips_0123456789ab-v1 is not installed; "
         "give the file of questions, clips.jsonl or what it is called now, by --env"
     )
+    told = rules._load_task("jsonl/clips_0123456789ab-v0", "0" * 64)
+    assert isinstance(told, str) and "answers of v0 were compared by rules that are gone" in told

@@ -45,6 +45,12 @@ def test_a_place_that_cannot_be_opened_is_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
+def test_stores_of_other_clouds_are_refused_by_name() -> None:
+    for scheme in ("gs", "az"):
+        with pytest.raises(UserError, match=f"{scheme}:// is not supported"):
+            storage.normalise(f"{scheme}://bucket/runs")
+
+
 def test_write_read_list_delete(tmp_path: Path) -> None:
     root = str(tmp_path / "x")
     storage.write(storage.join(root, "a", "one"), b"1")

@@ -180,6 +180,13 @@ def test_a_run_that_does_not_say_how_it_searched(corpus: store.Corpus, monkeypat
     assert len(next(iter(corpus.to_torch(targets=TARGETS, batch=8)))["z"]) == 8
 
 
+def test_a_run_of_an_unknown_algorithm_is_not_taught_as_another() -> None:
+    configs = [CONFIG, {**CONFIG, "search": {**CONFIG["search"], "algorithm": "third"}}]
+    rows = [{"run_id": f"run{i}", "epoch": 1, "config": json.dumps(one)} for i, one in enumerate(configs)]
+    told = SimpleNamespace(table=lambda name: pa.Table.from_pylist(rows))
+    assert set(feeds.targets_of(told)) == {"run0"}  # type: ignore[arg-type]
+
+
 # Reasoning: tokens and masks.
 
 

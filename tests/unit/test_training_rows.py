@@ -13,6 +13,7 @@ import torch
 from selfplay.episode import Episode, Provenance, from_batch, to_batch
 from selfplay.episode.rows import Rows
 from selfplay.episode.training import TargetSettings, count_rows, rows_from
+from selfplay.errors import UserError
 from selfplay.game import Game, load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.search import BatchedSearch, SearchConfig, SearchResult
@@ -72,6 +73,13 @@ def results(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], list[Searc
 
     monkeypatch.setattr(BatchedSearch, "result", result)
     return found
+
+
+def test_an_algorithm_that_is_not_known_is_neither_played_nor_taught() -> None:
+    with pytest.raises(UserError, match="searches by 'third' cannot be learned from"):
+        dataclasses.replace(GUMBEL, algorithm="third")
+    with pytest.raises(UserError, match="'third' is unknown; it is gumbel or puct"):
+        SearchConfig(algorithm="third")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("algorithm", ["gumbel", "puct"])

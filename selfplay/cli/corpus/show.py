@@ -192,7 +192,8 @@ def _boards(episode: Episode, top: int) -> Iterator[RenderableType]:
     assert episode.game is not None
     game = _game(episode)
     if game is None:
-        yield Text(f"{cell(episode.provenance.env_id)} is not installed here: actions are shown by number", "yellow")
+        name = cell(episode.provenance.env_id)
+        yield Text(f"{name} is not installed here: actions are shown by number; --env names a file of rules", "yellow")
     state = None if game is None else game.new_initial_state()
     for ply, step in enumerate(episode.game.steps):
         row = Table.grid(padding=(0, 4))
