@@ -17,7 +17,7 @@ def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
     """For each run that the table `runs` describes: the targets that its own learner was given."""
     found = {}
     for row in sorted(corpus.table("runs").to_pylist(), key=lambda row: int(row["epoch"])):
-        config = json.loads(row["config"])
+        config = json.loads(row["config"] or "{}")  # a redacted release has none
         if not {"search", "learner", "selfplay"} <= set(config):
             continue  # a run without search
         search, learner = config["search"], config["learner"]

@@ -9,6 +9,7 @@ from typing import Any
 from selfplay.store.release.certificate import Facts
 from selfplay.store.release.croissant import description
 from selfplay.store.release.markdown import plain, visible
+from selfplay.store.release.redaction import SAID
 
 #: Data files that the front matter names at most; `selfplay corpus compact` makes few of many.
 _LISTED_FILES = 64
@@ -76,6 +77,7 @@ def card(facts: Facts, episode_id: str | None) -> str:
         *([plain(facts.note)] if facts.note else []),
         f"Committed {facts.committed_at:%Y-%m-%d %H:%M:%S} UTC; {facts.bytes / 1e6:,.1f} MB in {len(facts.files):,} "
         f"files. Content digest `{facts.content_digest}`.",
+        *([f"## What was left out\n\n{SAID}"] if facts.redacted else []),
         f"## What is in it\n\n{_counts(facts)}",
         f"## Policies\n\n{_policies(facts)}",
         f"## Failures\n\n{_failures(facts)}",

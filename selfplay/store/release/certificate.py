@@ -49,7 +49,8 @@ class Facts:
 
     committed_at: when that version was committed. files: path below the episodes table, size (bytes), rows, sha256.
     counts: by column of `COUNTED`, rows of value, episodes, steps, trainable. policies, rulesets, errors: rows as in
-    the certificate. content_digest, files_digest: see `certificate`.
+    the certificate. content_digest, files_digest: see `certificate`. redacted: whether it is a copy that leaves things
+    out (`selfplay.store.release.redaction`).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Facts:
     content_digest: str
     files_digest: str
     verified: Verified
+    redacted: bool = False
 
     @property
     def licences(self) -> list[str]:
@@ -74,7 +76,7 @@ class Facts:
         return sorted(row["value"] for row in self.counts["licence"] if row["value"])
 
 
-def facts(corpus: Corpus, name: str, note: str, verified: Verified) -> Facts:
+def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bool = False) -> Facts:
     """Counts the episodes and reads every file. Raises `UserError` where a file or the rows contradict the log."""
     rows = corpus.to_arrow(columns=["episode_id", "content_digest", "n_steps", "trainable", *COUNTED])
     ids = rows.column("episode_id")
@@ -99,6 +101,7 @@ def facts(corpus: Corpus, name: str, note: str, verified: Verified) -> Facts:
         content_digest=digest_of(rows.column("content_digest").to_pylist()),
         files_digest=digest_of(f"{file['sha256']}  {file['path']}" for file in files),
         verified=verified,
+        redacted=redacted,
     )
 
 
@@ -115,6 +118,7 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
         "note": facts.note,
         "created_at": created_at.isoformat(),
         "table_version": facts.table_version,
+        "redacted": facts.redacted,
         "committed_at": facts.committed_at.isoformat(),
         "episodes": facts.episodes,
         "steps": facts.steps,
