@@ -5,7 +5,7 @@
     state/         the newest checkpoint and counts      weights/      one safetensors file a kept version
     checkpoints/   net, optimiser, counters and state    corpus/       the archive, or corpus.uri: where it lies
     lease/         who holds the run                     damaged/      files that were found damaged
-    status.json    how it is doing, every few seconds
+    status.json    how it is doing, every few seconds    reach.json     what its user let it reach outside
 
 Every place is a URI. What is needed to go on is written in an order, and each write is on the disk before the next
 begins: checkpoint, weights, then the state, which names them. Each driver writes a state of its own,
@@ -29,13 +29,13 @@ from typing import Any, Generic
 
 from deltalake.exceptions import TableNotFoundError
 
-from selfplay import run_files, sealed, storage
+from selfplay import run_files, sealed, storage, vouched
 from selfplay.errors import Damaged, UserError
 from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
 from selfplay.store.log import DamagedLog
 from selfplay.store.table import ELSEWHERE, episodes_uri, open_table
-from trainers.experiment import AnyConfig, incompatible, read_config
+from trainers.experiment import AnyConfig, incompatible, reach, read_config
 from trainers.journal import note
 from trainers.run_state import SCHEMA, AnyState, state_from
 
@@ -139,6 +139,7 @@ class RunFolder(Generic[AnyState]):
         sealed.write(storage.join(self.uri, run_files.AGENT_FILE), agent, indent=2)
         if self.config.run.corpus:
             storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode(), durable=True)
+        vouched.write(self.uri, {**reach(self.config, self.uri), **_model_of(agent)})
         storage.write(storage.join(self.uri, run_files.CONFIG_FILE), config.encode(), durable=True)
         self.save()
         storage.delete(storage.join(self.uri, run_files.OLD_STATE_FILE))
@@ -235,6 +236,15 @@ class RunFolder(Generic[AnyState]):
         state = state_from(self._kind, _held_state(meta, uri), uri)
         state.checkpoint = uri.rpartition("/")[2]
         return state
+
+
+#: In `reach.json`: the directory that the policy of a reasoning run began with, as agent.json names it.
+AGENT_MODEL = "agent.policy.path"
+
+
+def _model_of(agent: dict[str, Any]) -> dict[str, str]:
+    path = agent["policy"]["path"] if "policy" in agent else None
+    return {} if path is None else {AGENT_MODEL: path}
 
 
 def _held_state(meta: dict[str, Any], uri: str) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.C
         assert f"name the corpus itself, {mine}" in capfd.readouterr().err
     assert call(["repair", str(hostile), "--yes"]) == 2
     assert f"name the corpus itself, {mine}" in capfd.readouterr().err
-    with pytest.raises(UserError, match=f"is at {mine}"):
+    with pytest.raises(UserError, match=f"elsewhere, {mine}"):
         upkeep.delete_run(str(hostile), "golden", "x")
     both = tmp_path / "both"
     shutil.copytree(GOLDEN, both / "corpus")
