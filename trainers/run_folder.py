@@ -243,7 +243,7 @@ AGENT_MODEL = "agent.policy.path"
 
 
 def _model_of(agent: dict[str, Any]) -> dict[str, str]:
-    path = agent["policy"]["path"] if "policy" in agent else None
+    path = agent.get("policy", {}).get("path")
     return {} if path is None else {AGENT_MODEL: path}
 
 

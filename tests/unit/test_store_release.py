@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyspiel
 import pytest
-from deltalake import CommitProperties, Transaction
+from deltalake import CommitProperties, Transaction, write_deltalake
 from typer.testing import CliRunner
 
 from selfplay import registry, storage, store
@@ -38,8 +38,9 @@ from selfplay.store import release as releases
 from selfplay.store import upkeep
 from selfplay.store.release import job
 from selfplay.store.release.certificate import facts
+from selfplay.store.release.diversity import diversity
 from selfplay.store.release.schema_md import columns, names_null, schema_md
-from selfplay.store.table import SIDE_TABLES, episodes_uri, open_table
+from selfplay.store.table import SIDE_TABLES, episodes_uri, open_or_create_episodes, open_table
 from selfplay.store.write import encode
 
 runner = CliRunner()
@@ -425,6 +426,34 @@ def test_the_card_is_read_by_the_hub(made: tuple[str, releases.Released]) -> Non
     assert split["path"] == sorted(f"episodes/{file['path']}" for file in store.open(uri).files())
     assert done.content_digest in card.text and f"version={done.table_version}" in card.text
     assert "not checkable (1 episodes): unheard_of-v3" in card.text
+
+
+def test_the_card_tells_how_diverse_it_is(tmp_path: Path) -> None:
+    uri, origin = str(tmp_path / "corpus"), provenance("tic_tac_toe")
+    rules = pyspiel.load_game("tic_tac_toe")
+    seeds = (1, 2, 3, 1, 1)  # one game three times
+    games = [random_episode(rules, seed, origin, slot="a", epoch=1000, number=n) for n, seed in enumerate(seeds)]
+    golden = store.open(str(Path(__file__).parents[1] / "golden" / "corpus_v1")).to_arrow()
+    dialogues = golden.filter(pc.equal(golden["kind"], "reasoning")).cast(EPISODES)
+    corpus = archive(uri, {"a": games})
+    found = diversity(corpus)
+    (row,) = found["game"]
+    plies = {tuple(step.action for step in game.game.steps)[:4] for game in games if game.game}
+    assert (row["episodes"], row["different"], row["openings_4"]) == (5, 3, len(plies))
+    assert (found["reasoning"], found["control"]) == ([], [])
+    releases.release(corpus, "first")
+    assert "| tic_tac_toe-v0 | 5 | 3 | 40.0% |" in text(uri, "README.md")
+    assert json.loads(text(uri, "certificate.json"))["diversity"]["game"] == [row]
+    twice = pa.concat_tables([dialogues, dialogues])
+    told = {"problem": "problem_digest", "answer": "answer"}
+    pairs = {tuple(one["reasoning"][name] for name in told.values()) for one in dialogues.to_pylist()}
+    place = storage.join(str(tmp_path / "twice"), "episodes")
+    open_or_create_episodes(str(tmp_path / "twice"))
+    write_deltalake(place, twice, mode="append")
+    rows = diversity(store.open(str(tmp_path / "twice")))["reasoning"]
+    assert sum(one["episodes"] for one in rows) == twice.num_rows
+    assert sum(one["different"] for one in rows) <= dialogues.num_rows
+    assert sum(one["answers"] for one in rows) == len(pairs)
 
 
 def test_the_card_s_examples_run(made: tuple[str, releases.Released]) -> None:
