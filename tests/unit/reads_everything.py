@@ -167,6 +167,20 @@ def read_run(reader: Reader, run: Path) -> None:
         reader.do(f"play of {name}", command("play", run, "--simulations", 0))
 
 
+def read_certificate(reader: Reader, file: Path, corpus: Path) -> None:
+    """A release's certificate, by the verifier that lies beside it."""
+    from selfplay.store.release import verify_corpus as portable
+
+    sys.argv = ["verify_corpus.py", str(corpus), "--certificate", str(file), "--sample", "1"]
+    reader.do(f"main of verify_corpus.py of {file.name}", portable.main)
+
+
+def read_space(reader: Reader, file: Path) -> None:
+    from trainers.tuning import read_space
+
+    reader.do(f"tune of {file.name}", lambda: read_space(str(file), "tic_tac_toe"))
+
+
 def folders(place: Path, kind: str) -> Iterator[Path]:
     yield from sorted((place / kind).iterdir()) if (place / kind).is_dir() else ()
 
@@ -178,8 +192,18 @@ def main() -> None:
         reader.faultless = corpus.name != "keys"  # such names may be refused in any words
         read_corpus(reader, corpus, place / "out")
     reader.faultless = True
-    for run in folders(place, "runs"):
+    runs = list(folders(place, "runs"))
+    for run in runs:
         read_run(reader, run)
+    for run in runs if EVERYTHING else [next(run for run in runs if run.name.startswith("agent.json-env.reference"))]:
+        quick = ("--opponents", "random", "--games", 2, "--positions", 0, "--simulations", 0, "--processes", 1)
+        reader.do(f"bench of {run.name}", command("bench", "strength", run, *quick))
+    for run in runs[:1] if EVERYTHING else ():
+        reader.do(f"doctor of {run.name}", command("doctor", "--out", run))
+    for file in folders(place, "certificates"):
+        read_certificate(reader, file, place / "corpora" / "texts")
+    for file in folders(place, "spaces"):
+        read_space(reader, file)
     print(json.dumps({"seen": seen, "faults": reader.faults, "done": reader.done}))
 
 

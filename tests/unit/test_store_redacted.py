@@ -27,6 +27,7 @@ from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
 from selfplay.store.annotations import Label, annotate
 from selfplay.store.release import redaction
+from selfplay.store.targets import targets_of
 
 HOST, OTHER, USER = "gpu-7.lab.example.org", "laptop-of-zoe", "zoe.q"
 HOME = f"/home/{USER}"
@@ -34,7 +35,13 @@ PLACE = f"{HOME}/my runs/one"
 ADDRESS = "http://10.1.2.3:8000/v1"
 #: What must be nowhere.
 TOLD = (HOST, "gpu-7", OTHER, USER, HOME, "my runs", ADDRESS, "10.1.2.3", "s3://private", "PRIVATE_KEY", "ana")
-CONFIG = {"endpoint": {"url": ADDRESS, "key_variable": "PRIVATE_KEY"}, "policy": {"path": "/data/private models/a"}}
+TARGETS = {"search": {"algorithm": "gumbel", "c_visit": 50.0, "c_scale": 0.2},
+           "learner": {"z_weight": 0.5, "q_weight": 0.5}, "selfplay": {"truncated_value_weight": 0.5}}  # fmt: skip
+CONFIG = {
+    **{part: {**given, "host": HOST} for part, given in TARGETS.items()},
+    "endpoint": {"url": ADDRESS, "key_variable": "PRIVATE_KEY"},
+    "policy": {"path": "/data/private models/a"},
+}
 
 
 def episode(number: int, host: str, **changes: Any) -> Episode:
@@ -129,7 +136,8 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     message = "cannot read [path] on [host] as [user]: see [address], [path] and 1/2 of / it"
     assert new[8]["error"]["message"] == message
     (run,) = store.open(copy).table("runs").to_pylist()
-    assert (run["host"], run["config"], run["run_uri"]) == ("machine-2", None, None)
+    assert (run["host"], json.loads(run["config"]), run["run_uri"]) == ("machine-2", TARGETS, None)
+    assert targets_of(store.open(copy)).keys() == {"run"}  # so that exports and to_torch work
     assert run["config_digest"] == new[1]["config_digest"]
     (label,) = store.open(copy).table("annotations").to_pylist()
     assert (label["author"], label["source"], label["value"]) == ("author-1", "[path] 1.2", "true")

@@ -495,6 +495,13 @@ def test_on_s3(blocks: dict[str, list[Episode]], tmp_path: Path, s3: str) -> Non
     for words in ([], ["--certificate", f"{done.place}/certificate.json"]):
         code, told = check("", uri, *words, script=str(tmp_path / "verify_corpus.py"))
         assert code == 0 and told["true"] == 27, told
+    copy = releases.release_redacted(store.open(uri), "first", f"{s3}/copy")
+    assert (copy.true, store.open(f"{s3}/copy").count()) == (27, 28)
+    (tmp_path / "certificate.json").write_bytes(storage.read(storage.join(copy.place, "certificate.json")))
+    code, told = check("", f"{s3}/copy", script=str(tmp_path / "verify_corpus.py"))
+    assert code == 0 and told["true"] == 27, told
+    with pytest.raises(UserError, match="there is something at"):
+        releases.release_redacted(store.open(uri), "first", f"{s3}/copy")
 
 
 @pytest.fixture

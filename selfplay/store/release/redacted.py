@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def release_redacted(
         _copy_side_tables(corpus, folder, known)
         _copy_episodes(corpus, folder, known)
         copy = open(folder)
-        found = facts(copy, name, note, verified(copy, sample, seed, processes, progress), redacted=True)
+        checked = verified(copy, sample, seed, processes, progress)
+        reasons = {known.scrubbed(reason): count for reason, count in checked.reasons.items()}
+        found = facts(copy, name, note, replace(checked, reasons=reasons), redacted=True)
         row = described(copy, found, storage.now())
         _write_side_table(folder, "releases", pa.Table.from_pylist([row], SIDE_TABLES["releases"].schema), known)
         storage.fault("before_release")

@@ -31,9 +31,10 @@ from selfplay.episode import content_digests
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.read import Corpus
+from selfplay.store.targets import settings_alone
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
 _BELOW = r"(?:/[\w.@+~=,-]*)"
 _PATH = re.compile(rf"(?<![\w.)\]}}/~-])(?:~[\w.-]*|/[\w.@+~-]+){_BELOW}+")
 _HOME = re.compile(r"/(?:home|Users)/([^/]+)")
@@ -49,8 +50,9 @@ SAID = """\
 This is a redacted copy of a corpus. It leaves out:
 
 - host names: each machine has a number, `machine-1`, `machine-2`, …, in the order of their first episodes;
-- the configuration of runs (`runs.config`) and their folders (`runs.run_uri`, `policies.uri`), which are null;
-  `config_digest` is the sha256 of `configuration 1`, `configuration 2`, …: equal where the settings were;
+- the configuration of runs but for six settings in `runs.config` that turn searches into targets, and the folders
+  of runs and weights (`runs.run_uri`, `policies.uri`), which are null; `config_digest` is the sha256 of
+  `configuration 1`, `configuration 2`, …: equal where the settings were;
 - absolute paths, addresses, host names and user names in errors and in the reasons of verdicts, which read `[path]`,
   `[address]`, `[host]` and `[user]`;
 - the names of the authors of labels, who are numbered, too, and the table `uses`.
@@ -221,7 +223,7 @@ def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
         "runs": {
             "host": lambda value: secrets.hosts.get(value, value),
             "config_digest": lambda value: secrets.configs.get(value, value),
-            "config": lambda value: None,
+            "config": settings_alone,
             "run_uri": lambda value: None,
         },
         "policies": {"uri": lambda value: None, "net": secrets.scrubbed, "metrics": secrets.scrubbed},
