@@ -27,7 +27,7 @@ def places(uri: str) -> Iterator[str]:
     if place is not None:
         if not is_own(root, place):
             raise UserError(
-                f"the folder {uri} leads to a corpus elsewhere, {place}, and was not made by this user on this "
+                f"the run in {uri} leads to a corpus elsewhere, {place}, and was not begun by this user on this "
                 "machine; if that is the corpus you mean, name it itself"
             )
         yield place

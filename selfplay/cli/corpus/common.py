@@ -60,11 +60,10 @@ def to_read(uri: str) -> str:
     place = _say_where(uri)
     if place is None or is_own(uri, place):
         return uri if place is None else place
-    if sys.stdin.isatty() and typer.confirm(
-        "That folder was not made by you on this machine. Read that corpus?", err=True
-    ):
+    question = "You did not begin that run on this machine. Read that corpus all the same?"
+    if sys.stdin.isatty() and typer.confirm(question, err=True):
         return place
-    raise UserError(f"the folder {uri} was not made by this user on this machine; name the corpus itself, {place}")
+    raise UserError(f"the run in {uri} was not begun by this user on this machine; name the corpus itself, {place}")
 
 
 def to_change(uri: str, elsewhere: bool) -> str:
