@@ -139,7 +139,8 @@ class RunFolder(Generic[AnyState]):
         sealed.write(storage.join(self.uri, run_files.AGENT_FILE), agent, indent=2)
         if self.config.run.corpus:
             storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode(), durable=True)
-        vouched.write(self.uri, {**reach(self.config, self.uri), **_model_of(agent)})
+        led = {ELSEWHERE: self.corpus} if self.config.run.corpus else {}
+        vouched.write(self.uri, {**reach(self.config, self.uri), **_model_of(agent), **led})
         storage.write(storage.join(self.uri, run_files.CONFIG_FILE), config.encode(), durable=True)
         self.save()
         storage.delete(storage.join(self.uri, run_files.OLD_STATE_FILE))

@@ -11,8 +11,6 @@ from selfplay.store.table import ELSEWHERE, EPISODES_TABLE
 
 #: Of the file that says where a corpus is.
 _MOST_URI_BYTES = 4096
-#: The setting of a run that says so.
-RUN_CORPUS = "run.corpus"
 
 
 def places(uri: str) -> Iterator[str]:
@@ -21,8 +19,7 @@ def places(uri: str) -> Iterator[str]:
     Raises `UserError` where a run says so that is not known to be this user's: a stranger's folder may lead anywhere.
     """
     root = storage.normalise(uri)
-    yield root
-    yield storage.join(root, "corpus")
+    yield from _near(root)
     place = pointed(root)
     if place is not None:
         if not is_own(root, place):
@@ -33,10 +30,13 @@ def places(uri: str) -> Iterator[str]:
         yield place
 
 
+def _near(root: str) -> tuple[str, str]:
+    return root, storage.join(root, "corpus")
+
+
 def is_own(uri: str, place: str) -> bool:
     """Whether it is a run of this user that leads from `uri` to the corpus at `place`."""
-    named = vouched.read(storage.normalise(uri)).get(RUN_CORPUS)
-    return named is not None and storage.normalise(named) == place
+    return vouched.read(storage.normalise(uri)).get(ELSEWHERE) == place
 
 
 def pointed(uri: str) -> str | None:
@@ -52,6 +52,14 @@ def pointed(uri: str) -> str | None:
 
 
 def corpus_of(uri: str) -> str | None:
-    """The folder that holds the tables, however damaged they are; None if there is none."""
-    found = (place for place in places(uri) if next(storage.entries(storage.join(place, EPISODES_TABLE)), None))
-    return next(found, None)
+    """The folder that holds the tables, however damaged they are; None if there is none. Raises as `places` does."""
+    return next(filter(_is_corpus, places(uri)), None)
+
+
+def held(uri: str) -> str | None:
+    """The same of a folder that holds them itself, wherever it leads."""
+    return next(filter(_is_corpus, _near(storage.normalise(uri))), None)
+
+
+def _is_corpus(place: str) -> bool:
+    return next(storage.entries(storage.join(place, EPISODES_TABLE)), None) is not None

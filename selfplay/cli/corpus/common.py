@@ -91,10 +91,10 @@ def agreed_elsewhere(uri: str, elsewhere: bool) -> str | None:
 
 def _say_where(uri: str) -> str | None:
     """Says where the corpus is that a run's folder leads to; None where it leads nowhere else, or holds one itself."""
-    from selfplay.store.places import corpus_of, pointed
+    from selfplay.store.places import held, pointed
 
     place = pointed(uri)
-    if place is None or corpus_of(uri) not in (None, place):
+    if place is None or held(uri) not in (None, place):
         return None
     say(f"the corpus of {uri} is at {place}", err=True)
     return place
