@@ -15,6 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +68,10 @@ def release_redacted(
         _copy_episodes(corpus, folder, known)
         copy = open(folder)
         checked = verified(copy, sample, seed, processes, progress)
-        reasons = {known.scrubbed(reason): count for reason, count in checked.reasons.items()}
-        found = facts(copy, name, note, replace(checked, reasons=reasons), redacted=True)
+        reasons = Counter[str]()
+        for reason, count in checked.reasons.items():
+            reasons[known.scrubbed(reason)] += count
+        found = facts(copy, name, note, replace(checked, reasons=dict(reasons)), redacted=True)
         row = described(copy, found, storage.now())
         _write_side_table(folder, "releases", pa.Table.from_pylist([row], SIDE_TABLES["releases"].schema), known)
         storage.fault("before_release")
