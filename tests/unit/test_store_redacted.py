@@ -54,7 +54,7 @@ def episode(number: int, host: str, **changes: Any) -> Episode:
 
 def archive(uri: str, *more: Episode) -> store.Corpus:
     """Episodes of two machines, side tables that tell of them, and a failure whose message names a file."""
-    text = f"cannot read {PLACE}/x.json on {HOST} as {USER}: see {ADDRESS}/help, ~/.cache/a and 1/2 of / it"
+    text = f"cannot read {PLACE}/x.json on {HOST} as {USER}: see {ADDRESS}/help, ~/.cache/a, 1/2 of / it; 10.1.2.3: no"
     failed = episode(8, HOST, error=("worker", text), status="error", trainable=False)
     episodes = [*(episode(n, HOST if n % 2 else OTHER) for n in range(8)), failed, *more]
     committer = store.Committer(uri, "run", 1)
@@ -133,7 +133,7 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     assert changed == {"host", "config_digest", "error", "content_digest"}
     assert [row["host"] for row in new[:3]] == ["machine-1", "machine-2", "machine-1"]
     assert len({row["config_digest"] for row in new}) == 2
-    message = "cannot read [path] on [host] as [user]: see [address], [path] and 1/2 of / it"
+    message = "cannot read [path] on [host] as [user]: see [address], [path], 1/2 of / it; [host]: no"
     assert new[8]["error"]["message"] == message
     (run,) = store.open(copy).table("runs").to_pylist()
     assert (run["host"], json.loads(run["config"]), run["run_uri"]) == ("machine-2", TARGETS, None)

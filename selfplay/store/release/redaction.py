@@ -37,6 +37,7 @@ from selfplay.store.targets import settings_alone
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
 _BELOW = r"(?:/[\w.@+~=,-]*)"
 _PATH = re.compile(rf"(?<![\w.)\]}}/~-])(?:~[\w.-]*|/[\w.@+~-]+){_BELOW}+")
+_SERVER = re.compile(r"[a-z0-9+.-]+://(?:[^/@]*@)?([^/:@]+)", re.IGNORECASE)
 _HOME = re.compile(r"/(?:home|Users)/([^/]+)")
 #: Accounts and machines whose names tell nothing.
 _COMMON = ("root", "user", "nobody", "ubuntu", "admin", "ec2-user", "runner", "localhost", "")
@@ -57,9 +58,9 @@ This is a redacted copy of a corpus. It leaves out:
   `[address]`, `[host]` and `[user]`;
 - the names of the authors of labels, who are numbered, too, and the table `uses`.
 
-Every row had the digest of its content when it was copied. The rows above are not as they were sealed, so their
-digests were computed anew, and differ from those of the original corpus. Moves, searches, texts, tokens, verdicts,
-seeds and policies are unchanged."""
+Before a row was copied it was checked against the digest that it was sealed with. The copy is not what was sealed, so
+its digests were computed anew: they prove what was released, and differ from those of the original corpus. Moves,
+searches, texts, tokens, scores, seeds and policies are unchanged."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,8 @@ class Secrets:
     def scrubbed(self, text: str) -> str:
         """Free text without paths, addresses and names of machines and users."""
         text = _ADDRESS.sub("[address]", text)
-        for pattern, instead in (
-            (self._below, "[path]"),
-            (_PATH, "[path]"),
-            (self._hosts, "[host]"),
-            (self._users, "[user]"),
-        ):
+        found = ((self._below, "[path]"), (_PATH, "[path]"), (self._hosts, "[host]"), (self._users, "[user]"))
+        for pattern, instead in found:
             text = text if pattern is None else pattern.sub(instead, text)
         return text
 
@@ -144,6 +141,7 @@ def secrets_of(corpus: Corpus) -> Secrets:
     for row in runs:
         places |= set(_places_in(row["config"] or ""))
     places = {place.removeprefix("file://") for place in places if place}
+    hosts += sorted(found[1] for place in places if (found := _SERVER.match(place)))
     users = {found[1] for place in places if (found := _HOME.match(place))} | {_account()}
     return Secrets(
         hosts={name: f"machine-{n}" for n, name in enumerate(_once(hosts), 1)},
