@@ -76,8 +76,10 @@ def join(uri: str, *parts: str) -> str:
 
 
 def is_below(uri: str, folder: str) -> bool:
-    """Whether a place lies in a folder, links on the way followed. False for an address that names no place."""
-    if is_remote(uri) != is_remote(folder) or (is_remote(uri) and not uri.startswith(("s3://", "s3a://"))):
+    """Whether a place lies in a folder, links on the way followed. False for what names no place."""
+    if "\0" in uri or is_remote(uri) != is_remote(folder):
+        return False
+    if is_remote(uri) and not uri.startswith(("s3://", "s3a://")):
         return False
     place, root = normalise(uri), normalise(folder)
     if not is_remote(uri):

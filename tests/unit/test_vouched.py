@@ -159,11 +159,11 @@ def test_lineage_looks_into_the_corpus_and_its_run_alone(tmp_path: Path, capfd: 
     now = datetime.now(UTC)
     rows = [{"policy_id": "p", "version": n, "digest": letter * 64, "run_id": "r", "created_at": now, "uri": uri}
             for n, (letter, uri) in enumerate([*((k, str(tmp_path / v)) for k, v in places.items()),
-                                               ("e", "s3://nobody-asks-for-this/w")])]  # fmt: skip
+                                               ("e", "s3://nobody-asks-for-this/w"), ("f", "a\0b")])]  # fmt: skip
     store.append(str(corpus), "policies", rows)
     opened = store.open(str(corpus))
-    kept = [lineage.of_weights(opened, letter * 64).kept for letter in "abcde"]
-    assert kept == [True, False, None, None, None]
+    kept = [lineage.of_weights(opened, letter * 64).kept for letter in "abcdef"]
+    assert kept == [True, False, None, None, None, None]
     assert lineage.of_weights(opened, "c" * 64, elsewhere=True).kept is True
     assert lineage.of_weights(opened, "c" * 64, run_uri=str(tmp_path)).kept is True
     assert call(["corpus", "lineage", str(corpus), "--weights", "c" * 64]) == 0
