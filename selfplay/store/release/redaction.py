@@ -35,7 +35,7 @@ from selfplay.store.targets import settings_alone
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
-_BELOW = r"(?:/[\w.@+~=,-]*)"
+_BELOW = r"(?:/(?:[\w.@+~=-]|,(?=\w))*)"
 _PATH = re.compile(rf"(?<![\w.)\]}}/~-])(?:~[\w.-]*|/[\w.@+~-]+){_BELOW}+")
 _SERVER = re.compile(r"[a-z0-9+.-]+://(?:[^/@]*@)?([^/:@]+)", re.IGNORECASE)
 _HOME = re.compile(r"/(?:home|Users)/([^/]+)")
