@@ -1,4 +1,4 @@
-"""Local scratch space of one user: crash logs, files of remote runs, caches. Old entries are deleted.
+"""Local space of one user: crash logs, files of remote runs, caches, of which old entries are deleted; and a secret.
 
 A folder in a shared temporary directory can be made, or linked elsewhere, by anyone before we come. So the space lies
 in the user's own directories (XDG), and only where these cannot be used in a temporary one that is checked: made by
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -23,6 +24,7 @@ from selfplay.errors import UserError
 #: Entries that nobody has written to for this long are deleted when another of their kind is made.
 KEEP_DAYS = 14.0
 _APP = "selfplay"
+_SECRET_BYTES = 32
 _STAMP = r"\d{8}-\d{6}-\d+\.log"
 #: Kinds of entries and the names they may have; others in the same folder are never touched.
 _NAMES = {
@@ -48,6 +50,25 @@ def place(kind: str, name: str) -> Path:
 def cache() -> Path:
     """The folder of caches that this user alone can write, made if it is not there."""
     return _home("XDG_CACHE_HOME", ".cache")
+
+
+def secret() -> bytes:
+    """32 random bytes that only this user can read, made when they are asked for first."""
+    path = _home("XDG_STATE_HOME", ".local/state") / "secret"
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            found = path.read_bytes()
+            if len(found) == _SECRET_BYTES:
+                return found
+            path.unlink()  # a disk has damaged it
+        made = path.with_name(f".secret-{os.getpid()}-{secrets.token_hex(4)}")
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # of several processes one makes it
+            os.link(made, path)
+        made.unlink()
 
 
 def _home(variable: str, below_home: str) -> Path:

@@ -99,6 +99,18 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def is_below(uri: str, folder: str) -> bool:
+    """Whether a place lies in a folder, links on the way followed. False for what names no place."""
+    if "\0" in uri or is_remote(uri) != is_remote(folder):
+        return False
+    if is_remote(uri) and not uri.startswith(("s3://", "s3a://")):
+        return False
+    place, root = normalise(uri), normalise(folder)
+    if not is_remote(uri):
+        place, root = os.path.realpath(place), os.path.realpath(root)
+    return place.startswith(f"{root.rstrip('/')}/")
+
+
 def write(uri: str, data: bytes | memoryview, durable: bool = False) -> None:
     """Writes the object, atomically, over whatever was there. durable: survive a power cut, too."""
     with _told(uri):

@@ -58,6 +58,23 @@ def from_data(data: Mapping[str, Any], source: str, overrides: Sequence[str] = (
     return from_mapping(model, changed, f"{source} with --set" if overrides else source)
 
 
+#: Settings that name places, and those that name what is outside a run's folder in any case. Rules and questions are
+#: not among them: the registry looks after these.
+_PLACES = ("run.corpus", "policy.path", "warm.corpus")
+_OUTSIDE = ("endpoint.url", "endpoint.key_variable")
+
+
+def reach(config: AnyConfig, run_uri: str) -> dict[str, str]:
+    """What a run with these settings reaches outside its folder: values by the keys of settings."""
+    found: dict[str, str] = {}
+    for key in (*_PLACES, *_OUTSIDE):
+        section, _, name = key.partition(".")
+        value = getattr(getattr(config, section, None), name, None)
+        if value is not None and (key in _OUTSIDE or not storage.is_below(value, run_uri)):
+            found[key] = value
+    return found
+
+
 def incompatible(old: AnyConfig, new: AnyConfig) -> str | None:
     """Why a run begun as `old` cannot go on as `new`, in words, or None."""
     if isinstance(old, RunConfig) and isinstance(new, RunConfig):

@@ -6,11 +6,12 @@ import json
 import math
 import string
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 
-from selfplay import registry, run_files, storage
+from selfplay import registry, run_files, storage, vouched
 from selfplay.actors.reasoner import Reasoner, ReasonerJob
 from selfplay.contract import TaskSpec
 from selfplay.errors import Damaged, UserError
@@ -25,7 +26,7 @@ from trainers.fit import Footprint, parameters_of, refuse_too_large
 from trainers.office import Office
 from trainers.placement import Place
 from trainers.reasoning_config import ReasoningConfig
-from trainers.run_folder import RunFolder
+from trainers.run_folder import AGENT_MODEL, RunFolder
 from trainers.run_state import ReasoningState
 from trainers.tutor import Tutor, TutorJob
 
@@ -107,7 +108,7 @@ def texts_of(task: Task, problems: int) -> list[str]:
     return texts
 
 
-def _kept_policy(folder: RunFolder[ReasoningState]) -> PolicySpec | None:
+def _kept_policy(folder: RunFolder[ReasoningState], config: ReasoningConfig) -> PolicySpec | None:
     """The policy as the run began with it; None for a run that has not begun. Raises `Damaged`."""
     if folder.new:
         return None
@@ -117,9 +118,13 @@ def _kept_policy(folder: RunFolder[ReasoningState]) -> PolicySpec | None:
         return None
     folder.pass_over(damaged, "the record of the last start")
     try:
-        return PolicySpec.from_json(json.dumps(about["policy"]))
+        spec = PolicySpec.from_json(json.dumps(about["policy"]))
+        named = None if config.policy.path is None else str(Path(config.policy.path).expanduser().resolve())
+        if spec.path not in (named, vouched.read(folder.uri).get(AGENT_MODEL)):
+            raise ValueError(f"its model is in {spec.path}, and policy.path is {config.policy.path}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(storage.join(folder.uri, run_files.AGENT_FILE), f"it describes no policy ({error})") from error
+    return spec
 
 
 def endpoint_of(config: ReasoningConfig) -> Endpoint | None:
@@ -149,7 +154,7 @@ class ReasoningCrew(Office):
         self.config, self.sizing = config, sizing
         self.task = Task(spec)
         self.env = registry.pack(spec)
-        self.policy = _kept_policy(folder) or policy_spec(config, self.task)
+        self.policy = _kept_policy(folder, config) or policy_spec(config, self.task)
         self.parameters = parameters_of(self.policy)
         self._refuse_too_large()
         if config.learner.overlong == "penalty" and spec.max_turns > 1:

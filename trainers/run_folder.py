@@ -5,7 +5,7 @@
     state/         the newest checkpoint and counts      weights/      one safetensors file a kept version
     checkpoints/   net, optimiser, counters and state    corpus/       the archive, or corpus.uri: where it lies
     lease/         who holds the run                     damaged/      files that were found damaged
-    status.json    how it is doing, every few seconds
+    status.json    how it is doing, every few seconds    reach.json     what its user let it reach outside
 
 Every place is a URI. What is needed to go on is written in an order, and each write is on the disk before the next
 begins: checkpoint, weights, then the state, which names them. Each driver writes a state of its own,
@@ -29,13 +29,13 @@ from typing import Any, Generic
 
 from deltalake.exceptions import TableNotFoundError
 
-from selfplay import run_files, sealed, storage
+from selfplay import run_files, sealed, storage, vouched
 from selfplay.errors import Damaged, UserError
 from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
 from selfplay.store.log import DamagedLog
 from selfplay.store.table import ELSEWHERE, episodes_uri, is_name, open_table
-from trainers.experiment import AnyConfig, incompatible, read_config
+from trainers.experiment import AnyConfig, incompatible, reach, read_config
 from trainers.journal import note
 from trainers.run_state import SCHEMA, AnyState, state_from
 
@@ -136,6 +136,8 @@ class RunFolder(Generic[AnyState]):
         sealed.write(storage.join(self.uri, run_files.AGENT_FILE), agent, indent=2)
         if self.config.run.corpus:
             storage.write(storage.join(self.uri, ELSEWHERE), self.corpus.encode(), durable=True)
+        led = {ELSEWHERE: self.corpus} if self.config.run.corpus else {}
+        vouched.write(self.uri, {**reach(self.config, self.uri), **_model_of(agent), **led})
         storage.write(storage.join(self.uri, run_files.CONFIG_FILE), config.encode(), durable=True)
         self.save()
         storage.delete(storage.join(self.uri, run_files.OLD_STATE_FILE))
@@ -240,6 +242,15 @@ def run_id_of(data: dict[str, Any], source: str) -> str:
     if not isinstance(run_id, str) or not is_name(run_id):
         raise Damaged(source, "it does not hold the run's id")
     return run_id
+
+
+#: In `reach.json`: the directory that the policy of a reasoning run began with, as agent.json names it.
+AGENT_MODEL = "agent.policy.path"
+
+
+def _model_of(agent: dict[str, Any]) -> dict[str, str]:
+    path = agent.get("policy", {}).get("path")
+    return {} if path is None else {AGENT_MODEL: path}
 
 
 def _held_state(meta: dict[str, Any], uri: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from selfplay.cli.corpus.common import ElsewhereOption, agreed_elsewhere
+from selfplay.cli.corpus.common import ElsewhereOption, agreed_elsewhere, to_read
 from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 
@@ -34,13 +34,12 @@ def repair(
     from selfplay.store.repair import carry_out, plan
     from trainers import repair as of_run
 
-    corpus, run = corpus_of(where), of_run.is_run(where)
+    place = agreed_elsewhere(where, elsewhere) or where if yes else to_read(where)
+    corpus, run = corpus_of(place), of_run.is_run(where)
     if corpus is None and not run:
         raise UserError(f"there is neither a run nor a corpus at {where}; give the folder that holds it")
-    if yes:
-        place = agreed_elsewhere(where, elsewhere)
-        if corpus is not None:
-            inside(place or where, corpus)
+    if yes and corpus is not None:
+        inside(place, corpus)
     with acquire(where, "selfplay repair") if yes and run else contextlib.nullcontext():
         found = [plan(corpus)] if corpus is not None else []
         found += [of_run.plan(where, corpus)] if run else []

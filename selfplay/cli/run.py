@@ -19,7 +19,7 @@ import typer
 from selfplay import run_files, scratch, storage
 from selfplay.cli.signals import stopping
 from selfplay.cli.terminal import Logged, Terminal, forget_logs, taken
-from selfplay.cli.untrusted import tame
+from selfplay.cli.untrusted import say, tame
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
@@ -45,7 +45,10 @@ def run(
         str | None, typer.Option(envvar="RAY_ADDRESS", help="Join this Ray cluster instead of starting Ray here.")
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="With --out alone: use the file of rules or questions that the run names.")
+        bool,
+        typer.Option(
+            "--trust", help="With --out alone: use the rules, questions, corpus, model and address that the run names."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Progress to standard error; the last line is one JSON object.")
@@ -60,7 +63,7 @@ def run(
     selfplay run parity_cot  ·  selfplay run countdown_grpo  ·  selfplay run ./problems.jsonl --set policy.path=DIR
     """
     overrides = [*(settings or ()), *([] if minutes is None else [f"run.minutes={float(minutes)!r}"])]
-    config = configuration(recipe, out, overrides)
+    config = configuration(recipe, out, overrides, trust)
     spec = environment(config, None if recipe is not None or trust else out)
     need_packages("ray", "torch", "numba", "safetensors")
     place = out or f"runs/{config.name}"
@@ -70,8 +73,12 @@ def run(
             print(json.dumps(summary.to_dict()), file=terminal.out, flush=True)
 
 
-def configuration(recipe: str | None, out: str | None, overrides: Sequence[str]) -> AnyConfig:
-    """The settings of the recipe, or of the run in `out` where no recipe is named."""
+def configuration(recipe: str | None, out: str | None, overrides: Sequence[str], trust: bool = False) -> AnyConfig:
+    """The settings of the recipe, or of the run in `out` where no recipe is named.
+
+    Raises `UserError` where that run reaches out of its folder, no command of this user has let it, and whoever runs
+    this one does not agree. trust: he does.
+    """
     from trainers.experiment import from_data, read_config
     from trainers.recipe import load_recipe
 
@@ -85,7 +92,28 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str])
     except FileNotFoundError:
         reason = f"no {run_files.CONFIG_FILE}"
         raise UserError(f"there is no run in {out} to continue ({reason}); name a recipe to begin one") from None
-    return from_data(begun.model_dump(mode="json"), uri, overrides)
+    config = from_data(begun.model_dump(mode="json"), uri, overrides)
+    if not trust:
+        _refuse_reach(config, out, {override.partition("=")[0].strip() for override in overrides})
+    return config
+
+
+def _refuse_reach(config: AnyConfig, out: str, named: set[str]) -> None:
+    """See `configuration`. named: settings of this command line."""
+    from selfplay import vouched
+    from trainers.experiment import reach
+
+    known = vouched.read(storage.normalise(out))
+    new = {key: value for key, value in reach(config, out).items() if key not in named and known.get(key) != value}
+    if not new:
+        return
+    shown = ", ".join(f"{key} = {value!r}" for key, value in new.items())
+    sentence = f"the run in {out} reaches out of its folder, and was not begun by this user on this machine: {shown}"
+    if sys.stdin.isatty():
+        say(sentence, err=True)
+        if typer.confirm("Let it?", err=True):
+            return
+    raise UserError(f"{sentence}; if you trust it, say --trust, or name its recipe and settings again")
 
 
 def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:

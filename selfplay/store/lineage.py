@@ -15,7 +15,8 @@ from selfplay.store.read import Corpus
 
 @dataclass(frozen=True)
 class WeightsOrigin:
-    """A published policy. kept: whether its bytes are still where `uri` says; None where it says nothing.
+    """A published policy. kept: whether its bytes are still where `uri` says; None where it says nothing, or where
+    nobody has looked.
 
     parents: digests that it was trained from, the nearest first. steps: (first, last) that made it of the nearest, or
     None where the table of uses says nothing. episodes: how many it played in, as far as this version of the corpus has
@@ -86,8 +87,12 @@ def _came_in(row: dict[str, Any], slot: str, epoch: int, number: int) -> bool:
     )
 
 
-def of_weights(corpus: Corpus, digest: str) -> WeightsOrigin:
-    """digest: of the weights, or its first characters (8 or more). Raises `UserError` where none or several fit."""
+def of_weights(corpus: Corpus, digest: str, run_uri: str | None = None, elsewhere: bool = False) -> WeightsOrigin:
+    """digest: of the weights, or its first characters (8 or more). Raises `UserError` where none or several fit.
+
+    Whether they are still there is only looked for in the corpus, in the run's folder around it and in `run_uri`: a
+    corpus may be a stranger's, and name any place. elsewhere: look there, too.
+    """
     policies = corpus.table("policies").to_pylist()
     fitting = {row["digest"]: row for row in policies if len(digest) >= 8 and row["digest"].startswith(digest)}
     if len(fitting) != 1:
@@ -108,13 +113,21 @@ def of_weights(corpus: Corpus, digest: str) -> WeightsOrigin:
         digest=row["digest"],
         run_id=row["run_id"],
         uri=row["uri"],
-        kept=storage.exists(row["uri"]) if row["uri"] else None,
+        kept=_kept(row["uri"], [corpus.uri, corpus.uri.removesuffix("/corpus"), run_uri or corpus.uri], elsewhere),
         training_steps=row["training_steps"] or 0,
         training_samples=row["training_samples"] or 0,
         parents=tuple(parents),
         steps=steps,
         episodes=_played(corpus, row["run_id"], row["digest"]),
     )
+
+
+def _kept(uri: str | None, near: list[str], elsewhere: bool) -> bool | None:
+    if not uri:
+        return None
+    if not elsewhere and not any(storage.is_below(uri, place) for place in near):
+        return None
+    return storage.exists(uri)
 
 
 def _played(corpus: Corpus, run_id: str, digest: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from selfplay import storage
+from selfplay import storage, vouched
+from selfplay.errors import UserError
 from selfplay.store.table import ELSEWHERE, EPISODES_TABLE
 
 #: Of the file that says where a corpus is.
@@ -13,13 +14,29 @@ _MOST_URI_BYTES = 4096
 
 
 def places(uri: str) -> Iterator[str]:
-    """Where the corpus of `uri` may lie: there, in its folder `corpus`, or where the run there says."""
+    """Where the corpus of `uri` may lie: there, in its folder `corpus`, or where the run there says.
+
+    Raises `UserError` where a run says so that is not known to be this user's: a stranger's folder may lead anywhere.
+    """
     root = storage.normalise(uri)
-    yield root
-    yield storage.join(root, "corpus")
+    yield from _near(root)
     place = pointed(root)
     if place is not None:
+        if not is_own(root, place):
+            raise UserError(
+                f"the run in {uri} leads to a corpus elsewhere, {place}, and was not begun by this user on this "
+                "machine; if that is the corpus you mean, name it itself"
+            )
         yield place
+
+
+def _near(root: str) -> tuple[str, str]:
+    return root, storage.join(root, "corpus")
+
+
+def is_own(uri: str, place: str) -> bool:
+    """Whether it is a run of this user that leads from `uri` to the corpus at `place`."""
+    return vouched.read(storage.normalise(uri)).get(ELSEWHERE) == place
 
 
 def pointed(uri: str) -> str | None:
@@ -35,6 +52,14 @@ def pointed(uri: str) -> str | None:
 
 
 def corpus_of(uri: str) -> str | None:
-    """The folder that holds the tables, however damaged they are; None if there is none."""
-    found = (place for place in places(uri) if next(storage.entries(storage.join(place, EPISODES_TABLE)), None))
-    return next(found, None)
+    """The folder that holds the tables, however damaged they are; None if there is none. Raises as `places` does."""
+    return next(filter(_is_corpus, places(uri)), None)
+
+
+def held(uri: str) -> str | None:
+    """The same of a folder that holds them itself, wherever it leads."""
+    return next(filter(_is_corpus, _near(storage.normalise(uri))), None)
+
+
+def _is_corpus(place: str) -> bool:
+    return next(storage.entries(storage.join(place, EPISODES_TABLE)), None) is not None

@@ -11,7 +11,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY, SCHEMA_VERSION
@@ -311,12 +312,17 @@ def open_or_create(
 
 
 def create(
-    table_uri: str, schema: pa.Schema, partition_by: list[str] | None = None, statistics: tuple[str, ...] = ()
+    table_uri: str,
+    schema: pa.Schema,
+    partition_by: list[str] | None = None,
+    statistics: tuple[str, ...] = (),
+    files: Sequence[AddAction] = (),
 ) -> None:
-    """Makes a table where there is none."""
-    DeltaTable.create(
+    """Makes a table where there is none. files: its data files, which may lie there already."""
+    create_table_with_add_actions(
         table_uri,
         Schema.from_arrow(schema),
+        list(files),
         mode="error",
         partition_by=partition_by,
         configuration=_configuration(statistics),

@@ -17,7 +17,7 @@ def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
     """For each run that the table `runs` describes: the targets that its own learner was given."""
     found = {}
     for row in sorted(corpus.table("runs").to_pylist(), key=lambda row: int(row["epoch"])):
-        config = json.loads(row["config"])
+        config = json.loads(row["config"] or "{}")  # a redacted release has none
         if not {"search", "learner", "selfplay"} <= set(config):
             continue  # a run without search
         if config["search"]["algorithm"] not in ("gumbel", "puct"):
@@ -32,6 +32,26 @@ def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
             truncated_weight=config["selfplay"]["truncated_value_weight"],
         )
     return found
+
+
+#: The settings that `targets_of` reads.
+_SETTINGS = {
+    "search": ("algorithm", "c_visit", "c_scale"),
+    "learner": ("z_weight", "q_weight"),
+    "selfplay": ("truncated_value_weight",),
+}
+
+
+def settings_alone(config: str | None) -> str | None:
+    """A configuration with nothing left but what makes targets of its searches; None for a run without search."""
+    try:
+        whole = json.loads(config or "{}")
+        kept = {part: {name: whole[part][name] for name in names} for part, names in _SETTINGS.items()}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    numbers = [value for part in kept.values() for name, value in part.items() if name != "algorithm"]
+    known = kept["search"]["algorithm"] in ("gumbel", "puct")
+    return json.dumps(kept) if known and all(isinstance(one, int | float) for one in numbers) else None
 
 
 def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true") -> tuple[str, GameSpec]:

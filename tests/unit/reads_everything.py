@@ -137,17 +137,23 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
         reader.do(f"table of {table}", lambda table=table: opened.table(table).to_pylist())
     for policy in opened.table("policies").to_pylist():
         reader.do(f"lineage of {policy['digest']}", lambda one=policy: lineage.of_weights(opened, one["digest"]))
-    rulesets = [
-        {"env_id": row["env_id"], "ruleset_digest": row["ruleset_digest"], "package": None,
-         "game_string": row["game"]["game_string"]}
-        for row in rows if row["game"]
-    ]  # fmt: skip
     files = [{"path": file["path"], "sha256": ""} for file in opened.files()]
-    for ruleset in rulesets:  # one at a time: of several that name one environment the last counts
-        certificate = {"table_version": opened.version, "packages": {}, "rulesets": [ruleset], "files": files,
+    for number, rulesets in enumerate(_batches(rows)):
+        certificate = {"table_version": opened.version, "packages": {}, "rulesets": rulesets, "files": files,
                        "episodes": len(rows), "content_digest": "", "release": "first"}  # fmt: skip
-        what = f"verify_corpus.py of {ruleset['game_string']}"
-        reader.do(what, lambda one=certificate: portable.verify(str(corpus), one, None, 0))
+        reader.do(f"verify_corpus.py of {number}", lambda one=certificate: portable.verify(str(corpus), one, None, 0))
+
+
+def _batches(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rulesets of all games, in as few certificates as can be: of several for one environment the last counts."""
+    batches: list[dict[tuple[str, str], dict[str, Any]]] = []
+    games = {(row["env_id"], row["ruleset_digest"], row["game"]["game_string"]): None for row in rows if row["game"]}
+    for env_id, digest, game in games:
+        batch = next((one for one in batches if (env_id, digest) not in one), None)
+        if batch is None:
+            batches.append(batch := {})
+        batch[env_id, digest] = {"env_id": env_id, "ruleset_digest": digest, "package": None, "game_string": game}
+    return [list(batch.values()) for batch in batches]
 
 
 def read_run(reader: Reader, run: Path) -> None:
@@ -167,6 +173,20 @@ def read_run(reader: Reader, run: Path) -> None:
         reader.do(f"play of {name}", command("play", run, "--simulations", 0))
 
 
+def read_certificate(reader: Reader, file: Path, corpus: Path) -> None:
+    """A release's certificate, by the verifier that lies beside it."""
+    from selfplay.store.release import verify_corpus as portable
+
+    sys.argv = ["verify_corpus.py", str(corpus), "--certificate", str(file), "--sample", "1"]
+    reader.do(f"main of verify_corpus.py of {file.name}", portable.main)
+
+
+def read_space(reader: Reader, file: Path) -> None:
+    from trainers.tuning import read_space
+
+    reader.do(f"tune of {file.name}", lambda: read_space(str(file), "tic_tac_toe"))
+
+
 def folders(place: Path, kind: str) -> Iterator[Path]:
     yield from sorted((place / kind).iterdir()) if (place / kind).is_dir() else ()
 
@@ -178,8 +198,18 @@ def main() -> None:
         reader.faultless = corpus.name != "keys"  # such names may be refused in any words
         read_corpus(reader, corpus, place / "out")
     reader.faultless = True
-    for run in folders(place, "runs"):
+    runs = list(folders(place, "runs"))
+    for run in runs:
         read_run(reader, run)
+    for run in (run for run in runs if run.name.startswith("agent.json-env.id")):
+        short = ("--opponents", "random", "--games", 2, "--positions", 0, "--simulations", 0, "--processes", 1)
+        reader.do(f"bench of {run.name}", command("bench", "strength", run, *short))
+    for run in runs[:1] if EVERYTHING else ():
+        reader.do(f"doctor of {run.name}", command("doctor", "--out", run))
+    for file in folders(place, "certificates"):
+        read_certificate(reader, file, place / "corpora" / "texts")
+    for file in folders(place, "spaces"):
+        read_space(reader, file)
     print(json.dumps({"seen": seen, "faults": reader.faults, "done": reader.done}))
 
 

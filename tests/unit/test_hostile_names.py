@@ -175,6 +175,32 @@ def write_runs(place: Path, hostile: list[str], everything: bool) -> None:
                 count += 1
 
 
+def write_certificates(place: Path, hostile: list[str], everything: bool) -> None:
+    """Certificates of releases, each with one hostile text."""
+    digest = "0" * 64
+    ruleset = {"env_id": "tic_tac_toe-v0", "ruleset_digest": digest, "game_string": "tic_tac_toe()", "package": "p",
+               "package_version": "1", "source_digest": digest, "licence": "CC0-1.0"}  # fmt: skip
+    certificate: dict[str, Any] = {
+        "format": 1, "release": "first", "note": "n", "created_at": "t", "table_version": 1, "episodes": 1,
+        "content_digest": digest, "files_digest": digest, "packages": {"open_spiel": "1"}, "rulesets": [ruleset],
+        "release_files": {"README.md": digest}, "files": [{"path": "kind=game/a.parquet", "sha256": digest}],
+    }  # fmt: skip
+    place.mkdir()
+    for at, path in enumerate(json_texts(certificate)):
+        for number, text in enumerate(chosen(path, at, hostile, everything)):
+            changed = copy.deepcopy(certificate)
+            put(changed, path, text)
+            (place / f"{'.'.join(path)}-{number}.json").write_text(json.dumps(changed))
+
+
+def write_spaces(place: Path, hostile: list[str]) -> None:
+    """What `selfplay tune` is to try: a hostile value for settings that name environments and places."""
+    place.mkdir()
+    for number, text in enumerate(hostile):
+        lines = (f"{json.dumps(key)} = [{json.dumps(text)}]" for key in ("env.id", "run.corpus"))
+        (place / f"{number}.toml").write_text("\n".join(lines))
+
+
 def read_everything(tmp_path: Path, everything: bool) -> dict[str, Any]:
     place = tmp_path / "here"
     place.mkdir()
@@ -188,6 +214,8 @@ def read_everything(tmp_path: Path, everything: bool) -> dict[str, Any]:
     write_side_tables(place / "corpora" / "texts", hostile, everything)
     write_corpus(place / "corpora" / "keys", [row for path, row in rows if path[0] in KEYS])
     write_runs(place / "runs", hostile, everything)
+    write_certificates(place / "certificates", hostile, everything)
+    write_spaces(place / "spaces", hostile)
     environment = {**os.environ, "HOME": str(place), "OMP_NUM_THREADS": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     command = [sys.executable, str(READER), str(place), "everything" if everything else "quickly"]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
@@ -204,7 +232,9 @@ def test_no_name_in_data_is_a_path_or_code(tmp_path: Path) -> None:
     assert found["faults"] == []
     exports = {path.name for path in (tmp_path / "here" / "out" / "texts").iterdir()}
     assert exports >= {"minari", "rllib", "atif"}, "something is exported, or nothing was tried"
-    assert min(found["done"][kind] for kind in ("corpus verify", "show", "Agent.load", "to_torch", "play")) > 0
+    done = found["done"]
+    wanted = ("corpus verify", "show", "Agent.load", "to_torch", "play", "bench", "tune", "main")
+    assert min(done[kind] for kind in wanted) > 0
 
 
 @pytest.mark.slow

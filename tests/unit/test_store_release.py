@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyspiel
 import pytest
-from deltalake import CommitProperties, Transaction
+from deltalake import CommitProperties, Transaction, write_deltalake
 from typer.testing import CliRunner
 
 from selfplay import registry, storage, store
@@ -38,8 +38,9 @@ from selfplay.store import release as releases
 from selfplay.store import upkeep
 from selfplay.store.release import job
 from selfplay.store.release.certificate import facts
+from selfplay.store.release.diversity import diversity
 from selfplay.store.release.schema_md import columns, names_null, schema_md
-from selfplay.store.table import SIDE_TABLES, episodes_uri, open_table
+from selfplay.store.table import SIDE_TABLES, episodes_uri, open_or_create_episodes, open_table
 from selfplay.store.write import encode
 
 runner = CliRunner()
@@ -270,7 +271,7 @@ def test_both_name_the_same_lies(
     said = lies(blocks["search"][0])
     false = [dataclasses.replace(lie, number=100 + n) for n, lie in enumerate(said.values())]
     corpus = archive(uri, {"search": [*blocks["search"], *false]})
-    monkeypatch.setattr(job, "_verified", lambda *_: job.Verified(0, 0, {}, None, None))
+    monkeypatch.setattr(job, "verified", lambda *_: job.Verified(0, 0, {}, None, None))
     releases.release(corpus, "first")
     code, told = check(uri)
     mine = ours(uri)
@@ -427,6 +428,34 @@ def test_the_card_is_read_by_the_hub(made: tuple[str, releases.Released]) -> Non
     assert "not checkable (1 episodes): unheard_of-v3" in card.text
 
 
+def test_the_card_tells_how_diverse_it_is(tmp_path: Path) -> None:
+    uri, origin = str(tmp_path / "corpus"), provenance("tic_tac_toe")
+    rules = pyspiel.load_game("tic_tac_toe")
+    seeds = (1, 2, 3, 1, 1)  # one game three times
+    games = [random_episode(rules, seed, origin, slot="a", epoch=1000, number=n) for n, seed in enumerate(seeds)]
+    golden = store.open(str(Path(__file__).parents[1] / "golden" / "corpus_v1")).to_arrow()
+    dialogues = golden.filter(pc.equal(golden["kind"], "reasoning")).cast(EPISODES)
+    corpus = archive(uri, {"a": games})
+    found = diversity(corpus)
+    (row,) = found["game"]
+    plies = {tuple(step.action for step in game.game.steps)[:4] for game in games if game.game}
+    assert (row["episodes"], row["different"], row["openings_4"]) == (5, 3, len(plies))
+    assert (found["reasoning"], found["control"]) == ([], [])
+    releases.release(corpus, "first")
+    assert "| tic_tac_toe-v0 | 5 | 3 | 40.0% |" in text(uri, "README.md")
+    assert json.loads(text(uri, "certificate.json"))["diversity"]["game"] == [row]
+    twice = pa.concat_tables([dialogues, dialogues])
+    told = {"problem": "problem_digest", "answer": "answer"}
+    pairs = {tuple(one["reasoning"][name] for name in told.values()) for one in dialogues.to_pylist()}
+    place = storage.join(str(tmp_path / "twice"), "episodes")
+    open_or_create_episodes(str(tmp_path / "twice"))
+    write_deltalake(place, twice, mode="append")
+    rows = diversity(store.open(str(tmp_path / "twice")))["reasoning"]
+    assert sum(one["episodes"] for one in rows) == twice.num_rows
+    assert sum(one["different"] for one in rows) <= dialogues.num_rows
+    assert sum(one["answers"] for one in rows) == len(pairs)
+
+
 def test_the_card_s_examples_run(made: tuple[str, releases.Released]) -> None:
     example = text(made[0], "README.md").split("```python\n")[1].split("```")[0].replace("CORPUS", made[0])
     exec(compile(example, "README.md", "exec"), {})
@@ -466,6 +495,13 @@ def test_on_s3(blocks: dict[str, list[Episode]], tmp_path: Path, s3: str) -> Non
     for words in ([], ["--certificate", f"{done.place}/certificate.json"]):
         code, told = check("", uri, *words, script=str(tmp_path / "verify_corpus.py"))
         assert code == 0 and told["true"] == 27, told
+    copy = releases.release_redacted(store.open(uri), "first", f"{s3}/copy")
+    assert (copy.true, store.open(f"{s3}/copy").count()) == (27, 28)
+    (tmp_path / "certificate.json").write_bytes(storage.read(storage.join(copy.place, "certificate.json")))
+    code, told = check("", f"{s3}/copy", script=str(tmp_path / "verify_corpus.py"))
+    assert code == 0 and told["true"] == 27, told
+    with pytest.raises(UserError, match="there is something at"):
+        releases.release_redacted(store.open(uri), "first", f"{s3}/copy")
 
 
 @pytest.fixture

@@ -39,13 +39,31 @@ def load_envs(files: list[str] | None) -> None:
 
 
 def open_corpus(uri: str, version: int | None, as_of: datetime | None = None) -> Corpus:
-    """The corpus as of a version or a time (UTC). Imported only now: `--help` must be fast."""
+    """The corpus as of a version or a time (UTC). Imported only now: `--help` must be fast.
+
+    Where a run's folder leads elsewhere that is said, and where the run is not this user's, it is asked before.
+    """
     from selfplay import store
 
     if version is not None and as_of is not None:
         raise UserError("say --version or --as-of, not both")
-    _say_where(uri)
-    return store.open(uri, version if as_of is None else as_of.replace(tzinfo=UTC))
+    return store.open(to_read(uri), version if as_of is None else as_of.replace(tzinfo=UTC))
+
+
+def to_read(uri: str) -> str:
+    """The place of the corpus that is about to be read: `uri`, or where a run's folder leads.
+
+    Raises `UserError` where the folder is a stranger's, and whoever runs the command does not agree.
+    """
+    from selfplay.store.places import is_own
+
+    place = _say_where(uri)
+    if place is None or is_own(uri, place):
+        return uri if place is None else place
+    question = "You did not begin that run on this machine. Read that corpus all the same?"
+    if sys.stdin.isatty() and typer.confirm(question, err=True):
+        return place
+    raise UserError(f"the run in {uri} was not begun by this user on this machine; name the corpus itself, {place}")
 
 
 def to_change(uri: str, elsewhere: bool) -> str:
@@ -73,10 +91,10 @@ def agreed_elsewhere(uri: str, elsewhere: bool) -> str | None:
 
 def _say_where(uri: str) -> str | None:
     """Says where the corpus is that a run's folder leads to; None where it leads nowhere else, or holds one itself."""
-    from selfplay.store.places import corpus_of, pointed
+    from selfplay.store.places import held, pointed
 
     place = pointed(uri)
-    if place is None or corpus_of(uri) not in (None, place):
+    if place is None or held(uri) not in (None, place):
         return None
     say(f"the corpus of {uri} is at {place}", err=True)
     return place

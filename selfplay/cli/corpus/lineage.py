@@ -25,6 +25,9 @@ def lineage(
         bool, typer.Option("--samples", help="With --weights: every archived position that its steps sampled.")
     ] = False,
     version: VersionOption = None,
+    elsewhere: Annotated[
+        bool, typer.Option("--elsewhere", help="With --weights: look for them outside the corpus and its run, too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Trace an episode to the code, seed and weights that made it; or weights to the episodes that made them.
@@ -45,7 +48,7 @@ def lineage(
             "`selfplay corpus lineage CORPUS --weights DIGEST`"
         )
     opened = open_corpus(subject, version)
-    origin = found.of_weights(opened, weights)
+    origin = found.of_weights(opened, weights, subject, elsewhere)
     told: dict[str, Any] = asdict(origin)
     if samples:
         from trainers.uses import samples_of
@@ -54,6 +57,8 @@ def lineage(
             {"episode_id": episode, "step": step, "times": times}
             for (episode, step), times in sorted(samples_of(opened, origin.run_id, origin.version).items())
         ]
+    if origin.uri and origin.kept is None and not as_json:
+        told["kept"] = "not looked for outside the corpus and its run; --elsewhere does"
     _print(told, as_json)
 
 

@@ -30,15 +30,25 @@ def release(
     sample: Annotated[int | None, typer.Option(help="Check only so many episodes; the release says so.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    redact_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEST",
+            help="Release a copy, in the new folder DEST, without host and user names, absolute paths, addresses and "
+            "configuration.",
+        ),
+    ] = None,
     elsewhere: ElsewhereOption = False,
     list_them: Annotated[bool, typer.Option("--list", help="List the releases of a corpus.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Release a version: verify it, and write its card, schema, certificate and one-file verifier to released/NAME.
 
-    Nothing is released where anything is false. `vacuum` keeps released versions for ever.
+    Nothing is released where anything is false. `vacuum` keeps released versions for ever. With --redact-to the corpus
+    itself is left as it is, and DEST is what may be published.
 
-    Examples:  selfplay corpus release first-10k runs/connect_four  ·  selfplay corpus release --list runs/connect_four
+    Examples:  selfplay corpus release first runs/connect_four  ·  selfplay corpus release --list runs/connect_four  ·
+    selfplay corpus release first runs/connect_four --redact-to published/first
     """
     if list_them:
         if name and corpus:
@@ -50,32 +60,43 @@ def release(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfplay.cli.corpus.verify import _processes
-    from selfplay.store.release import refuse_taken
+    from selfplay.store.release import refuse_full, refuse_taken, release_redacted
     from selfplay.store.release import release as make
 
-    opened = open_corpus(to_change(corpus, elsewhere), version)
-    refuse_taken(opened, name)
+    if redact_to is None:
+        opened = open_corpus(to_change(corpus, elsewhere), version)
+        refuse_taken(opened, name)
+    else:
+        opened = open_corpus(corpus, version)
+        refuse_full(redact_to)
     if len(opened.files()) > _MANY_FILES and not as_json:
         say(f"of {len(opened.files()):,} files; `selfplay corpus compact {corpus}` would have made few of them")
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         workers = processes or _processes(opened)
-        done = make(opened, name, note, sample, seed, workers, lambda: progress.advance(task))
+        how = (note, sample, seed, workers, lambda: progress.advance(task))
+        done = make(opened, name, *how) if redact_to is None else release_redacted(opened, name, redact_to, *how)
     if as_json:
         typer.echo(_json(done))
         return
-    how = "all checked" if done.sample is None else f"{done.sample:,} of them checked"
+    checked = "all checked" if done.sample is None else f"{done.sample:,} of them checked"
     say(
-        f"{name} is version {done.table_version}: {done.episodes:,} episodes, {how}, {done.true:,} true, 0 false, "
+        f"{name} is version {done.table_version}: {done.episodes:,} episodes, {checked}, {done.true:,} true, 0 false, "
         f"{done.not_checkable:,} not checkable"
     )
     for reason, count in done.reasons.items():
         say(f"not checkable ({count:,} episodes): {reason}")
     say(f"its files are in {done.place}; content digest {done.content_digest}")
+    if redact_to is None:
+        say(
+            "its tables hold host names, paths and the configuration of its runs; --redact-to DEST releases a copy "
+            "without them"
+        )
+    place = opened.uri if redact_to is None else done.place.removesuffix(f"/released/{name}")
     say(
-        f"next: `python verify_corpus.py {opened.uri}` in that folder checks it without this package; "
-        f'`store.open("{opened.uri}", version={done.table_version})` reads it'
+        f"next: `python verify_corpus.py {place}` in that folder checks it without this package; "
+        f'`store.open("{place}", version={done.table_version})` reads it'
     )
 
 

@@ -31,10 +31,11 @@ def tail(
     """
     from selfplay.store.changes import follow
 
-    version = open_corpus(corpus, None).version if after is None else after
+    opened = open_corpus(corpus, None)
+    version = opened.version if after is None else after
     until = None if seconds is None else time.monotonic() + seconds
     try:
-        for news in follow(corpus, version, _COLUMNS, until=until):
+        for news in follow(opened.uri, version, _COLUMNS, until=until):
             for row in news.episodes.to_pylist():
                 if as_json:
                     typer.echo(json.dumps({"version": news.version, **row}))

@@ -8,7 +8,9 @@ from typing import Any
 
 from selfplay.store.release.certificate import Facts
 from selfplay.store.release.croissant import description
+from selfplay.store.release.diversity import PLIES
 from selfplay.store.release.markdown import plain, visible
+from selfplay.store.release.redaction import SAID
 
 #: Data files that the front matter names at most; `selfplay corpus compact` makes few of many.
 _LISTED_FILES = 64
@@ -53,6 +55,12 @@ On the Hugging Face Hub this file belongs at the root of a repository that holds
 data files of this version.
 """
 
+_DIVERSITY = """\
+Repeated: the share of episodes that are, move for move or word for word, like another one of their environment. An
+opening is the first plies of a game, drawn at random or not. Where openings are few, or answers to a prompt, more
+episodes of the same kind add little. A random part of a corpus then teaches about as much as the whole; the newest part
+alone, which is less diverse, may teach less."""
+
 _LIMITS = """\
 - Archived is not trainable: learn from rows with `trainable` only. Aborted, failed and truncated episodes are kept, so
   that nothing is hidden, and have no outcome unless `returns` says so.
@@ -76,7 +84,9 @@ def card(facts: Facts, episode_id: str | None) -> str:
         *([plain(facts.note)] if facts.note else []),
         f"Committed {facts.committed_at:%Y-%m-%d %H:%M:%S} UTC; {facts.bytes / 1e6:,.1f} MB in {len(facts.files):,} "
         f"files. Content digest `{facts.content_digest}`.",
+        *([f"## What was left out\n\n{SAID}"] if facts.redacted else []),
         f"## What is in it\n\n{_counts(facts)}",
+        f"## How diverse is it?\n\n{_diversity(facts)}",
         f"## Policies\n\n{_policies(facts)}",
         f"## Failures\n\n{_failures(facts)}",
         f"## Is it true?\n\n{_verification(facts)}",
@@ -125,6 +135,37 @@ def _counts(facts: Facts) -> str:
         if column != "licence"
     ]
     return _table(["by", "value", "episodes", "steps", "trainable episodes"], rows)
+
+
+def _diversity(facts: Facts) -> str:
+    """A table for each kind of episodes that there are."""
+    heads = {
+        "game": ["games", "different", "repeated", *(f"openings of {n} plies" for n in PLIES)],
+        "reasoning": [
+            "dialogues",
+            "different",
+            "repeated",
+            "prompts",
+            "dialogues a prompt",
+            "different answers a prompt",
+        ],
+        "control": ["episodes", "different", "repeated"],
+    }
+    parts = []
+    for kind, rows in facts.diversity.items():
+        lines = []
+        for row in rows:
+            episodes, different = row["episodes"], row["different"]
+            line = [row["env_id"], episodes, different, f"{1 - different / episodes:.1%}"]
+            if kind == "game":
+                line += [row[f"openings_{n}"] for n in PLIES]
+            if kind == "reasoning":
+                prompts = row["prompts"]
+                line += [prompts, f"{episodes / prompts:.1f}", f"{row['answers'] / prompts:.1f}"]
+            lines.append(line)
+        if lines:
+            parts.append(_table(["environment", *heads[kind]], lines))
+    return "\n\n".join([*parts, _DIVERSITY])
 
 
 def _policies(facts: Facts) -> str:

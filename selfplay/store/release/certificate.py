@@ -21,6 +21,7 @@ from selfplay._version import VERSION
 from selfplay.errors import UserError
 from selfplay.store.query import query
 from selfplay.store.read import Corpus
+from selfplay.store.release.diversity import diversity
 from selfplay.store.table import episodes_uri, open_table
 from selfplay.store.verify import NOT_CHECKABLE, TRUE
 
@@ -49,7 +50,8 @@ class Facts:
 
     committed_at: when that version was committed. files: path below the episodes table, size (bytes), rows, sha256.
     counts: by column of `COUNTED`, rows of value, episodes, steps, trainable. policies, rulesets, errors: rows as in
-    the certificate. content_digest, files_digest: see `certificate`.
+    the certificate. diversity: see `selfplay.store.release.diversity`. content_digest, files_digest: see `certificate`.
+    redacted: whether it is a copy that leaves things out (`selfplay.store.release.redaction`).
     """
 
     name: str
@@ -64,9 +66,11 @@ class Facts:
     policies: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     rulesets: list[dict[str, Any]]
+    diversity: dict[str, list[dict[str, Any]]]
     content_digest: str
     files_digest: str
     verified: Verified
+    redacted: bool = False
 
     @property
     def licences(self) -> list[str]:
@@ -74,7 +78,7 @@ class Facts:
         return sorted(row["value"] for row in self.counts["licence"] if row["value"])
 
 
-def facts(corpus: Corpus, name: str, note: str, verified: Verified) -> Facts:
+def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bool = False) -> Facts:
     """Counts the episodes and reads every file. Raises `UserError` where a file or the rows contradict the log."""
     rows = corpus.to_arrow(columns=["episode_id", "content_digest", "n_steps", "trainable", *COUNTED])
     ids = rows.column("episode_id")
@@ -96,9 +100,11 @@ def facts(corpus: Corpus, name: str, note: str, verified: Verified) -> Facts:
         policies=_rows(corpus, _POLICIES),
         errors=_rows(corpus, _ERRORS),
         rulesets=_rulesets(corpus),
+        diversity=diversity(corpus),
         content_digest=digest_of(rows.column("content_digest").to_pylist()),
         files_digest=digest_of(f"{file['sha256']}  {file['path']}" for file in files),
         verified=verified,
+        redacted=redacted,
     )
 
 
@@ -115,6 +121,7 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
         "note": facts.note,
         "created_at": created_at.isoformat(),
         "table_version": facts.table_version,
+        "redacted": facts.redacted,
         "committed_at": facts.committed_at.isoformat(),
         "episodes": facts.episodes,
         "steps": facts.steps,
@@ -132,6 +139,7 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
         "counts": facts.counts,
         "policies": facts.policies,
         "errors": facts.errors,
+        "diversity": facts.diversity,
         "rulesets": facts.rulesets,
         "packages": {
             "selfplay-factory": VERSION,

@@ -90,36 +90,39 @@ def release(
     refuse_taken(corpus, name)
     if not corpus.count():
         raise UserError(f"nothing was released: version {corpus.version} of {corpus.uri} holds no episode")
-    found = facts(corpus, name, note, _verified(corpus, sample, seed, processes, progress))
+    found = facts(corpus, name, note, verified(corpus, sample, seed, processes, progress))
     with _alone(corpus, name):
         refuse_taken(corpus, name)
         _keep_log(corpus)
         created_at = storage.now()
-        texts = _texts(corpus, found)
-        others = {file: hashlib.sha256(data).hexdigest() for file, data in texts.items()}
-        certified = certificate(found, created_at, others)
-        texts["certificate.json"] = _json(certified)
-        place = storage.join(corpus.uri, FOLDER, name)
         refuse_links(corpus.uri)  # checking took its time
-        for file in FILES:
-            storage.write(storage.join(place, file), texts[file], durable=True)
+        row = described(corpus, found, created_at)
         _refuse_vacuumed(corpus, found)
-        row: dict[str, Any] = {
-            "name": name,
-            "table_version": corpus.version,
-            "created_at": created_at,
-            "note": note,
-            "certificate": summary(certified, hashlib.sha256(texts["certificate.json"]).hexdigest()),
-        }
         storage.fault("before_release")
         if not append(corpus.uri, "releases", [row]):
             raise UserError(f"another process released {name} at the same time; `--list` shows what it holds")
     return _released(corpus, row)
 
 
-def _verified(
-    corpus: Corpus, sample: int | None, seed: int, processes: int, progress: Callable[[], None]
-) -> Verified:
+def described(corpus: Corpus, found: Facts, created_at: datetime) -> dict[str, Any]:
+    """Writes the files of a release of the corpus; returns its row for the table of releases."""
+    texts = _texts(corpus, found)
+    others = {file: hashlib.sha256(data).hexdigest() for file, data in texts.items()}
+    certified = certificate(found, created_at, others)
+    texts["certificate.json"] = _json(certified)
+    for file in FILES:
+        storage.write(storage.join(corpus.uri, FOLDER, found.name, file), texts[file], durable=True)
+    return {
+        "name": found.name,
+        "table_version": corpus.version,
+        "created_at": created_at,
+        "note": found.note,
+        "certificate": summary(certified, hashlib.sha256(texts["certificate.json"]).hexdigest()),
+    }
+
+
+def verified(corpus: Corpus, sample: int | None, seed: int, processes: int, progress: Callable[[], None]) -> Verified:
+    """What a check of the corpus finds. Raises `UserError` where anything is false."""
     true, reasons, lies = 0, dict[str, int](), list[Check]()
     for check in verify_corpus(corpus, sample, seed, processes):
         progress()

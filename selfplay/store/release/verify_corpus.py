@@ -11,6 +11,9 @@ What "true" means here:
   and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
 - all rows together have the certified content digest: none is missing, none came later, none is there twice.
 
+Where the certificate says "redacted", rows lack host names, paths and the like, and their digests were computed after
+these were left out: they prove what was released, not what was sealed. README.md tells what is missing.
+
 "not checkable" is what this machine cannot decide, with what is missing. Values are from the point of view of the seat
 to act, returns from each seat's own, in the game's utility units.
 
@@ -464,6 +467,7 @@ def main() -> int:
             print(f"not checkable ({count:,} episodes): {shown(reason)}")
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
+              f"{', redacted' if certificate.get('redacted') is True else ''}"
               f"{', a sample' if asked.sample else ''}")  # fmt: skip
     return 1 if report.lies else 0
 
