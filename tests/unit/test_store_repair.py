@@ -382,7 +382,7 @@ def test_a_lost_compaction_before_a_later_one_doubles_nothing(tmp_path: Path, ta
     with pytest.raises(UserError, match="repair"):
         store.open(uri)
     assert [step.action for step in plan(uri).steps][-1] == "take out"
-    carry_out(plan(uri).steps)
+    carry_out([plan(uri)])
     assert ids(uri) == wanted, "each once"
     assert {file["path"] for file in store.open(uri).files()} >= told, "the later one's work is kept"
     assert not plan(uri).steps and not [check for check in verify_corpus(store.open(uri)) if "times" in check.reason]
@@ -402,6 +402,6 @@ def test_doubled_episodes_are_mended_however_they_came(tmp_path: Path) -> None:
     found = plan(uri)
     assert len(found.steps) == 1 and "2 episodes are there more than once" in found.steps[0].reason
     assert len(found.untouched) == 2 and "with different content" in found.untouched[0]
-    carry_out(found.steps)
+    carry_out([found])
     assert ids(uri) == [f"run/a0/{epoch}/{number}" for number in (0, 1, 2, 3, 4, 4)]
     assert not plan(uri).steps
