@@ -1,4 +1,4 @@
-"""The folder in which a command happens to run is data, too: nothing there is imported, and no library is steered by it.
+"""The folder in which a command runs is data, too: nothing there is imported, and no library is steered by it.
 
 A downloaded corpus or run is often looked at from inside its folder. Python puts the working folder before its own
 library for `python -c`, which is how helper processes are started; numba and wandb obey files of settings there. A

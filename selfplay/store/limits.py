@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 
 #: A row group up to this size (bytes, uncompressed) is never refused; a larger one may not exceed either of the others.
 SMALL_GROUP_BYTES = 256 * 2**20
@@ -38,7 +39,7 @@ def refuse_bombs(fragments: Iterable[pads.ParquetFileFragment]) -> None:
     """
     files = list(fragments)
     with ThreadPoolExecutor(min(_AT_ONCE, len(files) or 1)) as pool:
-        for fragment, metadata in zip(files, pool.map(_footer, files), strict=True):
+        for fragment, metadata in zip(files, pool.map(footer, files), strict=True):
             refuse_bomb(fragment.path, metadata)
 
 
@@ -64,7 +65,12 @@ def refuse_long_cells(path: str, batch: pa.RecordBatch) -> None:
             raise Oversized(f"{path} holds a text of {longest:,} bytes in column {name}; it is not read")
 
 
-def _footer(fragment: pads.ParquetFileFragment) -> pq.FileMetaData:
+def footer(fragment: pads.ParquetFileFragment) -> pq.FileMetaData:
+    """What a data file says of itself. Raises `Damaged` for a local pipe or device, which may never end."""
+    files = fragment.filesystem
+    local = isinstance(files, pafs.SubTreeFileSystem) and isinstance(files.base_fs, pafs.LocalFileSystem)
+    if local and files.get_file_info(fragment.path).type is pafs.FileType.Unknown:
+        raise Damaged(fragment.path, "it is a pipe, a device or a socket, and not a regular file")
     return fragment.metadata
 
 

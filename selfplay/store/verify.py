@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay import storage, surroundings
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 from selfplay.store import log
 from selfplay.store.counts import recorded, rows_by_run
-from selfplay.store.limits import Oversized, refuse_bomb, refuse_long_cells
+from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.read import Corpus
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
@@ -210,7 +210,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
 def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
     """The rows of a task; of a large file only the row groups that hold them."""
     fragment, before = corpus.fragments()[task.path], 0
-    refuse_bomb(task.path, fragment.metadata)
+    refuse_bomb(task.path, footer(fragment))
     for group in range(fragment.num_row_groups):
         count = fragment.row_groups[group].num_rows
         mine = None if task.rows is None else [row - before for row in task.rows if before <= row < before + count]
@@ -235,6 +235,8 @@ def _damage(uri: str) -> str | None:
             return "the file was changed after it was written: its sha256 is not its name"
     except FileNotFoundError:
         return "the file is missing"
+    except Damaged as error:
+        return f"the file cannot be read: {error.reason}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The folder in which a command is run may be a stranger's: nothing in it is imported, and no library is steered by it."""
+"""The folder in which a command runs may be a stranger's: nothing in it is imported, and it steers no library."""
 
 from __future__ import annotations
 
