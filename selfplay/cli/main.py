@@ -32,6 +32,8 @@ EXAMPLES = """Examples:  selfplay run connect_four  ·  selfplay run "openspiel:
 selfplay play runs/connect_four"""
 
 ABORTED = 130
+#: Verbs that read what a stranger may have written, and need little memory themselves.
+_READERS = ("corpus", "repair", "top")
 
 #: Errors of the machine that a person can do something about: they end like bad input.
 MACHINE = {
@@ -167,7 +169,7 @@ def _options(
 def main() -> None:
     """The entry point of the `selfplay` script."""
     surroundings.leave_out()
-    if "corpus" in sys.argv[1:2]:
+    if sys.argv[1:2] and sys.argv[1] in _READERS:
         memory.bound()
     sys.exit(call(sys.argv[1:]))
 

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import selfplay
 from selfplay import extras, store
+from selfplay.store import limits
 
 GOLDEN = Path(selfplay.__file__).parent.parent / "tests/golden/corpus_v1"
 #: Runs in a process of its own, as a bound on memory cannot be taken back.
 GREEDY = """
 import numpy
 from selfplay.cli import main, memory
-memory.capacity = lambda: 2**29
+memory.LEAST = 0
+memory.available = lambda: 2**29
 def greedy():
     numpy.ones(2**28)
 main.application = lambda verb: lambda arguments, **options: greedy()
@@ -34,6 +38,31 @@ def test_a_command_that_needs_more_memory_than_there_is_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", GREEDY], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: this needs more memory than the machine has")
+
+
+@pytest.mark.parametrize(
+    ("column", "refused"),
+    [
+        (pa.array([[0] * 300_000]), True),
+        (pa.array([[0] * 100]), False),
+        (pa.array(["x" * 200_000] * 50), True),
+        (pa.array([str(number) * 1_000 for number in range(20)]), False),
+        (pa.array(["self_play"] * 1000), False),
+    ],
+)
+def test_a_few_stored_values_that_stand_for_very_many(
+    column: pa.Array, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal values are stored once: the file is small, and so is what its footer says that it unpacks to."""
+    monkeypatch.setattr(limits, "MOST_GROUP_BYTES", 2**20)
+    monkeypatch.setattr(limits, "MOST_REPEATED_BYTES", 2**22)
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": column}), file, compression="zstd")
+    assert file.stat().st_size < 20_000
+    if not refused:
+        return limits.refuse_bomb("x", pq.read_metadata(file))
+    with pytest.raises(limits.Oversized, match="unpacks column a"):
+        limits.refuse_bomb("x", pq.read_metadata(file))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from selfplay.errors import Damaged, UserError
 from selfplay.nets.language import policy
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import log
+from selfplay.store.replayed import Added, Orphan, State, _Coverage
 from trainers.recipe import load_recipe
 
 GOLDEN = Path(selfplay.__file__).parent.parent / "tests/golden/corpus_v1"
@@ -103,6 +104,30 @@ def test_a_log_of_giant_files_is_not_opened(tmp_path: Path) -> None:
         file.unlink()
 
 
+@pytest.mark.parametrize("command", [["stats"], ["verify", "--processes", "1"]])
+def test_a_log_that_states_a_giant_version_is_told_at_once(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every version between it and the others would be named as missing, one after the other."""
+    place = tmp_path / "there"
+    shutil.copytree(GOLDEN, place)
+    table = str(place / "episodes")
+    shutil.copy(log.place(table, log.entry_name(1)), log.place(table, log.entry_name(10**16 - 1)))
+    assert call(["corpus", command[0], str(place), *command[1:]]) == 2
+    assert "states version 9999999999999999" in capsys.readouterr().err
+
+
+def test_numbers_of_episodes_are_not_counted_because_the_log_says_so(tmp_path: Path) -> None:
+    ends = {"slot": "a", "epoch": 0}
+    stats = {"numRecords": 10**15, "minValues": {**ends, "number": 1}, "maxValues": {**ends, "number": 10**15}}
+    added = Added(1, {"kind": "game", "run_id": "r"}, stats)
+    state = State(files={"kind=game/run_id=r/x.parquet": added})
+    (tmp_path / "kind=game/run_id=r").mkdir(parents=True)
+    (tmp_path / "kind=game/run_id=r/x.parquet").write_bytes(b"no Parquet")
+    block = Orphan("", 1, "game", "r", "a", 0, 5, 6, 2, {})
+    assert not _Coverage(str(tmp_path), state).has(block)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -148,6 +173,15 @@ def test_a_model_that_brings_code_is_refused(about: dict[str, Any] | None, sente
     if about is None:
         (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "stranger/base"}))
     with pytest.raises(UserError, match=sentence):
+        policy.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../private.safetensors", "/private.safetensors", "..", "a/b.safetensors", 1, []])
+def test_weights_are_read_from_their_own_folder(name: Any, tmp_path: Path) -> None:
+    index = {"weight_map": {"x": name}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="outside its folder|not an index of weights"):
         policy.load(str(tmp_path))
 
 

@@ -144,6 +144,7 @@ def load(
         raise UserError(f"{path}/config.json asks for code from elsewhere ({kernel}), which is never loaded here")
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{path} holds adapters for another model (adapter_config.json); merge them into it first")
+    _refuse_weights_elsewhere(folder)
     if not _weight_files(folder):
         raise UserError(f"{path} holds no weights (*.safetensors; pickled weights are never loaded)")
     try:
@@ -217,6 +218,18 @@ def _kernel(config: Any) -> str | None:
             if name.endswith(("_implementation", "_implementation_internal")) and "/" in str(given):
                 return f"{name} = {str(given)!r:.80}"
     return None
+
+
+def _refuse_weights_elsewhere(folder: Path) -> None:
+    """Raises `UserError` where the index of the weights, which `transformers` follows, leads out of the folder."""
+    for file in folder.glob("*.safetensors.index.json"):
+        try:
+            files = set(json.loads(storage.read(str(file), _MOST_TOKENIZER_BYTES))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise UserError(f"{file} is not an index of weights") from None
+        outside = next((name for name in files if not isinstance(name, str) or Path(name).name != name), None)
+        if outside is not None:
+            raise UserError(f"{file} names weights outside its folder: {outside!r:.80}")
 
 
 def _weight_files(folder: Path) -> list[Path]:
