@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -16,7 +17,8 @@ import pytest
 
 import selfplay
 from selfplay import extras, store
-from selfplay.store import limits
+from selfplay.errors import UserError
+from selfplay.store import limits, verify
 
 GOLDEN = Path(selfplay.__file__).parent.parent / "tests/golden/corpus_v1"
 #: Runs in a process of its own, as a bound on memory cannot be taken back.
@@ -130,3 +132,14 @@ def test_an_extra_is_never_installed_by_a_name_that_anybody_may_register(
     for told in (extras.how_to_install("a", "b"), extras.to_install("selfplay-factory[a,b]")):
         assert told.endswith(advice)
     assert extras.to_install("other>=1") == "pip install 'other>=1'"
+
+
+@pytest.mark.slow
+def test_processes_that_die_end_the_verification(tmp_path: Path) -> None:
+    """Another that is started for each would die, too, without end."""
+    place = tmp_path / "corpus"
+    shutil.copytree(GOLDEN, place)
+    corpus = store.open(str(place))
+    shutil.rmtree(place)
+    with pytest.raises(UserError, match="was killed"):
+        list(verify._side_by_side(corpus, [verify._Task("x", None, True)], 1))
