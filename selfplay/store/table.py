@@ -379,9 +379,11 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
                 return added  # an attempt whose answer was lost
             if known is not None and any((at or 0) >> 32 > known for at in last.values()):
                 raise Outdated
-            new = by_app if known is not None else {
-                app: _new(table, place, side, some, last[app]) for app, some in by_app.items()
-            }
+            new = (
+                by_app
+                if known is not None
+                else {app: _new(table, place, side, some, last[app]) for app, some in by_app.items()}
+            )
         except (DeltaError, OSError) as error:
             if patience.again(error):
                 continue

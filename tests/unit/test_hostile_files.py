@@ -16,7 +16,7 @@ import selfplay
 from selfplay import jsonl, run_files, sealed, storage
 from selfplay.cli import doctor_launch
 from selfplay.cli.main import call
-from selfplay.cli.run import configuration, refuse_reaching_out
+from selfplay.cli.run import configuration
 from selfplay.errors import Damaged, UserError
 from selfplay.nets.language import policy
 from selfplay.nets.language.tokenizer import of_characters
@@ -114,7 +114,7 @@ def test_a_log_that_states_a_giant_version_is_told_at_once(
     table = str(place / "episodes")
     shutil.copy(log.place(table, log.entry_name(1)), log.place(table, log.entry_name(10**16 - 1)))
     assert call(["corpus", command[0], str(place), *command[1:]]) == 2
-    assert "states version 9999999999999999" in capsys.readouterr().err
+    assert "that are not there" in capsys.readouterr().err
 
 
 def test_numbers_of_episodes_are_not_counted_because_the_log_says_so(tmp_path: Path) -> None:
@@ -126,28 +126,6 @@ def test_numbers_of_episodes_are_not_counted_because_the_log_says_so(tmp_path: P
     (tmp_path / "kind=game/run_id=r/x.parquet").write_bytes(b"no Parquet")
     block = Orphan("", 1, "game", "r", "a", 0, 5, 6, 2, {})
     assert not _Coverage(str(tmp_path), state).has(block)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"endpoint": {"url": "http://127.0.0.1:9/v1", "model": "m", "key_variable": "AWS_SECRET_ACCESS_KEY"}},
-        {"run": {"corpus": "/home/somebody/corpus"}},
-        {"warm": {"corpus": "s3://bucket/corpus"}},
-    ],
-)
-def test_a_run_that_is_resumed_does_not_reach_out_of_its_folder(changes: dict[str, Any], tmp_path: Path) -> None:
-    """Its settings could send any variable of the environment, as a key, to any address."""
-    config = json.loads(load_recipe("parity_cot").to_json())
-    for section, values in changes.items():
-        config[section].update(values)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    found, out = configuration(None, str(tmp_path), []), str(tmp_path)
-    with pytest.raises(UserError, match=f"{next(iter(changes))}.* = .*--trust"):
-        refuse_reaching_out(found, out, [])
-    refuse_reaching_out(found, None, [])
-    named = [f"{section}.{name}={value}" for section, values in changes.items() for name, value in values.items()]
-    refuse_reaching_out(found, out, named)
 
 
 def test_nothing_is_moved_or_written_through_a_link_in_a_run(tmp_path: Path) -> None:
@@ -162,13 +140,12 @@ def test_nothing_is_moved_or_written_through_a_link_in_a_run(tmp_path: Path) -> 
         run_files.set_aside(str(run), str(run / "config.json"))
     assert (mine / "config.json").read_text() == "mine"
     (run / "config.json").write_text(load_recipe("tic_tac_toe").to_json())
-    found = configuration(None, str(run), [])
     with pytest.raises(UserError, match="is a link to"):
-        refuse_reaching_out(found, str(run), [])
+        configuration(None, str(run), [])
     (run / "damaged").unlink()
     run_files.set_aside(str(run), str(run / "config.json"))
     assert (run / "damaged" / "config.json").exists()
-    refuse_reaching_out(found, str(run), [])
+    configuration(None, str(run), [])
 
 
 @pytest.mark.parametrize(
