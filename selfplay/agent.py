@@ -1,9 +1,9 @@
 """Use what was trained: a net and a search that choose moves, without ray.
 
-from selfplay.agent import Agent
-agent = Agent.load("runs/connect_four")
-agent.act(state, simulations=64)     # -> int
-agent.evaluate(state)                # -> (policy [A], value)
+    from selfplay.agent import Agent
+    agent = Agent.load("runs/connect_four")
+    agent.act(state, simulations=64)     # -> int
+    agent.evaluate(state)                # -> (policy [A], value)
 """
 
 from __future__ import annotations

@@ -316,5 +316,7 @@ def _spans(table: _Table) -> tuple[PolicySpan, ...]:
         for seat in range(2):
             made = [i for i in range(first, end) if table.steps[i].seat == seat]
             if made:
-                out.append(PolicySpan(seat, made[0], made[-1], policy.policy_id, policy.version, policy.digest or None))
+                out.append(
+                    PolicySpan(seat, made[0], made[-1], policy.policy_id, policy.version, policy.digest or None)
+                )
     return tuple(out)

@@ -205,3 +205,4 @@ class LanguageLearner(TorchLearner):
 
 def _below(prefix: str, tensors: dict[str, Array]) -> dict[str, Array]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+

@@ -73,7 +73,9 @@ def prepare(
     if settings.algorithm == "ppo":
         return _by_value(ready, rewards, keep, settings, look, report)
     if seats > 1:
-        advantages, weight = baselines.advantages(lessons.names["env"], lessons.numbers["seat"].tolist(), rewards)
+        advantages, weight = baselines.advantages(
+            lessons.names["env"], lessons.numbers["seat"].tolist(), rewards
+        )
         compared = GroupAdvantages(advantages, weight, compared.mixed_share)
     elif settings.algorithm == "rloo":
         compared = leave_one_out(rewards, groups)

@@ -158,7 +158,9 @@ class Scoreboard:
         if count == self._recorded:
             return points
         pairings = [
-            Pairing(f"version {m['version']}", m["opponent"], m["wins"], m["draws"] + m["cut"], m["losses"])
+            Pairing(
+                f"version {m['version']}", m["opponent"], m["wins"], m["draws"] + m["cut"], m["losses"]
+            )
             for m in self._state.matches
         ]
         rated = ratings(pairings, resamples=50)

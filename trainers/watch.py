@@ -149,7 +149,9 @@ class Watch:
         status = self.status
         self._played_on += report.resignable[0]
         self._wrongly += report.resignable[1]
-        self._set(episodes=status.episodes + report.episodes, positions=status.positions + report.archived_decisions)
+        self._set(
+            episodes=status.episodes + report.episodes, positions=status.positions + report.archived_decisions
+        )
 
     def published(self, progress: Progress, version: int, report: Report | None) -> None:
         self._set(version=version)

@@ -78,9 +78,13 @@ class Examiner:
 
     def _match(self, exam: Exam) -> Marks:
         lines = [opening.line for opening in openings(self._game, max(1, exam.games // 2), seed=self._seed)]
-        result = play_match(self._game, self._player(exam.version, exam.simulations), self._opponent(exam), lines)
+        result = play_match(
+            self._game, self._player(exam.version, exam.simulations), self._opponent(exam), lines
+        )
         low, high = result.interval()
-        return Marks(exam, result.wins, result.draws, result.losses, result.unfinished, float(result.score), low, high)
+        return Marks(
+            exam, result.wins, result.draws, result.losses, result.unfinished, float(result.score), low, high
+        )
 
     def _exact(self, exam: Exam) -> Marks:
         rows = []

@@ -146,7 +146,9 @@ class Reasoner:
         self._tokenizer, self._context = Tokenizer(policy_spec.tokenizer), policy_spec.context
         self._digest: str | None = None
         self._frozen = None if job.endpoint is None else EndpointEngine(job.endpoint, self._tokenizer)
-        self._recorder = Recorder(replace(job.provenance, host=os.uname().nodename), job.slot, job.epoch, self._task)
+        self._recorder = Recorder(
+            replace(job.provenance, host=os.uname().nodename), job.slot, job.epoch, self._task
+        )
 
     def pid(self) -> int:
         """The process, for who wants to watch or to kill it."""
@@ -294,3 +296,4 @@ def _shown(episodes: Sequence[Episode]) -> tuple[Shown, ...]:
         if len(found) == 2:
             break
     return tuple(found[right] for right in sorted(found, reverse=True))
+

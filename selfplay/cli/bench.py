@@ -98,17 +98,8 @@ def search(
     n = processes or machine.cores()
     work = [
         Work(
-            game,
-            channels,
-            blocks,
-            simulations,
-            games,
-            seconds,
-            cache,
-            max(1, version_positions // n),
-            dtype,  # type: ignore[arg-type]
-            algorithm,
-            number,
+            game, channels, blocks, simulations, games, seconds, cache, max(1, version_positions // n), dtype,  # type: ignore[arg-type]
+            algorithm, number,
         )
         for number in range(n)
     ]

@@ -93,11 +93,8 @@ def comparison(status: Status) -> RenderableType:
         table.add_row(
             f"points against {row.opponent}",
             _score(before.get(row.opponent), row),
-            Text.assemble(
-                (f"v{row.version} ", screen.DIM),
-                (screen.percent(row.score), "bold"),
-                (f"  {row.wins}-{row.draws}-{row.losses}", screen.DIM),
-            ),  # fmt: skip
+            Text.assemble((f"v{row.version} ", screen.DIM), (screen.percent(row.score), "bold"),
+                          (f"  {row.wins}-{row.draws}-{row.losses}", screen.DIM)),  # fmt: skip
             screen.bar(row.score, 8, screen.score_style(row.score)),
         )
     wrong = {row.label: row for row in status.first_exact}
@@ -152,7 +149,9 @@ def _with(file: str) -> str:
 
 def _place(what: str, where: str, meaning: str) -> Text:
     """One line however narrow the terminal is, which breaks it without a line feed: it can be copied."""
-    return Text.assemble(f"{what}: ", (where, "bold"), (f" ({meaning})", screen.DIM), no_wrap=True, overflow="ignore")
+    return Text.assemble(
+        f"{what}: ", (where, "bold"), (f" ({meaning})", screen.DIM), no_wrap=True, overflow="ignore"
+    )
 
 
 @dataclass(frozen=True)
@@ -211,11 +210,8 @@ def accuracy(status: ReasoningStatus) -> RenderableType:
         table.add_row(
             Text("all levels", "bold") if row.level is None else Text(f"level {row.level:g}"),
             _first(first, row),
-            Text.assemble(
-                (f"v{row.version} ", screen.DIM),
-                (screen.percent(row.accuracy), f"bold {style}"),
-                (f" {screen.interval(row):>6}", screen.DIM),
-            ),  # fmt: skip
+            Text.assemble((f"v{row.version} ", screen.DIM), (screen.percent(row.accuracy), f"bold {style}"),
+                          (f" {screen.interval(row):>6}", screen.DIM)),  # fmt: skip
             screen.bar(row.accuracy, 16, style),
             f"{first.tokens:.1f} → {row.tokens:.1f}" if first and first != row else f"{row.tokens:.1f}",
         )

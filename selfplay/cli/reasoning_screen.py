@@ -98,11 +98,8 @@ def header(status: ReasoningStatus, width: int) -> RenderableType:
     about += [f"{count(status.parameters)} parameters"] if status.parameters else []
     grid.add_row(
         Text.assemble(
-            (f" {one_line(status.recipe, 60)} ", f"bold reverse {ACCENT}"),
-            "  ",
-            ("●", style),
-            f" {going_on(status) or phase}",
-            (f"  {' · '.join(about)}", DIM),
+            (f" {one_line(status.recipe, 60)} ", f"bold reverse {ACCENT}"), "  ", ("●", style),
+            f" {going_on(status) or phase}", (f"  {' · '.join(about)}", DIM),
         ),  # fmt: skip
         Text.assemble((clock(_left(status)), "bold"), (" left ", DIM)) if status.total_s else Text(""),
     )
@@ -135,14 +132,9 @@ def held_out(status: ReasoningStatus, most: int) -> list[Text]:
     for row in levels[len(easy) :]:
         style, start = score_style(row.accuracy), before.get(row.level)
         lines.append(
-            _line(
-                f"level {row.level:<{name}g} ",
-                bar(row.accuracy, 12, style),
-                (f" {percent(row.accuracy):>5}", style),
-                (f" {interval(row):<6}", DIM),
-                (f" first {percent(start.accuracy):>4}" if start else "", DIM),
-                (f" {row.tokens:.0f} tokens", DIM),
-            )  # fmt: skip
+            _line(f"level {row.level:<{name}g} ", bar(row.accuracy, 12, style), (f" {percent(row.accuracy):>5}", style),
+                  (f" {interval(row):<6}", DIM), (f" first {percent(start.accuracy):>4}" if start else "", DIM),
+                  (f" {row.tokens:.0f} tokens", DIM))  # fmt: skip
         )
     if easy:
         lines.append(_line(("easier: ", DIM), " · ".join(f"{one.level:g} {percent(one.accuracy)}" for one in easy)))

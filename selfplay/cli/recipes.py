@@ -13,9 +13,8 @@ from selfplay.cli.console import Console
 
 
 def recipes(
-    name: Annotated[
-        str | None, typer.Argument(help="A recipe, a .toml file, an environment or an OpenSpiel string.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A recipe, a .toml file, an environment or an OpenSpiel string.")]
+    = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
     ] = None,

@@ -147,7 +147,9 @@ class BatchedSearch:
         tree_before = self._tree.slot["done"].sum()
         for _ in range(_ROUNDS):
             slot, node, edge, action = self._leaf
-            n = lockstep.choose_leaves(self._tree, self._c, self._status, slot, node, edge, action, self._scratch)
+            n = lockstep.choose_leaves(
+                self._tree, self._c, self._status, slot, node, edge, action, self._scratch
+            )
             if n == 0:
                 break
             leaves = self._step(slot[:n], node[:n], edge[:n], action[:n])
@@ -173,7 +175,9 @@ class BatchedSearch:
             self.stats.net_s += time.perf_counter() - began
             self.stats.evaluations += rows
             self.stats.batches += 1
-            lockstep.take_evaluation(self._tree, self._c, self._status, self._cache, self._batch, logits, values)
+            lockstep.take_evaluation(
+                self._tree, self._c, self._status, self._cache, self._batch, logits, values
+            )
             if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, self._row * self.slots):
                 table.clear(self._cache)
         self.stats.simulations += int(self._tree.slot["done"].sum() - tree_before)
@@ -248,7 +252,9 @@ class BatchedSearch:
         count = int(root["count"])
         whole, parts = np.empty((2, count), np.int32), np.empty((3, count), np.float32)
         (actions, visits), (prior, q, policy) = whole, parts
-        best, value = kernels.summarise(self._tree, self._c, slot, actions, visits, prior, q, policy, self._scratch)
+        best, value = kernels.summarise(
+            self._tree, self._c, slot, actions, visits, prior, q, policy, self._scratch
+        )
         return SearchResult(
             actions=actions,
             visits=visits,

@@ -1,8 +1,8 @@
 """What the trajectory store costs, as ratios of what cannot be avoided; every pair is measured in one run.
 
-python tests/benchmarks/bench_store.py                     writing, size, feeding
-python tests/benchmarks/bench_store.py --games 1000000     besides: a corpus of so many games, asked and verified
-python tests/benchmarks/bench_store.py --run runs/x        size and feeding of a real run instead of made-up games
+    python tests/benchmarks/bench_store.py                     writing, size, feeding
+    python tests/benchmarks/bench_store.py --games 1000000     besides: a corpus of so many games, asked and verified
+    python tests/benchmarks/bench_store.py --run runs/x        size and feeding of a real run instead of made-up games
 """
 
 from __future__ import annotations

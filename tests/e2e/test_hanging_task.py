@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 Start = Callable[..., Any]
 
-HANGS = """
+HANGS = '''
 import time
 from selfplay.contract import *
 
@@ -39,7 +39,7 @@ SPEC = TaskSpec(
     prompt=lambda problem: [Message("user", f"{{problem.data['n']}}=")],
     play=lambda problem, transcript: "11.", {gold}
 )
-"""
+'''
 TINY = [
     "--set=policy.hidden=16", "--set=policy.layers=1", "--set=policy.heads=1", "--set=policy.alphabet=01.=23456789",
     "--set=generation.prompts=4", "--set=generation.group=4", "--set=generation.max_tokens=6",

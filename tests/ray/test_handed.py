@@ -55,7 +55,9 @@ def archived(place: Path) -> tuple[list[Receipt], pa.RecordBatch]:
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_a_block_whose_node_is_gone_is_read_from_the_archive(cluster: Cluster, tmp_path: Path, compacted: bool) -> None:
+def test_a_block_whose_node_is_gone_is_read_from_the_archive(
+    cluster: Cluster, tmp_path: Path, compacted: bool
+) -> None:
     receipts, batch = archived(tmp_path)
     if compacted:
         upkeep.compact(str(tmp_path))

@@ -33,7 +33,9 @@ def test_probabilities_follow_the_definition(told: list[tuple[int, list[float]]]
         ages = [decay ** (len(rewards) - 1 - i) for i in range(len(rewards))]
         rate = (1 + sum(r * age for r, age in zip(rewards, ages, strict=True))) / (2 + sum(ages))
         learnable[level] = rate * (1 - rate)
-    expected = {level: floor / 3 + (1 - floor) * much / sum(learnable.values()) for level, much in learnable.items()}
+    expected = {
+        level: floor / 3 + (1 - floor) * much / sum(learnable.values()) for level, much in learnable.items()
+    }
     probabilities = recorded(told, floor, decay).probabilities()
     assert probabilities == pytest.approx(expected)
     assert sum(probabilities.values()) == pytest.approx(1) and min(probabilities.values()) >= floor / 3 - 1e-12

@@ -263,7 +263,7 @@ def test_the_most_turns_truncate(record: Any) -> None:
         assert one.status == "ok"
 
 
-WILD = """
+WILD = '''
 import os, time
 from selfplay.contract import *
 
@@ -281,7 +281,7 @@ SPEC = TaskSpec(
     verify=verify, timeout_s=4.0, prompt=lambda problem: [Message("user", f"{problem.seed}=")],
     gold=lambda problem: str(problem.seed),
 )
-"""
+'''
 
 
 def test_a_verifier_that_dies_or_hangs_harms_no_neighbour(record: Any) -> None:

@@ -143,9 +143,9 @@ def test_nothing_is_moved_or_written_through_a_link_in_a_run(tmp_path: Path) -> 
     with pytest.raises(UserError, match="is a link to"):
         configuration(None, str(run), [])
     (run / "damaged").unlink()
+    assert configuration(None, str(run), []).name == "tic_tac_toe"
     run_files.set_aside(str(run), str(run / "config.json"))
     assert (run / "damaged" / "config.json").exists()
-    configuration(None, str(run), [])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from selfplay.judging import Judging
 from selfplay.task import Posed, Task, said
 
 #: Does what the answer, or the seed, says.
-DOES = """
+DOES = '''
 import os, time
 from selfplay.contract import *
 
@@ -58,7 +58,7 @@ SPEC = TaskSpec(
     prompt=lambda problem: [Message("user", str(problem.data["n"]))], gold=lambda problem: "right",
     play=lambda problem, transcript: "more" if len(transcript.turns) < 3 else "right", timeout_s=0.5,
 )
-"""
+'''
 LIE = b'{"value":[["accepted",1.0,"",[]]]}'
 
 

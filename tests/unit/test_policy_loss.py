@@ -151,7 +151,9 @@ def test_micro_batches_add_up_to_the_batch(b: Batch, how: PolicyLoss, cut: int) 
 
 @settings(max_examples=80, deadline=None)
 @given(seeds, averages, st.integers(0, 5))
-def test_sft_equals_the_plain_one_and_its_micro_batches(b: Batch, average: tuple[str, int | None], cut: int) -> None:
+def test_sft_equals_the_plain_one_and_its_micro_batches(
+    b: Batch, average: tuple[str, int | None], cut: int
+) -> None:
     loss, report = sft_loss(b.new, b.mask, b.weight, average[0], average[1])  # type: ignore[arg-type]
     loss.backward()
     counts, means = shares(b, *average)

@@ -111,7 +111,9 @@ FORMATS: dict[str, Format] = {
             "factory",
             options={"seat": "only this one"},
         ),
-        Format("messages", "chats in Parquet: column messages", _chat, _CHATS, options=_ACCEPTED | _UNTRAINABLE),
+        Format(
+            "messages", "chats in Parquet: column messages", _chat, _CHATS, options=_ACCEPTED | _UNTRAINABLE
+        ),
         Format(
             "prompt-completion",
             "Parquet with columns prompt and completion",
