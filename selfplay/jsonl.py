@@ -30,7 +30,9 @@ Version history:
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +40,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from selfplay import answers
+from selfplay import answers, storage
 from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
 from selfplay.errors import UserError
 
@@ -130,7 +132,8 @@ def parsed(reference: str) -> Reference:
 def read(path: str) -> str:
     """The file's text. Raises `UserError`."""
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+        with io.TextIOWrapper(storage.open_regular(os.path.expanduser(path)), encoding="utf-8-sig") as file:
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except UnicodeDecodeError as error:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shlex
 from collections.abc import Callable
 from typing import Any
 
 from selfplay import sealed, storage
-from selfplay.errors import Damaged
+from selfplay.errors import Damaged, UserError
 
 AGENT_FILE = "agent.json"
 #: The resolved configuration.
@@ -171,14 +172,32 @@ def versions(run_uri: str) -> list[int]:
 def set_aside(run_uri: str, uri: str) -> str:
     """Moves a damaged file of the run below `damaged/`, under a name that is free there; its new place.
 
-    Raises `FileNotFoundError`.
+    Raises `FileNotFoundError`, and `UserError` where a link there leads out of the run's folder.
     """
     inside = storage.normalise(uri).removeprefix(storage.normalise(run_uri) + "/")
     names = itertools.chain([inside], (f"{inside}.{number}" for number in itertools.count(1)))
     places = (storage.join(run_uri, DAMAGED_FOLDER, name) for name in names)
     place = next(place for place in places if not storage.exists(place))
+    if not storage.is_remote(run_uri):
+        refuse_links(run_uri, place)
     storage.move(uri, place)
     return place
+
+
+def refuse_links(run_uri: str, *places: str) -> None:
+    """Raises `UserError` where a local place below a run's folder is reached through a link inside that folder.
+
+    What is written, moved or deleted there would be outside. places: none for all folders directly in the run's.
+    """
+    root = storage.normalise(run_uri)
+    if not places and os.path.isdir(root):
+        places = tuple(os.path.join(root, name, "any") for name in os.listdir(root))
+    for place in places:
+        folder = os.path.dirname(storage.normalise(place))
+        while len(folder) > len(root):
+            if os.path.islink(folder):
+                raise UserError(f"{folder} is a link to {os.path.realpath(folder)}; nothing is changed through it")
+            folder = os.path.dirname(folder)
 
 
 def _epochs(folder: str) -> list[int]:

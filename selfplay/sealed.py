@@ -16,6 +16,8 @@ from selfplay import storage
 from selfplay.errors import Damaged, UserError
 
 _SEAL = "sha256"
+#: The largest sealed object that is read.
+MOST_BYTES = 256 * 2**20
 _Value = TypeVar("_Value")
 
 
@@ -61,7 +63,7 @@ def loads(text: str | bytes, source: str, schema: int | None = None) -> dict[str
 
 def read(uri: str, schema: int | None = None) -> dict[str, Any]:
     """The object at a place. Raises `FileNotFoundError`, and what `loads` raises."""
-    return loads(storage.read(uri), uri, schema)
+    return loads(storage.read(uri, MOST_BYTES), uri, schema)
 
 
 def write(uri: str, data: Mapping[str, Any], indent: int | None = None) -> None:

@@ -21,16 +21,17 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from selfplay import object_store
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 
 _TEMPORARY = ".partial-"
 #: Requests to a bucket under way at once, where there are many to make.
@@ -153,7 +154,10 @@ def sync(uris: Sequence[str]) -> None:
 
 
 def read(uri: str, most: int | None = None) -> bytes:
-    """The bytes of the object. Raises `FileNotFoundError`, and `UserError` for one of more than `most` bytes."""
+    """The bytes of the object.
+
+    Raises `FileNotFoundError`, `UserError` for one of more than `most` bytes, and `Damaged` as `open_regular`.
+    """
 
     def fetch(store: Any, key: str) -> bytes:
         answer = _obstore().get(store, key)
@@ -163,9 +167,27 @@ def read(uri: str, most: int | None = None) -> bytes:
     with _told(uri):
         if is_remote(uri):
             return _ask(uri, fetch)
-        with open(normalise(uri), "rb") as file:
+        with open_regular(normalise(uri)) as file:
             _refuse_large(uri, os.fstat(file.fileno()).st_size, most)
             return file.read()
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Opens a local file to read it. Raises `Damaged` for a pipe, a device or a socket, which may never end."""
+    refuse_irregular(path, os.stat(path))
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        refuse_irregular(path, os.fstat(file.fileno()))
+    except Damaged:
+        file.close()
+        raise
+    return file
+
+
+def refuse_irregular(path: str, status: os.stat_result) -> None:
+    """Raises `Damaged` for what is neither a regular file nor a folder, which `open` refuses itself."""
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise Damaged(path, "it is a pipe, a device or a socket, and not a regular file")
 
 
 def _refuse_large(uri: str, size: int, most: int | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,9 +80,16 @@ class Task:
     # -- problems ------------------------------------------------------------------------------------------------
 
     def pose(self, seed: int, difficulty: float) -> Posed:
-        """The problem of a seed and a difficulty. Raises `UserError` where the author's code gives none."""
+        """The problem of a seed and a difficulty. Raises `UserError` where the author's code gives none.
+
+        A level above all that the task declares may be a stranger's, who wants to see this process out of memory: the
+        problem is made in another one, with limits, even where the task is not isolated.
+        """
         difficulty = float(difficulty)
-        if not self.spec.isolated:
+        if not math.isfinite(difficulty):
+            raise Failure(ERROR, f"{self.spec.id}: there is no problem of difficulty {difficulty:g}")
+        declared = difficulty <= max(self.spec.difficulties)
+        if not self.spec.isolated and (declared or registry.source_of(self.spec).kind == "unknown"):
             return self._posed(seed, difficulty, author.pose(self.spec, seed, difficulty))
         found = self._ahead.pop((seed, difficulty), None)
         if found is None and (seed - 1, difficulty) == self._last:  # seeds are tried one after the other

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray.job_config import JobConfig
 
 from selfplay import machine
 from selfplay.errors import UserError
@@ -91,7 +92,13 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
         try:
             if address:
                 _knock(address)
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="selfplay")
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    namespace="selfplay",
+                    job_config=_Job(),
+                )
             else:
                 leaving.enter_context(_on_loopback())
                 session = _start()
@@ -111,6 +118,17 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
         ray_sessions.delete(session)
 
 
+class _Job(JobConfig):
+    """A job whose workers do not look for modules in the folder in which the command was given.
+
+    Ray puts that folder before Python's own library in its workers, unless it has to unpack one there that the job
+    brings along; so it is told that it has.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
 def _start() -> Path:
     """Starts Ray here; a second time where a busy machine had not got round to the first. The folder of its session."""
     for attempt in range(2):
@@ -124,6 +142,7 @@ def _start() -> Path:
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace="selfplay",
+                job_config=_Job(),
             )
             return Path(context.address_info["session_dir"])
         except Exception as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from selfplay import scratch, storage
+from selfplay import scratch, storage, surroundings
 from trainers.run_folder import RunFolder
 from trainers.settings import Experiment
 
@@ -211,6 +211,7 @@ class _Wandb:
         mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
         if mode == "disabled":
             return
+        surroundings.refuse_settings(*surroundings.WANDB_FILES)
         import wandb
 
         settings = wandb.Settings(

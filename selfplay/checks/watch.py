@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from selfplay import surroundings
 from selfplay.checks import frames
 from selfplay.checks.child import ASK
 from selfplay.checks.hostile import CHECK
@@ -111,7 +111,7 @@ class _Child:
         nothing = subprocess.DEVNULL
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CODE.format(*descriptors)],
+                surroundings.command(_CODE.format(*descriptors)),
                 stdin=nothing,
                 stdout=nothing,
                 stderr=nothing,

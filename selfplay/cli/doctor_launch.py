@@ -20,6 +20,8 @@ from selfplay.extras import how_to_install
 
 _ANSWER_S = 60.0
 _PLACEHOLDER = "YOUR-PROJECT"
+#: Users and addresses; what begins with a dash, ssh would take for an option.
+_SSH_NAME = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:%\]-]*")
 
 
 def examine(file: Path) -> Iterator[Finding]:
@@ -145,9 +147,22 @@ def machines(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def machine(address: str, auth: dict[str, Any], python: str) -> Finding:
-    """One machine. python: a program that it must have, with venv; empty: none."""
+    """One machine. python: a program that it must have, with venv; empty: none.
+
+    The file may be a stranger's, and a check runs nothing of it: no proxy command, and no option of ssh in a name.
+    """
+    user = auth.get("ssh_user", "root")
+    for what, name in (("auth.ssh_user", user), ("address", address)):
+        if not _SSH_NAME.fullmatch(str(name)):
+            return Finding(address, "bad", f"{what} {str(name)!r:.60} is not a name that ssh takes")
+    if auth.get("ssh_proxy_command"):
+        return Finding(
+            address,
+            "note",
+            "not asked: auth.ssh_proxy_command is a program, which `ray up` runs and this check does not",
+        )
     options = ["BatchMode=yes", "ConnectTimeout=5", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
-    options += ["LogLevel=ERROR"] + [f"ProxyCommand={auth[name]}" for name in ("ssh_proxy_command",) if auth.get(name)]
+    options += ["LogLevel=ERROR"]
     words = ["ssh", *(word for option in options for word in ("-o", option))]
     if auth.get("ssh_private_key"):
         words += ["-i", str(Path(auth["ssh_private_key"]).expanduser())]
@@ -157,14 +172,14 @@ def machine(address: str, auth: dict[str, Any], python: str) -> Finding:
     asked = "; ".join(f"{how} >/dev/null 2>&1 && echo 'has {what}'" for what, how in needed.items())
     try:
         done = subprocess.run(
-            [*words, f"{auth.get('ssh_user', 'root')}@{address}", f"{asked}; true"],
+            [*words, f"{user}@{address}", f"{asked}; true"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ANSWER_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return Finding(address, "bad", f"no ssh there: nothing heard in {_ANSWER_S:.0f} s")
     said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
     if done.returncode == 255 and "Permission denied" in said:
-        return Finding(address, "bad", f"refuses the key of {auth.get('ssh_user', 'root')}: put the public one there")
+        return Finding(address, "bad", f"refuses the key of {user}: put the public one there")
     if done.returncode == 255:
         return Finding(address, "bad", f"no ssh there: {said}")
     if done.returncode:

@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from selfplay import scratch
+from selfplay import scratch, surroundings
 from selfplay._version import VERSION
 from selfplay.cli import memory
 from selfplay.cli.terminal import Logged, one_line
@@ -32,6 +32,8 @@ EXAMPLES = """Examples:  selfplay run connect_four  ·  selfplay run "openspiel:
 selfplay play runs/connect_four"""
 
 ABORTED = 130
+#: Verbs that read what a stranger may have written, and need little memory themselves.
+_READERS = ("corpus", "repair", "top")
 
 #: Errors of the machine that a person can do something about: they end like bad input.
 MACHINE = {
@@ -166,7 +168,8 @@ def _options(
 
 def main() -> None:
     """The entry point of the `selfplay` script."""
-    if "corpus" in sys.argv[1:2]:
+    surroundings.leave_out()
+    if sys.argv[1:2] and sys.argv[1] in _READERS:
         memory.bound()
     sys.exit(call(sys.argv[1:]))
 
@@ -175,6 +178,7 @@ def call(arguments: Sequence[str]) -> int:
     """Runs the command line and returns the exit code; prints one sentence for whatever went wrong."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
+        surroundings.refuse_settings(surroundings.NUMBA_FILE)
         result = application(verb)(list(arguments), prog_name="selfplay", standalone_mode=False)
         sys.stdout.flush()
         code = int(result) if isinstance(result, int) else 0  # typer turns Ctrl-C into 130

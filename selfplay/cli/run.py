@@ -94,6 +94,8 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str],
         raise UserError(f"there is no run in {out} to continue ({reason}); name a recipe to begin one") from None
     config = from_data(begun.model_dump(mode="json"), uri, overrides)
     if not trust:
+        if not storage.is_remote(out):
+            run_files.refuse_links(out)
         _refuse_reach(config, out, {override.partition("=")[0].strip() for override in overrides})
     return config
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfplay import surroundings
 from selfplay.author import CRASH, TIMEOUT, Failure
 from selfplay.contract import TaskSpec
 from selfplay.isolation import wire
@@ -161,7 +162,7 @@ class Host:
         with theirs:
             nothing, descriptor = subprocess.DEVNULL, theirs.fileno()
             self._server = subprocess.Popen(
-                [sys.executable, "-c", _CODE.format(descriptor)],
+                surroundings.command(_CODE.format(descriptor)),
                 stdin=nothing,
                 stdout=nothing,
                 stderr=nothing,

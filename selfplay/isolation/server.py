@@ -20,7 +20,6 @@ import time
 from dataclasses import dataclass, field
 
 from selfplay import author, sandbox
-from selfplay.author import UNCONFINED
 from selfplay.contract import TaskSpec
 from selfplay.isolation import wire
 from selfplay.sandbox.libc import close_from
@@ -187,27 +186,29 @@ def _answer_one(spec: TaskSpec, confined: bool) -> None:
     try:
         sandbox.confine(spec.timeout_s + _SPARE_S) if confined else sandbox.limit()
     except sandbox.Unconfined as error:
-        _write(wire.failed(UNCONFINED, f"{spec.id}: an answer cannot be read safely here: {error}"))
+        _write(wire.unread(spec, str(error)))
         return
     _write(wire.answered(spec, b"".join(parts)))
 
 
 def _answer_all(spec: TaskSpec, confined: bool) -> None:
-    """A line a question, a line an answer.
+    """A line a question, a line an answer. Where it cannot be confined, it has limits and reads no model's text.
 
     One problem is made before the copy is confined: what the author's code imports when it is first needed may want to
     look at its folder for settings, which a confined copy cannot.
     """
+    unconfined = ""
     sandbox.limit()
     with contextlib.suppress(Exception):
         author.pose(spec, 0, spec.difficulties[0])
     try:
         sandbox.confine() if confined else sandbox.limit()
-    except sandbox.Unconfined:  # it reads nothing that a model wrote: limits are enough
+    except sandbox.Unconfined as error:
+        unconfined = str(error)
         sandbox.limit()
     with os.fdopen(os.dup(_LINK), "rb", 2**16) as source:
         for line in source:
-            _write(wire.answered(spec, line) + b"\n")
+            _write(wire.answered(spec, line, unconfined) + b"\n")
 
 
 def _write(said: bytes) -> None:

@@ -27,12 +27,14 @@ class Call:
     """One of the author's functions as it is called from outside.
 
     run: what the other process does with the plain arguments; gives a plain value. read: the value that came back,
-    checked. subject: what a sentence about a failure begins with; "{}" is the task's id.
+    checked. subject: what a sentence about a failure begins with; "{}" is the task's id. reads_answers: whether the
+    author's function is given text that a model wrote.
     """
 
     run: Callable[..., Any]
     read: Callable[[TaskSpec, Any], Any]
     subject: str
+    reads_answers: bool = False
 
 
 def encode(value: Any) -> bytes:
@@ -59,15 +61,25 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def answered(spec: TaskSpec, text: bytes) -> bytes:
-    """In the other process: does what a question asks, and gives the answer."""
+def answered(spec: TaskSpec, text: bytes, unconfined: str = "") -> bytes:
+    """In the other process: does what a question asks, and gives the answer.
+
+    unconfined: why the process could not be confined; no text that a model wrote is read then.
+    """
     try:
         name, arguments = json.loads(text)
+        if unconfined and CALLS[name].reads_answers:
+            return unread(spec, unconfined)
         return encode({"value": CALLS[name].run(spec, *arguments)})
     except Failure as error:
         return failed(error.kind, str(error))
     except BaseException as error:  # also SystemExit, of which an author's code need not be guilty alone
         return failed(ERROR, author.told(error))
+
+
+def unread(spec: TaskSpec, why: str) -> bytes:
+    """The answer of a process that could not be confined to a question with text that a model wrote."""
+    return failed(UNCONFINED, f"{spec.id}: an answer cannot be read safely here: {why}")
 
 
 def failed(kind: str, why: str) -> bytes:
@@ -216,8 +228,8 @@ CALLS: Mapping[str, Call] = {
     "gold": Call(lambda spec, problem: author.gold(spec, _problem(problem)), _read_text, "{}: gold"),
     "solve": Call(lambda spec, problem: author.solve(spec, _problem(problem)), _read_text, "{}: solve"),
     "solved": Call(_run_solved, _transcript, "{}: play or respond"),
-    "respond": Call(_run_respond, _read_next, "{}: respond"),
-    "judge": Call(_run_judge, _read_verdicts, "the verifier"),
+    "respond": Call(_run_respond, _read_next, "{}: respond", reads_answers=True),
+    "judge": Call(_run_judge, _read_verdicts, "the verifier", reads_answers=True),
 }
 
 

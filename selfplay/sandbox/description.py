@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 
+from selfplay import surroundings
 from selfplay.sandbox.record import Confinement, Description, Namespaces
 
 #: Seconds for all attacks together.
 _MOST_S = 60.0
-_CODE = "import sys; from selfplay.sandbox.probe import main; main(bool(int(sys.argv[1])))"
+_CODE = "from selfplay.sandbox.probe import main; main(bool(int(sys.argv[1])))"
 
 
 def describe(own_namespaces: bool = True) -> Description:
@@ -22,7 +23,7 @@ def describe(own_namespaces: bool = True) -> Description:
         return Description(None, "it needs Linux", (), ())
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CODE, str(int(own_namespaces))],
+            surroundings.command(_CODE, str(int(own_namespaces))),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_MOST_S,

@@ -10,11 +10,10 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
-import numba
-
-from selfplay import scratch
+from selfplay import scratch, surroundings
 
 _HERE = Path(__file__).parent
 
@@ -24,7 +23,7 @@ def cache_folder() -> Path:
 
     Numba unpickles what it finds there: nobody else may be able to write it.
     """
-    total = hashlib.sha256(numba.__version__.encode())
+    total = hashlib.sha256(metadata.version("numba").encode())
     for path in sorted(_HERE.glob("*.py")):
         total.update(path.read_bytes())
     name = f"numba-{total.hexdigest()[:16]}"
@@ -38,7 +37,13 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def kept_by_sources() -> Iterator[None]:
-    """Functions decorated with `njit(cache=True)` meanwhile are cached in `cache_folder`."""
+    """Functions decorated with `njit(cache=True)` meanwhile are cached in `cache_folder`.
+
+    Raises `UserError` where the working folder holds settings for numba: it would read them while it is imported.
+    """
+    surroundings.refuse_settings(surroundings.NUMBA_FILE)
+    import numba
+
     before = numba.config.CACHE_DIR
     if not before:  # a folder that the user has named is his
         numba.config.CACHE_DIR = str(cache_folder())

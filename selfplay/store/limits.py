@@ -12,17 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from selfplay.errors import UserError
+from selfplay.errors import Damaged, UserError
 
 #: A row group up to this size (bytes, uncompressed) is never refused; a larger one may not exceed either of the others.
 SMALL_GROUP_BYTES = 256 * 2**20
 MOST_GROUP_BYTES = 4 * 2**30
 MOST_RATIO = 100
+#: What the texts of a column may add up to if each is as long as all that is stored of them. Arrow stores a megabyte of
+#: different ones in a dictionary, so that an honest column stays below this up to 65,536 values a row group.
+MOST_REPEATED_BYTES = 64 * 2**30
 #: Bytes of one text or list of numbers in a row.
 MOST_CELL_BYTES = 64 * 2**20
 MOST_ROWS_A_GROUP = 16 * 2**20
+#: Bytes of a value in memory, by Parquet's physical type; texts have none.
+_WIDTHS = {"BOOLEAN": 1 / 8, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 #: Footers that are read side by side: a bucket answers late.
 _AT_ONCE = 32
 
@@ -38,7 +44,7 @@ def refuse_bombs(fragments: Iterable[pads.ParquetFileFragment]) -> None:
     """
     files = list(fragments)
     with ThreadPoolExecutor(min(_AT_ONCE, len(files) or 1)) as pool:
-        for fragment, metadata in zip(files, pool.map(_footer, files), strict=True):
+        for fragment, metadata in zip(files, pool.map(footer, files), strict=True):
             refuse_bomb(fragment.path, metadata)
 
 
@@ -48,6 +54,8 @@ def refuse_bomb(path: str, metadata: pq.FileMetaData) -> None:
         group = metadata.row_group(number)
         if group.num_rows > MOST_ROWS_A_GROUP:
             raise Oversized(f"{path} claims {group.num_rows:,} rows in one row group; it is not read")
+        for column in range(group.num_columns):
+            _refuse_repetition(path, group.column(column))
         if group.total_byte_size <= SMALL_GROUP_BYTES:
             continue
         packed = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
@@ -57,6 +65,27 @@ def refuse_bomb(path: str, metadata: pq.FileMetaData) -> None:
             )
 
 
+def _refuse_repetition(path: str, chunk: pq.ColumnChunkMetaData) -> None:
+    """Raises `Oversized` where a few stored values stand for very many: equal ones are stored once, with a count.
+
+    Numbers take their width each when they are read. A text may be as long as all that the column stores; where that
+    is packed as only repetition is, so many of it are not read.
+    """
+    stored, packed = chunk.total_uncompressed_size, max(chunk.total_compressed_size, 1)
+    width = _WIDTHS.get(chunk.physical_type)
+    if width is not None:
+        most, allowed = chunk.num_values * width, MOST_GROUP_BYTES
+    elif chunk.has_dictionary_page and stored > MOST_RATIO * packed:
+        most, allowed = chunk.num_values * stored, MOST_REPEATED_BYTES
+    else:
+        return
+    if most > allowed:
+        raise Oversized(
+            f"{path} unpacks column {chunk.path_in_schema} from {packed:,} to as much as {most:,.0f} bytes at once; "
+            "it is not read"
+        )
+
+
 def refuse_long_cells(path: str, batch: pa.RecordBatch) -> None:
     """Raises `Oversized` where one text in a batch is longer than the limit. path: for the sentence."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -64,7 +93,12 @@ def refuse_long_cells(path: str, batch: pa.RecordBatch) -> None:
             raise Oversized(f"{path} holds a text of {longest:,} bytes in column {name}; it is not read")
 
 
-def _footer(fragment: pads.ParquetFileFragment) -> pq.FileMetaData:
+def footer(fragment: pads.ParquetFileFragment) -> pq.FileMetaData:
+    """What a data file says of itself. Raises `Damaged` for a local pipe or device, which may never end."""
+    files = fragment.filesystem
+    local = isinstance(files, pafs.SubTreeFileSystem) and isinstance(files.base_fs, pafs.LocalFileSystem)
+    if local and files.get_file_info(fragment.path).type is pafs.FileType.Unknown:
+        raise Damaged(fragment.path, "it is a pipe, a device or a socket, and not a regular file")
     return fragment.metadata
 
 

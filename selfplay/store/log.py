@@ -181,6 +181,39 @@ def last_checkpoint(table_uri: str) -> int:
     return max(versions(table_uri)[1], default=-1) if version is None else version
 
 
+#: The largest entry that is read, one file of episodes takes about a kilobyte of it; and the largest other file.
+MOST_ENTRY_BYTES, MOST_OTHER_BYTES = 256 * 2**20, 2**30
+#: Files that this process has found fit to be read, by table. Files of a log are written once.
+_fit: dict[str, set[str]] = {}
+
+
+def refuse_unfit(table_uri: str) -> None:
+    """Raises `UserError` where a file of a local log is no regular file, or too large: delta-rs would read without end.
+
+    Costs a list of the folder, and a look at each file that this process has not seen.
+    """
+    if storage.is_remote(table_uri):
+        return
+    folder = storage.normalise(storage.join(table_uri, FOLDER))
+    fit = _fit.setdefault(folder, set())
+    try:
+        with os.scandir(folder) as files:
+            new = [file for file in files if file.name not in fit]
+    except (FileNotFoundError, NotADirectoryError):
+        return  # no table; whoever opens it says so
+    for file in new:
+        try:
+            status = file.stat()
+        except FileNotFoundError:  # a link that leads nowhere, or deleted meanwhile
+            continue
+        storage.refuse_irregular(file.path, status)
+        most = MOST_ENTRY_BYTES if file.name.endswith(".json") else MOST_OTHER_BYTES
+        if status.st_size > most:
+            raise UserError(f"{file.path} has {status.st_size:,} bytes, and at most {most:,} are read of such a file")
+        if file.name != HINT:
+            fit.add(file.name)
+
+
 #: Entries that this process has found whole: table -> version -> size and time of writing; a bucket's: the last one.
 _seen: dict[str, dict[int, tuple[int, int]]] = {}
 
@@ -223,7 +256,7 @@ def refuse_damage(table_uri: str, version: int) -> None:
 
 def _torn(path: str, size: int) -> str | None:
     """What the ends of an entry show to be wrong with it."""
-    with open(path, "rb") as file:
+    with storage.open_regular(path) as file:
         first = file.read(1)
         file.seek(max(0, size - 64))
         last = file.read().rstrip()[-1:]

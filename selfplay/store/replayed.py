@@ -22,10 +22,13 @@ from deltalake.transaction import AddAction
 from selfplay import storage
 from selfplay.store import log
 from selfplay.store.counters import pack, unpack
+from selfplay.store.limits import refuse_bomb
 from selfplay.store.write import MADE_BY, stats_of
 
 _BLOCK = re.compile(r"^kind=(?P<kind>[a-z]+)/run_id=(?P<run_id>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet$")
 _NAMED = re.compile(r"([0-9a-f]{64})\.parquet$")
+#: Episodes of one file that are believed to be there because the log says so; of more the file itself is read.
+_MOST_COUNTED = 2**20
 #: Files that are read side by side.
 _AT_ONCE = 8
 #: Writer epochs of driver epoch e are e * 1000, e * 1000 + 1, … (`selfplay.store.commit`).
@@ -164,20 +167,28 @@ def unnamed(table: str, state: State) -> list[storage.Entry]:
 
 
 def orphan(table: str, entry: storage.Entry) -> Orphan | None:
-    """A file as a block; None if it is damaged, or not a writer's but a compactor's."""
+    """A file as a block; None if it is damaged, or not a writer's but a compactor's. Raises `Oversized`."""
     path = entry.uri.removeprefix(storage.normalise(table) + "/")
     match = _BLOCK.match(path)
     data = storage.read(entry.uri)
     if match is None or hashlib.sha256(data).hexdigest() != match["sha256"]:
         return None
-    file = pq.ParquetFile(pa.BufferReader(data))
-    if MADE_BY in (file.schema_arrow.metadata or {}):
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if MADE_BY in (file.schema_arrow.metadata or {}):
+            return None
+        refuse_bomb(path, file.metadata)
+        rows = file.read()
+    except pa.ArrowException:
         return None
-    rows = file.read()
+    if not {"slot", "epoch", "number"} <= set(rows.column_names) or not rows.num_rows:
+        return None
     slots, epochs = pc.unique(rows.column("slot")).to_pylist(), pc.unique(rows.column("epoch")).to_pylist()
     if len(slots) != 1 or len(epochs) != 1:
         return None
     ends = pc.min_max(rows.column("number")).as_py()
+    if ends["max"] - ends["min"] + 1 != rows.num_rows:
+        return None  # a writer seals its episodes one number after the other
     return Orphan(
         path, len(data), match["kind"], match["run_id"], slots[0], epochs[0], ends["min"], ends["max"],
         rows.num_rows, stats_of(rows),
@@ -252,7 +263,7 @@ class _Coverage:
     def _numbers(self, path: str, added: Added) -> Iterator[tuple[str, int, int]]:
         low, high = added.stats.get("minValues", {}), added.stats.get("maxValues", {})
         one = "slot" in low and (low["slot"], low["epoch"]) == (high["slot"], high["epoch"])
-        if one and high["number"] - low["number"] + 1 == added.rows:
+        if one and high["number"] - low["number"] + 1 == added.rows <= _MOST_COUNTED:
             yield from ((low["slot"], low["epoch"], number) for number in range(low["number"], high["number"] + 1))
             return
         try:

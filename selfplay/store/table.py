@@ -38,8 +38,6 @@ MAX_COMMIT_RETRIES = 200
 #: They must be declared to Delta: for any other column with values in some of the statistics, deltalake's pyarrow
 #: dataset takes the missing bounds for nulls, and a filter on that column then silently finds nothing.
 STATISTICS = ("schema_version", "slot", "epoch", "number", "status")
-#: The largest log entry that is read; one file of episodes takes about a kilobyte of it.
-MOST_LOG_BYTES = 256 * 2**20
 #: Names of data files, as our writers and Delta's give them, and paths of such files below a table.
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet"
 _PLAIN_PATH = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*{_FILE}")
@@ -225,6 +223,7 @@ def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTa
 
 def _open(table_uri: str, version: int | datetime | None) -> DeltaTable:
     number = version if isinstance(version, int) else None
+    log.refuse_unfit(table_uri)
     table = DeltaTable(table_uri, version=number, storage_options=storage.deltalake_options(table_uri) or None)
     if isinstance(version, datetime):
         table.load_as_version(version)
@@ -274,7 +273,7 @@ def log_entries(table_uri: str, version: int) -> list[dict[str, Any]]:
     Raises `FileNotFoundError`, `DamagedLog` for an entry that is not whole, and `UserError` for what is no log.
     """
     place = log.place(table_uri, log.entry_name(version))
-    data = storage.read(place, MOST_LOG_BYTES)
+    data = storage.read(place, log.MOST_ENTRY_BYTES)
     try:
         actions = log.actions(data)
     except ValueError as error:
@@ -380,9 +379,11 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
                 return added  # an attempt whose answer was lost
             if known is not None and any((at or 0) >> 32 > known for at in last.values()):
                 raise Outdated
-            new = by_app if known is not None else {
-                app: _new(table, place, side, some, last[app]) for app, some in by_app.items()
-            }
+            new = (
+                by_app
+                if known is not None
+                else {app: _new(table, place, side, some, last[app]) for app, some in by_app.items()}
+            )
         except (DeltaError, OSError) as error:
             if patience.again(error):
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay import storage
-from selfplay.errors import UserError
+from selfplay import storage, surroundings
+from selfplay.errors import Damaged, UserError
 from selfplay.store import log
 from selfplay.store.counts import recorded, rows_by_run
-from selfplay.store.limits import Oversized, refuse_bomb, refuse_long_cells
+from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.read import Corpus
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
@@ -71,14 +72,34 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         for task in tasks:
             yield from _verify_part(corpus, task, rules)
         return
+    for checks in _side_by_side(corpus, tasks, min(processes, len(tasks))):
+        yield from checks
+
+
+def _side_by_side(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[list[Check]]:
+    """What `_work` finds in each task, in no order. Raises `UserError` where a process dies: the next would, too."""
     import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     from selfplay import registry
 
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(tasks)), _begin, (corpus.uri, corpus.version, registry.named())) as pool:
-        for checks in pool.imap_unordered(_work, tasks):
-            yield from checks
+    begin = (corpus.uri, corpus.version, registry.named())
+    pool = ProcessPoolExecutor(processes, context, _begin, begin)
+    try:
+        with surroundings.left_out():
+            waiting = {pool.submit(_work, task) for task in tasks}
+        for done in as_completed(waiting):
+            waiting.discard(done)
+            yield done.result()
+    except BrokenProcessPool:
+        raise UserError(
+            f"a process that read {corpus.uri} was killed, perhaps because a file unpacks to more memory than there "
+            "is; `--processes 1` names the file"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def outside(corpus: Corpus) -> tuple[list[Check], list[str]]:
@@ -138,6 +159,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     from selfplay import registry
     from selfplay.store.read import open
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback of its own
     for portable in trusted:
         registry.unpack_any(portable)
     corpus = open(uri, version)
@@ -188,7 +210,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
 def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
     """The rows of a task; of a large file only the row groups that hold them."""
     fragment, before = corpus.fragments()[task.path], 0
-    refuse_bomb(task.path, fragment.metadata)
+    refuse_bomb(task.path, footer(fragment))
     for group in range(fragment.num_row_groups):
         count = fragment.row_groups[group].num_rows
         mine = None if task.rows is None else [row - before for row in task.rows if before <= row < before + count]
@@ -213,6 +235,8 @@ def _damage(uri: str) -> str | None:
             return "the file was changed after it was written: its sha256 is not its name"
     except FileNotFoundError:
         return "the file is missing"
+    except Damaged as error:
+        return f"the file cannot be read: {error.reason}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -17,14 +18,16 @@ LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.slow
-def test_a_local_ray_listens_on_loopback_only() -> None:
+def test_a_local_ray_listens_on_loopback_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its workers do not look for modules in the folder in which the command was given."""
+    monkeypatch.chdir(tmp_path)
     with ray_session(None):
 
         @ray.remote
-        def pid() -> int:
-            return os.getpid()
+        def places() -> list[str]:
+            return [os.path.abspath(place) for place in sys.path]
 
-        ray.get(pid.remote())
+        assert str(tmp_path) not in ray.get(places.remote())
         time.sleep(2)  # agents come a little later
         me = psutil.Process()
         listening = {

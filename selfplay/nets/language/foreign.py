@@ -29,7 +29,12 @@ class Foreign(nn.Module):
         logging.disable_progress_bar()
         try:
             self.net = AutoModelForCausalLM.from_pretrained(
-                spec.path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+                spec.path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                attn_implementation="sdpa",
             )
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,6 +23,7 @@ from selfplay.nets.language.tokenizer import FILES, Tokenizer
 from selfplay.nets.language.transformer import Transformer
 
 VALUE_HEAD = "value_head.safetensors"
+_MOST_CONFIG_BYTES, _MOST_TOKENIZER_BYTES = 2**20, 2**28
 
 
 @dataclass(frozen=True)
@@ -130,19 +131,28 @@ def load(
     if not folder.is_dir():
         raise UserError(f"policy.path {path} is no directory; give one with config.json, weights and tokenizer.json")
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(storage.read(str(folder / "config.json"), _MOST_CONFIG_BYTES))
     except FileNotFoundError:
         raise UserError(f"policy.path {path} is no Hugging Face model: it has no config.json") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}/config.json is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}/config.json is not JSON of a model: it holds no object")
     if config.get("auto_map"):
         raise UserError(f"{path} needs Python code of its own (auto_map in config.json), which is never run here")
+    if (kernel := _kernel(config)) is not None:
+        raise UserError(f"{path}/config.json asks for code from elsewhere ({kernel}), which is never loaded here")
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"{path} holds adapters for another model (adapter_config.json); merge them into it first")
+    _refuse_weights_elsewhere(folder)
     if not _weight_files(folder):
         raise UserError(f"{path} holds no weights (*.safetensors; pickled weights are never loaded)")
     try:
-        files = {name: (folder / name).read_text() for name in FILES if (folder / name).is_file()}
+        files = {
+            name: storage.read(str(folder / name), _MOST_TOKENIZER_BYTES).decode()
+            for name in FILES
+            if (folder / name).exists()
+        }
     except (ValueError, OSError) as error:
         raise UserError(f"the tokenizer in {path} cannot be read: {error}") from None
     tokenizer = Tokenizer(files, f"the tokenizer in {path}")
@@ -189,6 +199,37 @@ def save(policy: LanguagePolicy, uri: str) -> None:
         head = {name: value.cpu() for name, value in policy.value_head.state_dict().items()}
         storage.write(storage.join(uri, VALUE_HEAD), encode(head, {"format": "pt"}))
     storage.write(storage.join(uri, "config.json"), json.dumps(config, indent=2).encode())  # last: it is complete now
+
+
+def _kernel(config: Any) -> str | None:
+    """The setting, at any depth, with which `transformers` would fetch a kernel from the Hub and run it.
+
+    It does so for attention of the name OWNER/REPOSITORY; the other names that it knows have no slash.
+    """
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        if not isinstance(value, dict):
+            continue
+        waiting += value.values()
+        for name, given in value.items():
+            if name.endswith(("_implementation", "_implementation_internal")) and "/" in str(given):
+                return f"{name} = {str(given)!r:.80}"
+    return None
+
+
+def _refuse_weights_elsewhere(folder: Path) -> None:
+    """Raises `UserError` where the index of the weights, which `transformers` follows, leads out of the folder."""
+    for file in folder.glob("*.safetensors.index.json"):
+        try:
+            files = set(json.loads(storage.read(str(file), _MOST_TOKENIZER_BYTES))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise UserError(f"{file} is not an index of weights") from None
+        outside = next((name for name in files if not isinstance(name, str) or Path(name).name != name), None)
+        if outside is not None:
+            raise UserError(f"{file} names weights outside its folder: {outside!r:.80}")
 
 
 def _weight_files(folder: Path) -> list[Path]:
