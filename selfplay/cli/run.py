@@ -221,7 +221,7 @@ def watch(
     try:
         with stopping(stop, display, lambda: end("aborted", 130)) as rearm:
             display.update(first_status(config, spec.id, out, "starting Ray and loading torch"))
-            from trainers import causes, cluster, launch
+            from trainers import cluster, launch
 
             def on_status(status: AnyStatus) -> None:
                 rearm()
@@ -239,6 +239,8 @@ def watch(
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
+        from trainers import causes
+
         if causes.passes(error):
             raise Logged(f"the run broke: {causes.in_words(error)}; {advice}", terminal.log) from error
         raise Logged(
