@@ -88,20 +88,22 @@ def take_out(table: str, files: Sequence[Doubled], state: State) -> None:
     before, there = opened.version(), set(pa.table(opened.get_add_actions()).column("path").to_pylist())
     if not there.issuperset(file.path for file in files):
         raise CommitFailedError(f"files of run {run_id} were replaced since the repair was planned")
-    actions: list[AddAction | RemoveAction] = []
+    gone: list[AddAction | RemoveAction] = []
+    adds: list[AddAction] = []
     for file in files:
         part: dict[str, str | None] = dict(state.files[file.path].partition)
-        actions.append(RemoveAction(file.path, False, now, state.files[file.path].size, part))
+        gone.append(RemoveAction(file.path, False, now, state.files[file.path].size, part))
         if file.left:
             rest = _rest_of(table, file, state.files[file.path].partition)
             made = write_file(table.rsplit("/", 1)[0], rest.replace_schema_metadata({MADE_BY: b"repair"}))
-            actions.append(AddAction(made.path, made.size, part, now, False, made.stats))
+            adds.append(AddAction(made.path, made.size, part, now, False, made.stats))
     number = (opened.transaction_version(counter) or 0) + 1
-    added = [action for action in actions if isinstance(action, AddAction)]
-    seal = sealed(added, {counter: number}, [file.path for file in files])
+    seal = sealed(adds, {counter: number}, [file.path for file in files])
     note = {"repair": "episodes that were there more than once", **seal}
     properties = CommitProperties(note, MAX_COMMIT_RETRIES, [Transaction(counter, number, now)])
-    opened.create_write_transaction(actions, "append", opened.schema(), PARTITION_BY, commit_properties=properties)
+    opened.create_write_transaction(
+        [*gone, *adds], "append", opened.schema(), PARTITION_BY, commit_properties=properties
+    )
     opened.update_incremental()
     log.persist(table, before, opened.version())
 
