@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
+# Files come in the order of their names, whole runs (tests/e2e) early: of those that are left for last one core waits.
 # Kernels and tests share the machine's cores; more workers than cores only wait for each other.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
 
@@ -25,11 +26,11 @@ run: install
 	@$(VENV)/selfplay run connect_four
 
 test: lint
-	$(VENV)/pytest -q -n $(JOBS) --dist loadfile
+	$(VENV)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # What a run reaches in a given time is measured last, with nothing beside it.
 test-all: lint
-	$(VENV)/pytest -q -n $(JOBS) --dist loadfile -m "slow or not slow" --ignore tests/e2e/test_strength.py
+	$(VENV)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "slow or not slow" --ignore tests/e2e/test_strength.py
 	$(VENV)/pytest -q -m "slow or not slow" tests/e2e/test_strength.py
 
 lint: install-dev

@@ -144,6 +144,7 @@ def test_old_history_is_deleted_and_a_kill_half_way_does_no_harm(
     monkeypatch.setattr(tidy, "TRIM_S", 0.0)
     tidier._do = whole
     tidier.entered(0)
+    monkeypatch.undo()
     ended(tidier)
     assert '"event": "deleted history"' in capsys.readouterr().out
     assert digests(uri) == before and not (log / f"{2:020d}.json").exists()

@@ -79,7 +79,9 @@ def test_the_last_word_is_said_also_where_the_guard_was_killed_with_ray() -> Non
     said: list[str] = []
     guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""], stdin=subprocess.PIPE)
     guard.wait()
-    _died(guard, LastWords(2, "nothing is lost", said.append), "the node manager (raylet)")
+    words = LastWords(2, "nothing is lost", said.append, guard)
+    words.taken()
+    _died(words, "the node manager (raylet)")
     assert said == [
         "Ray has died under the run: the node manager (raylet) has ended (killed, or out of memory?); nothing is lost"
     ]
