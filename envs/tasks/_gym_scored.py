@@ -26,7 +26,6 @@ def _grammar(pattern: str, most: int = 4000) -> Callable[[str, Mapping[str, Any]
 
 
 _MOVE = r"\"(?:fill [A-Z]|empty [A-Z]|pour [A-Z]->[A-Z])\""
-_HOP = r"\"[wB],[A-Z][0-9],[A-Z][0-9]\""
 _COLOUR = r"\"[0-9]{1,3}\"\s*:\s*[0-9]{1,3}"
 _TURN = r"[LRUDFB]w?'?"
 _COLOURS = _grammar(rf"\{{\s*{_COLOUR}(?:\s*,\s*{_COLOUR}){{0,200}}\s*\}}")
@@ -48,10 +47,6 @@ SCORED: dict[str, Scored] = {
     "kakurasu": Scored(
         _grammar(r"[01](?: [01])*(?:\n[01](?: [01])*)*", 500), ("row_sums", "col_sums", "n_rows", "n_cols")
     ),
-    "knight_swap": Scored(
-        _grammar(rf"[Nn]o|\[\s*{_HOP}(?:\s*,\s*{_HOP}){{0,200}}\s*\]"),
-        ("is_possible", "board", "pieces", "start_turn", "solution"),
-    ),
     "quantum_lock": Scored(
         _grammar(r"[A-C](?:\s*(?:→|->)\s*[A-C]){0,99}", 800),
         ("buttons", "initial_value", "initial_state", "target_value"),
@@ -69,5 +64,4 @@ SCORED: dict[str, Scored] = {
         ),
         ("num_disks", "num_pegs", "start_peg", "target_peg", "solution_length"),
     ),
-    "word_ladder": Scored(_grammar(r"[A-Z]{2,12}(?:,[A-Z]{2,12}){1,99}"), ("start_word", "end_word")),
 }

@@ -59,22 +59,23 @@ LEFT_OUT = {
     "composite": "it mixes other data sets, each of which is a task of its own",
     "decimal_chain_sum": "the problem of a seed depends on what was asked before in the same process",
     "isomorphic_strings": "the problem of a seed differs from process to process",
+    "knight_swap": "the answer of a seed differs from process to process",
     "number_sequence": "making a problem does not end for some seeds",
     "polynomial_multiplication": "the problem of a seed differs from process to process",
     "propositional_logic": "its scorer takes a premise, repeated, for a conclusion, so no reasoning is needed",
     "ransom_note": "the problem of a seed depends on what was asked before in the same process",
     "rush_hour": "its problems come without an answer, so nothing shows that its scorer accepts a right one",
+    "word_ladder": "the answer of a seed differs from process to process",
 }
 
 #: The levels of their curricula that are used, the lowest and the highest. Left out are levels with too few questions
 #: to hold some out, those where a problem is too long, takes too long to make or cannot be made, and all from 5 on.
 _LEVELS: dict[tuple[int, int], str] = {
-    (0, 0): "acre gsm_symbolic jugs knight_swap list_functions modulo_grid rubiks_cube",
+    (0, 0): "acre gsm_symbolic jugs list_functions modulo_grid rubiks_cube",
     (0, 1): "bf caesar_cipher circuit_logic game_of_life game_of_life_halting needle_haystack "
     "countdown survo zebra_puzzles",
     (0, 2): "binary_matrix futoshiki intermediate_integration largest_island mahjong_puzzle "
-    "manipulate_matrix number_format pool_matrix rotate_matrix rotten_oranges shortest_path tsumego "
-    "word_ladder",
+    "manipulate_matrix number_format pool_matrix rotate_matrix rotten_oranges shortest_path tsumego",
     (0, 3): "ab advanced_geometry arc_agi binary_alternation calendar_arithmetic complex_arithmetic "
     "cryptarithm decimal_arithmetic dice fraction_simplification gcd graph_color group_anagrams kakurasu "
     "knights_knaves lcm maze number_filtering number_sorting palindrome_generation "
@@ -101,7 +102,3 @@ VERSIONS = {"graph_color": 1} | {
 }
 #: Data sets that make all their problems when they are loaded, so each problem loads one of its own.
 EACH_ITS_OWN = frozenset({"acre", "gsm_symbolic", "list_functions"})
-#: Data sets that take small indices only; loaded once, and given another seed for each problem.
-RESEEDED = frozenset({"word_ladder"})
-#: Data sets none of whose curriculum's levels is a valid configuration; they have their default alone.
-NO_CURRICULUM = frozenset({"knight_swap"})

@@ -150,10 +150,6 @@ def _indexed(name: str, level: int, index: int) -> dict[str, Any]:
     entry: dict[str, Any]
     if name in sets.EACH_ITS_OWN:
         entry = _made(name, level, index, 1)[0]
-    elif name in sets.RESEEDED:
-        data_set = _data_set(name, level)
-        data_set.seed = index
-        entry = data_set[0]
     else:
         entry = _data_set(name, level)[index]
     return entry
@@ -177,8 +173,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _data_set(name: str, level: int) -> Any:
-    small = name in sets.EACH_ITS_OWN or name in sets.RESEEDED
-    return _made(name, level, 0, 1 if small else _INDICES + 1)
+    return _made(name, level, 0, 1 if name in sets.EACH_ITS_OWN else _INDICES + 1)
 
 
 def _made(name: str, level: int, seed: int, size: int) -> Any:
@@ -187,7 +182,7 @@ def _made(name: str, level: int, seed: int, size: int) -> Any:
     if name not in DATASETS:
         raise ValueError("the installed reasoning-gym does not have it")
     data_set, config = DATASETS[name]
-    if name not in CURRICULA or name in sets.NO_CURRICULUM:
+    if name not in CURRICULA:
         return data_set(config(seed=seed, size=size))
     curriculum = CURRICULA[name]()
     curriculum.set_global_level(level)

@@ -24,16 +24,16 @@ from selfplay.errors import UserError  # noqa: E402
 from selfplay.task import Task, said  # noqa: E402
 
 SHIPPED = sorted({*CHECKS, *SCORED})
-#: Prints the digest of two problems of every level of the data sets that it is told.
+#: Prints three problems of every level of the data sets whose names it is given, each with what is asked.
 REMAKE = """
 import json, sys
-from selfplay import registry
-from selfplay.task import Task
-told = {}
+from selfplay import author, registry
+made = {}
 for name in sys.argv[1:]:
-    task = Task(registry.find_task(f"reasoning_gym/{name}"))
-    told[name] = [task.pose(seed, level).digest for level in task.spec.difficulties for seed in (0, 1, 2**60)]
-print(json.dumps(told))
+    spec = registry.find_task(f"reasoning_gym/{name}")
+    posed = [author.pose(spec, seed, level) for level in spec.difficulties for seed in (0, 1, 2**60)]
+    made[name] = [(dict(problem.data), [message.content for message in asked]) for problem, asked in posed]
+print(json.dumps(made))
 """
 
 
