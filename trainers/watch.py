@@ -231,7 +231,7 @@ class Watch:
     def summary(self, progress: Progress | None, board: Scoreboard, interrupted: bool) -> Summary:
         """The last word, told once more as a status."""
         self._refresh(progress, board)
-        if self.status.phase == "draining" and not self.status.positions:
+        if self.status.phase == "draining" and not self.status.positions and not interrupted:
             self.message(nothing_finished(self.elapsed(), self._all_under_way()))
         self._set(phase="finished", activity="")
         self._tell(self.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -32,7 +33,7 @@ def check_env(
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     elif isinstance(report, TaskReport):
-        _print_task(report)
+        _print_task(env, report)
     else:
         _print(env, report)
     if not report.ok:
@@ -58,7 +59,7 @@ def _print_findings(console: Console, title: str, about: str, report: Report | T
         console.print(f"[bold red]{failed} of {len(report.findings)} checks failed[/] ({report.seconds:.1f} s)")
 
 
-def _print_task(report: TaskReport) -> None:
+def _print_task(env: str, report: TaskReport) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -73,6 +74,7 @@ def _print_task(report: TaskReport) -> None:
     levels = ", ".join(f"{one:g}" for one in report.difficulties)
     console.print(f"\ndifficulties: {levels}")
     console.print(f"[bold green]all checks passed[/] on {report.problems} problems ({report.seconds:.1f} s)")
+    console.print(f"next:  selfplay run {plain_markup(shlex.quote(env))}")
 
 
 def _print(env: str, report: Report) -> None:
@@ -98,5 +100,4 @@ def _print(env: str, report: Report) -> None:
     if report.unsearchable is not None:
         console.print(Text(f"its episodes can be archived, but the search cannot play it: {report.unsearchable}"))
     else:
-        target = f'"{env}"' if "(" in env else env
-        console.print(f"next:  selfplay run {plain_markup(target)}")
+        console.print(f"next:  selfplay run {plain_markup(shlex.quote(env))}")

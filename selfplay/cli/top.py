@@ -33,17 +33,19 @@ def top(
 ) -> None:
     """Watch runs: games or rounds, speed, strength, queues, and whether their driver is alive. Ctrl-C ends it.
 
+    Prints once where standard output is not a terminal.
+
     Examples:  selfplay top  ·  selfplay top s3://bucket/connect_four s3://bucket/countdown  ·  selfplay top --json
     """
     places = runs or ["runs"]
     found = look(places)
     if not found:
-        raise UserError(f"no run in {', '.join(places)} has told of itself; `selfplay run` begins one")
+        raise UserError(f"no runs found in {', '.join(places)}; start one with `selfplay run` or name a run folder")
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     console = Console(highlight=False)
-    if once:
+    if once or not console.is_terminal:
         console.print(screen(found))
         return
     try:

@@ -323,7 +323,10 @@ class Corpus:
         )
         found = list(self.records(where))
         if not found:
-            raise UserError(f"episode {episode_id} is not in {self.uri} at version {self.version}")
+            raise UserError(
+                f"episode {episode_id} is not in {self.uri} at version {self.version}; "
+                '`selfplay corpus query "select episode_id from episodes limit 5"` lists ids'
+            )
         return found[0]
 
     def newest(self, count: int = 1, where: pc.Expression | None = None) -> list[str]:

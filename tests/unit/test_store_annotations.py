@@ -91,7 +91,7 @@ def test_the_command(uri: str, tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     file.write_text(json.dumps({"episode_id": name(uri, 2), "name": "checked", "value": True}) + "\n\n")
     command = ["annotate", str(file), uri, "--author", "ana", "--source", "by hand"]
-    assert "1 labels were added" in runner.invoke(app, command).stdout
+    assert "1 label was added" in runner.invoke(app, command).stdout
     assert "were there already" in runner.invoke(app, command).stdout
     shown = runner.invoke(app, ["show", name(uri, 2), uri]).stdout
     assert "checked" in shown and "ana" in shown

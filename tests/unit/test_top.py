@@ -58,6 +58,12 @@ def test_a_run_is_shown_as_it_told_last(tmp_path: Path, capsys: pytest.CaptureFi
         assert word in re.sub(r"\s+", " ", shown), word
 
 
+def test_where_there_is_no_terminal_it_prints_once_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(tmp_path, played(tmp_path))
+    assert call(["top", str(tmp_path)]) == 0
+    assert "1,234 episodes" in capsys.readouterr().out
+
+
 def test_who_has_lost_the_run_tells_nothing_of_it(tmp_path: Path) -> None:
     with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), print, lease, metrics=False) as tell:
         lease.taken.set()
@@ -85,7 +91,7 @@ def test_what_no_run_wrote_is_refused(tmp_path: Path, text: str, capsys: pytest.
 
 def test_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["top", str(tmp_path)]) == 2
-    assert "no run in" in capsys.readouterr().err
+    assert "no runs found in" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

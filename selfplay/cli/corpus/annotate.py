@@ -24,6 +24,8 @@ def annotate(
 ) -> None:
     """Add labels to episodes, all or none; doing it again changes nothing. Episodes themselves never change.
 
+    A line of the file:  {"episode_id": "RUN/p0000/1000/17", "name": "blunder", "value": true, "step": 3}
+
     Example:  selfplay corpus annotate labels.jsonl runs/connect_four --author ana --source "blunder-finder 1.2"
     """
     from selfplay.store.annotations import annotate as add
@@ -32,11 +34,12 @@ def annotate(
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+        raise UserError(f"{file} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from None
     place = to_change(corpus, elsewhere)
     added = add(place, read_labels(text.splitlines(), file), author, source)
     if as_json:
         typer.echo(json.dumps({"added": added}))
         return
-    say(f"{added:,} labels were added" if added else "the same labels were there already")
+    many = f"{added:,} {'label was' if added == 1 else 'labels were'} added"
+    say(many if added else "the same labels were there already")
     say(f'next: selfplay corpus query "from annotations order by recorded_at desc limit 5" {corpus}')

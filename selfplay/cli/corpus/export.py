@@ -90,4 +90,6 @@ def _list(as_json: bool) -> None:
     for one in FORMATS.values():
         options = "\n".join(f"{name}: {meaning}" for name, meaning in one.options.items())
         table.add_row(one.name, ", ".join(one.kinds), one.summary, options)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("\noptions are given as --option NAME=VALUE, such as --option accepted=only")

@@ -73,8 +73,8 @@ def _atif(job: Job) -> None:
 
 
 _GAMES, _CHATS = ("game",), ("reasoning",)
-_ACCEPTED = {"accepted": "only: accepted answers alone"}
-_UNTRAINABLE = {"untrainable": "keep: episodes that are not trainable too"}
+_ACCEPTED = {"accepted": "`only` leaves rejected answers out"}
+_UNTRAINABLE = {"untrainable": "`keep` includes episodes that are not trainable"}
 
 FORMATS: dict[str, Format] = {
     one.name: one
@@ -84,7 +84,7 @@ FORMATS: dict[str, Format] = {
             "training rows of games: inputs, policy and value targets",
             _npz,
             _GAMES,
-            options={"env": "which environment, where the corpus has several"},
+            options={"env": "the environment to export, if the corpus has several"},
         ),
         Format("pgn", "chess games with comments, for chess programs", _pgn, _GAMES, ("chess",)),
         Format(
@@ -92,7 +92,7 @@ FORMATS: dict[str, Format] = {
             "go games with comments, for go programs",
             _sgf,
             _GAMES,
-            options={"per_file": "games a file, 1 where it is not given"},
+            options={"per_file": "games in each file; default 1"},
         ),
         Format(
             "minari",
@@ -100,7 +100,7 @@ FORMATS: dict[str, Format] = {
             _minari,
             ("game", "control"),
             ("minari", "h5py"),
-            options={"seat": "only this one", "policy": "no: without the policy targets of games"},
+            options={"seat": "the only seat to export", "policy": "`no` leaves out the policy targets of games"},
         ),
         Format(
             "rllib",
@@ -109,7 +109,7 @@ FORMATS: dict[str, Format] = {
             ("game", "control"),
             ("ray", "gymnasium", "msgpack_numpy"),
             "factory",
-            options={"seat": "only this one"},
+            options={"seat": "the only seat to export"},
         ),
         Format(
             "messages", "chats in Parquet: column messages", _chat, _CHATS, options=_ACCEPTED | _UNTRAINABLE
@@ -126,7 +126,7 @@ FORMATS: dict[str, Format] = {
             "pairs of an accepted and a rejected answer to one prompt, in Parquet",
             _chat,
             _CHATS,
-            options={"pairs": "at most so many of each group; default 4"} | _UNTRAINABLE,
+            options={"pairs": "the most pairs from each group; default 4"} | _UNTRAINABLE,
         ),
         Format("kto", "answers with a label, in Parquet", _chat, _CHATS, options=_UNTRAINABLE),
         Format("atif", "one ATIF trajectory (JSON) an episode", _atif, _CHATS, ("atif",)),
