@@ -201,7 +201,7 @@ class Course:
             self.watch.message(f"{known:,} accepted episodes of {w.corpus} are imitated")
         else:
             self._work()
-        if self.stop.is_set():
+        if self.over():
             return
         theirs = w.corpus is not None or self.config.endpoint.teaches
         self.watch.activity("imitating the episodes" if theirs else "imitating the solver")
@@ -230,7 +230,7 @@ class Course:
         missing = [ask for ask in asks if ask.group not in have]
         asks_a_time = 8 * self.config.endpoint.in_flight if teaches else _SOLVER_ASKS
         for first in range(0, len(missing), asks_a_time):
-            if self.stop.is_set():
+            if self.over():
                 return
             given = self.staff.archive(self.staff.spread(missing[first : first + asks_a_time], *more))
             known = self.staff.learned(self.staff.tutor.take_base.remote(given))
