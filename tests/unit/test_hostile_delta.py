@@ -1,0 +1,75 @@
+"""A log that asks its readers for what the readers here do not do is refused in a sentence, before any row is read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import selfplay
+from selfplay import store
+from selfplay.cli.main import call
+from selfplay.errors import UserError
+
+GOLDEN = Path(selfplay.__file__).parents[1] / "tests/golden/corpus_v1"
+
+
+def number_fields(kind: Any, numbers: Iterator[int]) -> None:
+    """Gives every field of a schema, at any depth, its own column's name; two of them each other's."""
+    if isinstance(kind, dict):
+        for field in kind.get("fields", ()):
+            physical = {"licence": "env_id", "env_id": "licence"}.get(field["name"], field["name"])
+            field["metadata"] = {
+                "delta.columnMapping.id": next(numbers),
+                "delta.columnMapping.physicalName": physical,
+            }
+            number_fields(field["type"], numbers)
+        number_fields(kind.get("elementType"), numbers)
+
+
+def asking(place: Path, protocol: dict[str, Any], configuration: dict[str, str]) -> str:
+    """A copy of a small corpus whose log states this."""
+    corpus = Path(shutil.copytree(GOLDEN, place))
+    entry = corpus / "episodes/_delta_log/00000000000000000000.json"
+    actions = [json.loads(line) for line in entry.read_text().splitlines()]
+    for action in actions:
+        if "protocol" in action:
+            action["protocol"] = protocol
+        if "metaData" in action:
+            action["metaData"]["configuration"] |= configuration
+            if configuration:
+                schema = json.loads(action["metaData"]["schemaString"])
+                number_fields(schema, itertools.count(1))
+                action["metaData"]["schemaString"] = json.dumps(schema)
+    entry.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    return str(corpus)
+
+
+def _features(*names: str) -> dict[str, Any]:
+    return {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": names, "writerFeatures": names}
+
+
+def test_a_feature_that_is_not_known_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    corpus = asking(tmp_path / "corpus", _features("deletionVectors"), {})
+    for verb in (["stats"], ["verify"], ["query", "from episodes"], ["compact"]):
+        assert call(["corpus", *verb, corpus]) == 2
+        said = capfd.readouterr().err
+        assert "deletionVectors" in said and "traceback" not in said
+    with pytest.raises(UserError, match="v2Checkpoint"):
+        store.open(asking(tmp_path / "other", _features("v2Checkpoint"), {}))
+
+
+def test_columns_under_other_names_are_not_read_as_something_else(tmp_path: Path) -> None:
+    mapped = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "99"}
+    corpus = asking(tmp_path / "corpus", {"minReaderVersion": 2, "minWriterVersion": 5}, mapped)
+    with pytest.raises(UserError, match="needs 'columnMapping'"):
+        store.open(corpus)
+
+
+def test_a_feature_that_changes_nothing_here_is_read(tmp_path: Path) -> None:
+    assert store.open(asking(tmp_path / "corpus", _features("timestampNtz"), {})).count() == 20
