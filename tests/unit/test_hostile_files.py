@@ -174,6 +174,14 @@ def test_a_model_that_brings_code_is_refused(about: dict[str, Any] | None, sente
         policy.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "generation_config.json", "config.json", policy.VALUE_HEAD])
+def test_a_pipe_among_the_files_of_a_model_is_named(name: str, tmp_path: Path) -> None:
+    """Weights and settings that libraries read, too: they would wait without end."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is damaged: it is a pipe"):
+        policy.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["../private.safetensors", "/private.safetensors", "a/b.safetensors", 1, []])
 def test_weights_are_read_from_their_own_folder(name: Any, tmp_path: Path) -> None:
     index = {"weight_map": {"x": name}}

@@ -6,6 +6,7 @@ directory again, which needs nothing of ours.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,6 +131,9 @@ def load(
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"policy.path {path} is no directory; give one with config.json, weights and tokenizer.json")
+    for file in folder.iterdir():  # libraries open some of them, and would wait at a pipe without end
+        with contextlib.suppress(FileNotFoundError):
+            storage.refuse_irregular(str(file), file.stat())
     try:
         config = json.loads(storage.read(str(folder / "config.json"), _MOST_CONFIG_BYTES))
     except FileNotFoundError:
