@@ -25,6 +25,7 @@ from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store import log
+from selfplay.store.columns import refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
@@ -57,7 +58,9 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
     for place in places(root):
         table = storage.join(place, EPISODES_TABLE)
         try:
-            corpus = Corpus(place, open_table(table, version))
+            opened = open_table(table, version)
+            refuse_others(opened)
+            corpus = Corpus(place, opened)
             if version is not None:
                 _refuse_vacuumed(corpus, table)
             return corpus

@@ -44,7 +44,7 @@ _FILE = r"[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet"
 _PLAIN_PATH = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*{_FILE}")
 #: Features that deltalake knows and its pyarrow dataset does not follow.
 _NOT_BY_PYARROW = {"columnMapping", "deletionVectors"}
-_VERSION_NOTE = re.compile(r"schema_version=(\d+)")
+_VERSION_NOTE = re.compile(r"schema_version=(\d{1,18})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

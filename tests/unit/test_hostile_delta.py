@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +73,34 @@ def test_columns_under_other_names_are_not_read_as_something_else(tmp_path: Path
 
 def test_a_feature_that_changes_nothing_here_is_read(tmp_path: Path) -> None:
     assert store.open(asking(tmp_path / "corpus", _features("timestampNtz"), {})).count() == 20
+
+
+def _changed(place: Path, change: Callable[[list[dict[str, Any]]], object]) -> str:
+    """A copy of a small corpus whose log states other columns."""
+    corpus = Path(shutil.copytree(GOLDEN, place))
+    entry = corpus / "episodes/_delta_log/00000000000000000000.json"
+    actions = [json.loads(line) for line in entry.read_text().splitlines()]
+    about = next(action["metaData"] for action in actions if "metaData" in action)
+    schema = json.loads(about["schemaString"])
+    change(schema["fields"])
+    about["schemaString"] = json.dumps(schema)
+    entry.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    return str(corpus)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("error", lambda field: field["type"]["fields"].pop(), "error.message is missing"),
+        ("number", lambda field: field.update(type="string"), "number is string, and not int64"),
+        ("status", lambda field: field.update(name="other"), "status is missing"),
+    ],
+)
+def test_a_table_with_other_columns_is_named(
+    name: str, change: Callable[[Any], object], told: str, tmp_path: Path
+) -> None:
+    def one(fields: list[dict[str, Any]]) -> None:
+        change(next(field for field in fields if field["name"] == name))
+
+    with pytest.raises(UserError, match="is not one of episodes: " + told):
+        store.open(_changed(tmp_path / "corpus", one))
