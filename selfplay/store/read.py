@@ -307,7 +307,7 @@ class Corpus:
         for row in rows:
             if row["path"].startswith("/"):
                 refuse_path(self.uri, row["path"])
-            if any(row.get(name) is None for name in needed):
+            if any(row.get(name) is None for name in needed) or row["num_records"] < 0:
                 silent = f"the log of {self.uri} does not say how many episodes its file {row['path']} holds"
                 raise log.explain(episodes_uri(self.uri), UserError(silent))
         return rows

@@ -15,8 +15,34 @@ import selfplay
 from selfplay import store
 from selfplay.cli.main import call
 from selfplay.errors import UserError
+from selfplay.store.verify import verify_corpus
 
 GOLDEN = Path(selfplay.__file__).parents[1] / "tests/golden/corpus_v1"
+
+
+def counting(place: Path, records: int) -> str:
+    """A copy of a small corpus whose log says this many episodes of every file."""
+    corpus = Path(shutil.copytree(GOLDEN, place))
+    for entry in (corpus / "episodes/_delta_log").glob("*.json"):
+        actions = [json.loads(line) for line in entry.read_text().splitlines()]
+        for action in actions:
+            if "add" in action:
+                stats = json.loads(action["add"]["stats"]) | {"numRecords": records}
+                action["add"]["stats"] = json.dumps(stats)
+        entry.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    return str(corpus)
+
+
+@pytest.mark.parametrize("records", [0, 1, 4097])
+def test_verify_does_not_believe_the_log_how_many_episodes_a_file_holds(records: int, tmp_path: Path) -> None:
+    checks = list(verify_corpus(store.open(counting(tmp_path / "corpus", records))))
+    assert any(check.state == "false" and f"and the log says {records:,}" in check.reason for check in checks)
+
+
+def test_a_file_of_fewer_than_no_episodes_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Verification would have nothing to do, and call that true."""
+    assert call(["corpus", "verify", counting(tmp_path / "corpus", -7)]) == 2
+    assert "does not say how many episodes" in capfd.readouterr().err
 
 
 def number_fields(kind: Any, numbers: Iterator[int]) -> None:
