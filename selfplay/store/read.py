@@ -25,6 +25,7 @@ from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store import log
+from selfplay.store.columns import refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
@@ -57,7 +58,9 @@ def open(uri: str, version: int | datetime | None = None) -> Corpus:
     for place in places(root):
         table = storage.join(place, EPISODES_TABLE)
         try:
-            corpus = Corpus(place, open_table(table, version))
+            opened = open_table(table, version)
+            refuse_others(opened)
+            corpus = Corpus(place, opened)
             if version is not None:
                 _refuse_vacuumed(corpus, table)
             return corpus
@@ -304,7 +307,7 @@ class Corpus:
         for row in rows:
             if row["path"].startswith("/"):
                 refuse_path(self.uri, row["path"])
-            if any(row.get(name) is None for name in needed):
+            if any(row.get(name) is None for name in needed) or row["num_records"] < 0:
                 silent = f"the log of {self.uri} does not say how many episodes its file {row['path']} holds"
                 raise log.explain(episodes_uri(self.uri), UserError(silent))
         return rows

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.table import MAX_SUPPORTED_READER_VERSION, SUPPORTED_READER_FEATURES
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from selfplay import storage
@@ -41,7 +42,9 @@ STATISTICS = ("schema_version", "slot", "epoch", "number", "status")
 #: Names of data files, as our writers and Delta's give them, and paths of such files below a table.
 _FILE = r"[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet"
 _PLAIN_PATH = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*{_FILE}")
-_VERSION_NOTE = re.compile(r"schema_version=(\d+)")
+#: Features that deltalake knows and its pyarrow dataset does not follow.
+_NOT_BY_PYARROW = {"columnMapping", "deletionVectors"}
+_VERSION_NOTE = re.compile(r"schema_version=(\d{1,18})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -216,6 +219,7 @@ def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTa
             raise log.explain(table_uri, error) from error
         else:
             check_schema_version(table)
+            refuse_features(table)
             log.refuse_damage(table_uri, table.version())
             refuse_outside(table)
             return table
@@ -239,6 +243,25 @@ def check_schema_version(table: DeltaTable) -> None:
         raise UserError(
             f"the corpus at {table.table_uri} has schema version {found}, and this version of the package knows "
             f"{SCHEMA_VERSION}; update the package"
+        )
+
+
+def refuse_features(table: DeltaTable) -> None:
+    """Raises `UserError` where the log asks of its readers what those used here, pyarrow's, do not do.
+
+    Columns under other names (column mapping) would be read without a word, as something else than elsewhere.
+    """
+    protocol = table.protocol()
+    known = set(SUPPORTED_READER_FEATURES) - _NOT_BY_PYARROW
+    asked = sorted(set(protocol.reader_features or ()) - known)
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+        asked = [*asked, "columnMapping"]
+    if protocol.min_reader_version > MAX_SUPPORTED_READER_VERSION:
+        asked = [*asked, f"version {protocol.min_reader_version} of Delta's readers"]
+    if asked:
+        raise UserError(
+            f"the table at {table.table_uri} needs {asked[0]!r}, which is not supported here; "
+            "write it anew as a plain Delta table with the tool that made it"
         )
 
 

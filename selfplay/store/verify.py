@@ -49,9 +49,13 @@ _CONTENT_NAME = re.compile(r"([0-9a-f]{64})\.parquet\Z")
 
 @dataclass(frozen=True)
 class _Task:
-    """A part of a file: its rows at `rows` (ascending), or all; `damage` is looked for in its first part only."""
+    """A part of a file: its rows at `rows` (ascending), or all; `damage` is looked for in its first part only.
+
+    counted: episodes that the log says the file holds; those beyond would be in no task.
+    """
 
     path: str
+    counted: int
     rows: tuple[int, ...] | None
     first: bool
 
@@ -184,10 +188,10 @@ def _tasks(corpus: Corpus, sample: int | None, seed: int) -> list[_Task]:
         mine = np.arange(rows) if chosen is None else chosen[(chosen >= before) & (chosen < before + rows)] - before
         before += rows
         if len(mine) == rows and rows <= _PART_ROWS:
-            tasks.append(_Task(path, None, True))
+            tasks.append(_Task(path, rows, None, True))
             continue
         parts = [mine[i : i + _PART_ROWS] for i in range(0, len(mine), _PART_ROWS)]
-        tasks += [_Task(path, tuple(part.tolist()), i == 0) for i, part in enumerate(parts)]
+        tasks += [_Task(path, rows, tuple(part.tolist()), i == 0) for i, part in enumerate(parts)]
     return tasks
 
 
@@ -197,6 +201,9 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
     if damage is not None:
         yield Check(task.path, FALSE, damage)
     try:
+        held = footer(corpus.fragments()[task.path]).num_rows
+        if task.first and held != task.counted:
+            yield Check(task.path, FALSE, f"the file holds {held:,} episodes, and the log says {task.counted:,}")
         for batch in _rows(corpus, task):
             refuse_long_cells(task.path, batch)
             yield from verify_batch(batch, rules)

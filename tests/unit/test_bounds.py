@@ -142,4 +142,4 @@ def test_processes_that_die_end_the_verification(tmp_path: Path) -> None:
     corpus = store.open(str(place))
     shutil.rmtree(place)
     with pytest.raises(UserError, match="was killed"):
-        list(verify._side_by_side(corpus, [verify._Task("x", None, True)], 1))
+        list(verify._side_by_side(corpus, [verify._Task("x", 1, None, True)], 1))

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,16 @@ def test_sgf_text_is_escaped() -> None:
     from selfplay.store.export.sgf import _text
 
     assert _text("a]b\\c\nd") == "a\\]b\\\\c d"
+    assert _text("\x1b[2J\u202e") == "\ufffd[2J\ufffd"
+
+
+def test_a_pgn_header_holds_one_tame_value(corpus: store.Corpus) -> None:
+    from selfplay.store.export.pgn import _headers
+
+    one = next(iter(of(corpus, "chess").values()))
+    evil = 'x\\"]\n[Result "1-0"]\x1b[2J\u202e\\'
+    shown = _headers(replace(one, provenance=replace(one.provenance, env_id=evil, licence=evil)))
+    assert shown["Env"] == shown["Licence"] == "x/'] [Result '1-0']\ufffd[2J\ufffd/"
 
 
 def seen(episode: Episode, seat: int) -> Iterator[tuple[np.ndarray[Any, Any], Step]]:

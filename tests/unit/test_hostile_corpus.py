@@ -200,9 +200,9 @@ def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.C
     for words in (["delete-run", "golden"], ["vacuum"], ["compact"], ["release", "first"]):
         why = ["--why", "x"] if words[0] == "delete-run" else []
         assert call(["corpus", *words, str(hostile), *why]) == 2
-        assert f"name the corpus itself, {mine}" in capfd.readouterr().err
+        assert f"name the corpus itself, {str(mine)!r}" in capfd.readouterr().err
     assert call(["repair", str(hostile), "--yes"]) == 2
-    assert f"name the corpus itself, {mine}" in capfd.readouterr().err
+    assert f"name the corpus itself, {str(mine)!r}" in capfd.readouterr().err
     with pytest.raises(UserError, match=f"elsewhere, {mine}"):
         upkeep.delete_run(str(hostile), "golden", "x")
     both = tmp_path / "both"
@@ -225,6 +225,6 @@ def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.C
             itself(str(own))
     assert store.open(str(mine)).count() == count and not (mine / "released").exists()
     assert call(["corpus", "stats", str(hostile)]) == 2
-    assert f"name the corpus itself, {mine}" in capfd.readouterr().err
+    assert f"name the corpus itself, {str(mine)!r}" in capfd.readouterr().err
     assert call(["corpus", "delete-run", "golden", str(hostile), "--why", "x", "--elsewhere"]) == 0
     assert store.open(str(mine)).count() == 0

@@ -174,6 +174,36 @@ def test_a_model_that_brings_code_is_refused(about: dict[str, Any] | None, sente
         policy.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "generation_config.json", "config.json", policy.VALUE_HEAD])
+def test_a_pipe_among_the_files_of_a_model_is_named(name: str, tmp_path: Path) -> None:
+    """Weights and settings that libraries read, too: they would wait without end."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is damaged: it is a pipe"):
+        policy.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ({"vocab_size": 10**12}, "a model of 4,000,000,000,012 weights or more"),
+        ({"num_hidden_layers": 9_999}, "and its files have 24 bytes"),
+        ({"num_hidden_layers": 10**10, "model_type": "smollm3"}, "num_hidden_layers is 10000000000"),
+        ({"hidden_size": -4}, "a size in it is out of range"),
+        ({"max_position_embeddings": 10**18}, "a size in it is out of range"),
+    ],
+)
+def test_a_model_is_not_built_larger_than_its_weights(sizes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    tokenizer = of_characters("01")
+    for name, text in tokenizer.files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "model.safetensors").write_bytes(b" " * 24)
+    shape = {"vocab_size": 4, "num_hidden_layers": 1, "hidden_size": 4, "intermediate_size": 1}
+    about = {"model_type": "llama", **shape, "num_attention_heads": 1, "max_position_embeddings": 16}
+    (tmp_path / "config.json").write_text(json.dumps({**about, **sizes}))
+    with pytest.raises(UserError, match=sentence):
+        policy.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["../private.safetensors", "/private.safetensors", "a/b.safetensors", 1, []])
 def test_weights_are_read_from_their_own_folder(name: Any, tmp_path: Path) -> None:
     index = {"weight_map": {"x": name}}

@@ -128,7 +128,7 @@ def test_a_folder_leads_to_a_corpus_only_for_who_made_it(
     for words in (["corpus", "stats", run], ["corpus", "tail", run, "--after", "-1", "--seconds", "0"],
                   ["corpus", "export", "npz", run, str(tmp_path / "out")], ["repair", run]):  # fmt: skip
         assert call(words) == 2
-        assert f"name the corpus itself, {corpus}" in capfd.readouterr().err
+        assert f"name the corpus itself, {str(corpus)!r}" in capfd.readouterr().err
     (tmp_path / "run" / ELSEWHERE).write_text("s3://nobody-asks-for-this/corpus")
     assert call(["corpus", "stats", run]) == 2
 

@@ -63,7 +63,7 @@ def to_read(uri: str) -> str:
     question = "You did not begin that run on this machine. Read that corpus all the same?"
     if sys.stdin.isatty() and typer.confirm(question, err=True):
         return place
-    raise UserError(f"the run in {uri} was not begun by this user on this machine; name the corpus itself, {place}")
+    raise UserError(f"the run in {uri} was not begun by this user on this machine; name the corpus itself, {place!r}")
 
 
 def to_change(uri: str, elsewhere: bool) -> str:
@@ -86,7 +86,7 @@ def agreed_elsewhere(uri: str, elsewhere: bool) -> str | None:
     place = _say_where(uri)
     if place is None or elsewhere or (sys.stdin.isatty() and typer.confirm("Change that corpus?", err=True)):
         return place
-    raise UserError(f"nothing was changed; name the corpus itself, {place}, or say --elsewhere")
+    raise UserError(f"nothing was changed; name the corpus itself, {place!r}, or say --elsewhere")
 
 
 def _say_where(uri: str) -> str | None:
@@ -96,5 +96,5 @@ def _say_where(uri: str) -> str | None:
     place = pointed(uri)
     if place is None or held(uri) not in (None, place):
         return None
-    say(f"the corpus of {uri} is at {place}", err=True)
+    say(f"the corpus of {uri} is at {place!r}", err=True)
     return place

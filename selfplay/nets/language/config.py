@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 #: Architectures of Hugging Face that our own transformer computes; weights of any other run in `transformers`.
 NATIVE = ("llama", "qwen2", "smollm3")
+#: More than any model needs; a list of them all is made.
+_MOST_LAYERS = 10_000
 #: Where a fresh model has rotary positions: in every layer, in the first alone, in none.
 Positions = Literal["rotary", "first", "none"]
 
@@ -100,6 +102,8 @@ def from_hugging_face(config: Mapping[str, Any]) -> LanguageConfig | None:
     if config.get("quantization_config"):
         return None
     layers = int(config["num_hidden_layers"])
+    if not 1 <= layers <= _MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {layers}")
     unturned: tuple[int, ...] = ()
     if kind == "smollm3":
         every = int(config.get("no_rope_layer_interval") or 4)

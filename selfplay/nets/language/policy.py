@@ -6,6 +6,7 @@ directory again, which needs nothing of ours.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from selfplay.nets.language.transformer import Transformer
 
 VALUE_HEAD = "value_head.safetensors"
 _MOST_CONFIG_BYTES, _MOST_TOKENIZER_BYTES = 2**20, 2**28
+#: Tokens; tables of positions are made for all of them.
+_MOST_CONTEXT = 2**24
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,9 @@ def load(
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"policy.path {path} is no directory; give one with config.json, weights and tokenizer.json")
+    for file in folder.iterdir():  # libraries open some of them, and would wait at a pipe without end
+        with contextlib.suppress(FileNotFoundError):
+            storage.refuse_irregular(str(file), file.stat())
     try:
         config = json.loads(storage.read(str(folder / "config.json"), _MOST_CONFIG_BYTES))
     except FileNotFoundError:
@@ -164,6 +170,8 @@ def load(
         raise UserError(f"{path}/config.json describes no language model: it lacks {error}") from None
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path}/config.json describes no language model: {error}") from None
+    if native is not None:
+        _refuse_giant(native, folder)
     if not context:
         raise UserError(f"{path}/config.json does not say how long a context may be (max_position_embeddings)")
     if tokenizer.size > vocab:
@@ -230,6 +238,22 @@ def _refuse_weights_elsewhere(folder: Path) -> None:
         outside = next((name for name in files if not isinstance(name, str) or Path(name).name != name), None)
         if outside is not None:
             raise UserError(f"{file} names weights outside its folder: {outside!r:.80}")
+
+
+def _refuse_giant(config: LanguageConfig, folder: Path) -> None:
+    """Raises `UserError` where the sizes that config.json states make no model, or a larger one than its weights are.
+
+    It would be built, in memory, before any weight is read.
+    """
+    sizes = (config.vocab, config.layers, config.hidden, config.intermediate, config.heads, config.kv_heads)
+    if min(*sizes, config.head_dim) < 1 or not 0 < config.context <= _MOST_CONTEXT:
+        raise UserError(f"{folder}/config.json describes no language model: a size in it is out of range")
+    least = config.vocab * config.hidden + 3 * config.layers * config.hidden * config.intermediate
+    stored = sum(file.stat().st_size for file in _weight_files(folder))
+    if least > stored:  # a weight has a byte or more
+        raise UserError(
+            f"{folder}/config.json describes a model of {least:,} weights or more, and its files have {stored:,} bytes"
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -47,10 +48,12 @@ class Tokenizer:
             raise UserError(f"{source} names no token that ends a text (eos_token in tokenizer_config.json)")
         self.eos: tuple[int, ...] = (eos,)
         self.pad: int = eos if pad is None else pad
-        template = self.files.get("chat_template.jinja") or self._settings.get("chat_template")
-        if isinstance(template, list):  # several, by name
-            template = {one["name"]: one["template"] for one in template}.get("default")
+        template = _template(self.files.get("chat_template.jinja") or self._settings.get("chat_template"), source)
         self._template: str | None = None if template == _PLAIN else template
+        added = self._backend.get_added_tokens_decoder().values()
+        special = sorted((token.content for token in added if token.special and token.content), key=len, reverse=True)
+        #: Any special token as a text spells it, the longest first; never found where there is none.
+        self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
         #: Tokens that the tokenizer puts before every text: "<s>" of many.
         self._before = [i for i in self._backend.encode("", add_special_tokens=True).ids if i not in self.eos]
 
@@ -92,15 +95,44 @@ class Tokenizer:
         """The tokens before a seat's first answer."""
         if self._template is None:
             return [*self._before, *self.encode("".join(message.content for message in messages))]
-        return self._encoded(self._rendered(_plain(messages)), False)
+        said, spelled = self._set_aside(messages)
+        return self._framed(self._rendered(said), spelled)
 
     def following(self, messages: Sequence[Message], ended: bool) -> list[int]:
         """The tokens between an answer and the next one. messages: said since. ended: the answer has its end token."""
         if self._template is None:
             return [*([] if ended else self.eos[:1]), *self.encode("".join(message.content for message in messages))]
         before = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _HERE}]
-        ids = self._encoded(self._rendered([*before, *_plain(messages)]).partition(_HERE)[2], False)
+        said, spelled = self._set_aside(messages)
+        ids = self._framed(self._rendered([*before, *said]).partition(_HERE)[2], spelled)
         return ids[1:] if ended and ids[:1] == list(self.eos[:1]) else ids
+
+    def _set_aside(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], dict[str, str]]:
+        """Messages as a template takes them, with a stand-in for each special token that a content spells.
+
+        The stand-ins come with what they stand for. What a stranger or a model wrote could otherwise end its own
+        message and begin one of another role.
+        """
+        contents = "".join(message.content for message in messages)
+        if not self._special.search(contents):
+            return _plain(messages), {}
+        mark = next(chr(code) for code in range(0xE000, 0x110000) if chr(code) not in contents)
+        spelled: dict[str, str] = {}
+
+        def stand_in(found: re.Match[str]) -> str:
+            name = f"{mark}{len(spelled)}{mark}"
+            spelled[name] = found[0]
+            return name
+
+        aside = [Message(one.role, self._special.sub(stand_in, one.content)) for one in messages]
+        return _plain(aside), spelled
+
+    def _framed(self, rendered: str, spelled: Mapping[str, str]) -> list[int]:
+        """The tokens of a rendered dialogue: special ones where the template put them, letters for the stand-ins."""
+        if not spelled:
+            return self._encoded(rendered, False)
+        parts = re.split(f"({'|'.join(spelled)})", rendered)
+        return [i for part in parts if part for i in self._encoded(spelled.get(part, part), part in spelled)]
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         try:
@@ -143,6 +175,16 @@ def of_characters(alphabet: Iterable[str]) -> Tokenizer:
         "chat_template": _PLAIN,
     }
     return Tokenizer({"tokenizer.json": backend.to_str(), "tokenizer_config.json": json.dumps(settings)})
+
+
+def _template(found: Any, source: str) -> str | None:
+    """The chat template of a tokenizer's settings, which may hold several by name. Raises `UserError` for no text."""
+    if isinstance(found, list):
+        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        found = named.get("default")
+    if found is not None and not isinstance(found, str):
+        raise UserError(f"{source} has a chat template that is no text")
+    return found
 
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from selfplay.episode import Episode
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.game import Game
 from selfplay.store.export.sgf import ENDS_OTHERWISE, NOT_LEGAL, Rules, agrees, began, comment, player
+from selfplay.store.release.markdown import visible
 
 if TYPE_CHECKING:
     import pyspiel
@@ -115,7 +116,7 @@ def _headers(episode: Episode) -> dict[str, str]:
     }
     if record.resigned_seat is not None:
         headers["ResignedSeat"] = str(record.resigned_seat)
-    return {name: " ".join(value.split()).replace('"', "'") for name, value in headers.items()}
+    return {name: visible(value).replace('"', "'").replace("\\", "/") for name, value in headers.items()}
 
 
 def _result(episode: Episode) -> str:

@@ -24,6 +24,7 @@ from selfplay.episode import Episode, Step
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.errors import UserError
 from selfplay.game import Game, load
+from selfplay.store.release.markdown import visible
 
 if TYPE_CHECKING:
     import pyspiel
@@ -193,5 +194,5 @@ def _person(action: int, size: int) -> str:
 
 
 def _text(value: str) -> str:
-    """Escaped, on one line."""
-    return re.sub(r"([\]\\])", r"\\\1", " ".join(value.split()))
+    """Escaped, on one line, without what a terminal would obey."""
+    return re.sub(r"([\]\\])", r"\\\1", visible(value))

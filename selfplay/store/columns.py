@@ -1,0 +1,34 @@
+"""Whether a table has the columns of episodes. A log may be a stranger's, and state any others."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from selfplay.episode.schema import EPISODES
+from selfplay.errors import UserError
+
+
+def refuse_others(table: DeltaTable) -> None:
+    """Raises `UserError` where a column, or a field in one, is missing or of another type.
+
+    Columns and fields besides are of a newer version, and do no harm.
+    """
+    wrong = _difference(pa.struct(list(EPISODES)), pa.struct(list(pa.schema(table.schema().to_arrow()))), "")
+    if wrong is not None:
+        raise UserError(f"the table at {table.table_uri} is not one of episodes: {wrong}")
+
+
+def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | None:
+    """What `found` lacks or has otherwise, in words; None where nothing."""
+    if pa.types.is_struct(wanted) and pa.types.is_struct(found):
+        for field in wanted:
+            at = found.get_field_index(field.name)
+            inside = f"{name}.{field.name}" if name else field.name
+            wrong = f"{inside} is missing" if at < 0 else _difference(field.type, found.field(at).type, inside)
+            if wrong is not None:
+                return wrong
+        return None
+    if pa.types.is_list(wanted) and pa.types.is_list(found):
+        return _difference(wanted.value_type, found.value_type, name)
+    return None if wanted == found else f"{name} is {str(found):.80}, and not {str(wanted):.80}"
