@@ -25,8 +25,22 @@ class Finding:
 Listener = Callable[[Finding], None]
 
 
+class _Checked:
+    """What the reports of a game and of a task share."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.problem is None for finding in self.findings)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data, as `--json` prints it."""
+        return {"ok": self.ok, **asdict(self)}  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(_Checked):
     """What `check` found.
 
     unsearchable: the property that keeps the two-player search from playing the game, in words; None if it can.
@@ -50,13 +64,6 @@ class Report:
     ruleset: str | None = None
     drawing: str = ""
 
-    @property
-    def ok(self) -> bool:
-        return all(finding.problem is None for finding in self.findings)
-
-    def as_dict(self) -> dict[str, object]:
-        return {"ok": self.ok, **asdict(self)}
-
     @classmethod
     def of(cls, plain: dict[str, Any]) -> Report:
         """The report of which `as_dict`, read from JSON, is given."""
@@ -72,7 +79,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class TaskReport:
+class TaskReport(_Checked):
     """What `selfplay.check_task` found. example: a problem as it is asked, its gold answer and its worked solution."""
 
     id: str
@@ -82,13 +89,6 @@ class TaskReport:
     problems: int = 0
     seconds: float = 0.0
     example: tuple[str, str, str] = ("", "", "")
-
-    @property
-    def ok(self) -> bool:
-        return all(finding.problem is None for finding in self.findings)
-
-    def as_dict(self) -> dict[str, object]:
-        return {"ok": self.ok, **asdict(self)}
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> TaskReport:

@@ -92,6 +92,21 @@ def test_a_run_learns_and_leaves_a_model_that_transformers_loads(start: Start, t
 
 
 @pytest.mark.slow
+def test_time_that_is_over_ends_the_warm_start_and_more_time_goes_on_with_it(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["parity_cot", "--out", out, *TINY, "--set=warm.steps=20", "--set=run.rounds=1", "--json"]
+    driver = start(*command, "--set=run.minutes=0.01")
+    assert driver.wait() == 0, driver.told
+    assert driver.summary()["ended_by"] == "time" and not run_files.read_state(str(out))["warm_steps"]
+    driver = start(*command, "--set=run.minutes=30")
+    assert driver.wait() == 0, driver.told
+    assert driver.summary()["ended_by"] == "rounds"
+    rows = rows_of(out)
+    rounds_are_whole(rows, 1)
+    assert sum(row["origin"] == "solver" for row in rows) == 200
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_stopped_and_killed_it_goes_on_and_asks_for_every_problem_once(
     start: Start, tmp_path: Path, staleness: int
