@@ -108,7 +108,7 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
     from selfplay.errors import UserError
     from selfplay.store import lineage
     from selfplay.store.export import formats
-    from selfplay.store.release import verify_corpus as portable
+    from selfplay.store.release.verifier import program as portable
 
     name = corpus.name
     plain: list[list[object]] = [
@@ -175,7 +175,7 @@ def read_run(reader: Reader, run: Path) -> None:
 
 def read_certificate(reader: Reader, file: Path, corpus: Path) -> None:
     """A release's certificate, by the verifier that lies beside it."""
-    from selfplay.store.release import verify_corpus as portable
+    from selfplay.store.release.verifier import program as portable
 
     sys.argv = ["verify_corpus.py", str(corpus), "--certificate", str(file), "--sample", "1"]
     reader.do(f"main of verify_corpus.py of {file.name}", portable.main)

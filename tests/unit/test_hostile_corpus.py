@@ -29,6 +29,7 @@ from selfplay.errors import UserError
 from selfplay.store import limits, upkeep
 from selfplay.store.read import itself
 from selfplay.store.release import markdown
+from selfplay.store.release.verifier import one_file
 from selfplay.store.table import SIDE_TABLES, open_or_create_episodes
 
 HERE = Path(selfplay.__file__).parent
@@ -154,10 +155,16 @@ def test_a_log_that_leads_out_of_its_table_is_refused(
         assert "not plainly inside it" in capfd.readouterr().err, verb
     if path not in PATHS[:2]:
         return
-    command = [sys.executable, str(HERE / "store/release/verify_corpus.py"), str(corpus), "--certificate"]
+    command = [sys.executable, alone(tmp_path), str(corpus), "--certificate"]
     (tmp_path / "c.json").write_text(json.dumps(CERTIFICATE))
     done = subprocess.run([*command, str(tmp_path / "c.json")], capture_output=True, text=True)
     assert done.returncode == 2 and "not plainly inside" in done.stderr, done.stderr
+
+
+def alone(folder: Path) -> str:
+    """The one-file verifier, as a release holds it."""
+    (folder / "verify_corpus.py").write_text(one_file())
+    return str(folder / "verify_corpus.py")
 
 
 CERTIFICATE: dict[str, Any] = {
@@ -170,7 +177,7 @@ CERTIFICATE: dict[str, Any] = {
 def test_a_malformed_certificate_is_one_sentence(tmp_path: Path, change: dict[str, Any] | None) -> None:
     text = "[" * 100_000 if change is None else json.dumps({**CERTIFICATE, **change})
     (tmp_path / "c.json").write_text(text)
-    command = [sys.executable, str(HERE / "store/release/verify_corpus.py"), str(GOLDEN), "--certificate"]
+    command = [sys.executable, alone(tmp_path), str(GOLDEN), "--certificate"]
     done = subprocess.run([*command, str(tmp_path / "c.json")], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "the certificate" in done.stderr
 

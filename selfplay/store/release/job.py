@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -24,6 +23,7 @@ from selfplay.store.release.card import card
 from selfplay.store.release.certificate import Facts, Verified, certificate, facts, summary
 from selfplay.store.release.croissant import croissant
 from selfplay.store.release.schema_md import schema_md
+from selfplay.store.release.verifier import one_file
 from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
 from selfplay.store.verify import FALSE, TRUE, Check, verify_corpus
 
@@ -148,7 +148,7 @@ def _texts(corpus: Corpus, found: Facts) -> dict[str, bytes]:
         "README.md": card(found, None if first is None else first.column("episode_id")[0].as_py()).encode(),
         "croissant.json": _json(croissant(found)),
         "SCHEMA.md": schema_md().encode(),
-        "verify_corpus.py": Path(__file__).with_name("verify_corpus.py").read_bytes(),
+        "verify_corpus.py": one_file().encode(),
     }
 
 

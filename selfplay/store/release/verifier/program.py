@@ -1,0 +1,162 @@
+"""Is every episode of this release true? One file that needs only pyarrow, deltalake and open_spiel.
+
+    python verify_corpus.py                              beside certificate.json, in the released corpus
+    python verify_corpus.py s3://bucket/corpus           from a copy of both files anywhere
+    python verify_corpus.py CORPUS --sample 1000 --json
+
+What "true" means here:
+- a file is one that the certificate lists, and its sha256 is the certified one (and the one in its name);
+- a row has the content digest that follows from all its other columns (`content_digest` below);
+- a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
+  and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
+- all rows together have the certified content digest: none is missing, none came later, none is there twice.
+
+Where the certificate says "redacted", rows lack host names, paths and the like, and their digests were computed after
+these were left out: they prove what was released, not what was sealed. README.md tells what is missing.
+
+"not checkable" is what this machine cannot decide, with what is missing. Values are from the point of view of the seat
+to act, returns from each seat's own, in the game's utility units.
+
+Exit codes: 0 all that could be checked is true; 1 something is false; 2 it cannot be read. S3 keys and endpoint come
+from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Read the table through its log only, never by a
+pattern of file names: files of other versions lie in the same folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import sys
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from selfplay.store.release.verifier.episodes import row_lies
+from selfplay.store.release.verifier.games import Rules
+from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.table import (
+    certificate_of,
+    file_lies,
+    located,
+    options,
+    read,
+    refuse_outside,
+    rows_of,
+    shown,
+)
+
+
+class Report:
+    """Counts of episodes; `lies` also holds what is false of files and of the whole."""
+
+    def __init__(self) -> None:
+        self.true = self.unknown = self.false = 0
+        self.lies: list[tuple[str, str]] = []
+        self.missing: dict[str, int] = {}
+        self.digests: list[str] = []
+        self.seen: set[str] = set()
+
+    def row(self, row: Row, schema: pa.Schema, rules: Rules) -> None:
+        try:
+            if row["episode_id"] in self.seen:
+                raise Lie("the episode is there twice")
+            self.seen.add(row["episode_id"])
+            self.digests.append(row["content_digest"])
+            row_lies(row, schema, rules)
+            self.true += 1
+        except Lie as lie:
+            self.false += 1
+            self.lies.append((row["episode_id"], str(lie)))
+        except Unknown as reason:
+            self.unknown += 1
+            self.missing[str(reason)] = self.missing.get(str(reason), 0) + 1
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            self.false += 1
+            self.lies.append((str(row["episode_id"]), f"the row is not an episode: {str(error).splitlines()[0]}"))
+
+
+def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Report:
+    """Checks the released version of the corpus, all of it or `sample` rows and the files that hold them."""
+    table = DeltaTable(f"{corpus}/episodes", version=certificate["table_version"], storage_options=options())
+    refuse_outside(table)
+    schema = pa.schema(table.schema().to_arrow())
+    files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
+    certified = {file["path"]: file for file in certificate["files"]}
+    report, rules = Report(), Rules(certificate)
+    total = sum(file["num_records"] for file in files)
+    drawn = None if sample is None else set(random.Random(seed).sample(range(total), min(sample, total)))
+    before = 0
+    for number, file in enumerate(files):
+        chosen = None if drawn is None else {i - before for i in drawn if before <= i < before + file["num_records"]}
+        before += file["num_records"]
+        if chosen is not None and not chosen:
+            continue
+        path, told = file["path"], False
+        partition = {key.removeprefix("partition."): file[key] for key in file if key.startswith("partition.")}
+        try:
+            data = read(f"{corpus}/episodes", path, MOST_FILE_BYTES)
+            try:
+                file_lies(data, path, certified.get(path))
+            except Lie as lie:
+                told = True
+                report.lies.append((path, str(lie)))
+            for row in rows_of(data, partition, schema, chosen):
+                report.row(row, schema, rules)
+        except FileNotFoundError:
+            report.lies.append((path, "the file is missing"))
+        except (OSError, MemoryError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            if not told:
+                report.lies.append((path, f"the file cannot be read: {str(error).splitlines()[0]}"))
+        if sys.stderr.isatty() or number + 1 == len(files):
+            print(f"\r{number + 1:,} of {len(files):,} files, {report.true:,} true", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    for path in sorted(set(certified) - {file["path"] for file in files}):
+        report.lies.append((path, "the certificate lists this file, and the table does not hold it"))
+    if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
+        report.lies.append(("corpus", "all rows together do not have the certified content digest"))
+    return report
+
+
+def whole_digest(digests: list[str]) -> str:
+    """sha256 (hex) of all content digests in hex, sorted, a newline after each: `sort | sha256sum`."""
+    return hashlib.sha256("".join(f"{digest}\n" for digest in sorted(digests)).encode()).hexdigest()
+
+
+def main() -> int:
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser = argparse.ArgumentParser(description="Checks that every episode of a release is true.")
+    parser.add_argument("corpus", nargs="?", default=os.path.dirname(os.path.dirname(here)), help="folder or s3://...")
+    parser.add_argument("--certificate", default=os.path.join(here, "certificate.json"), help="default: beside me")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N episodes, drawn evenly, and their files")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args()
+    try:
+        folder, _, name = located(asked.certificate).rpartition("/")
+        certificate = certificate_of(read(folder, name, MOST_CERTIFICATE_BYTES))
+        report = verify(located(asked.corpus), certificate, asked.sample, asked.seed)
+    except Exception as error:
+        print(f"cannot be read: {shown((str(error) or type(error).__name__).splitlines()[0])}", file=sys.stderr)
+        return 2
+    counts = {"true": report.true, "false": report.false, "not checkable": report.unknown}
+    if asked.json:
+        lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
+        version = certificate["table_version"]
+        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing}))
+    else:
+        for subject, reason in report.lies:
+            print(f"false {shown(subject)}: {shown(reason)}")
+        for reason, count in report.missing.items():
+            print(f"not checkable ({count:,} episodes): {shown(reason)}")
+        print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
+              f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
+              f"{', redacted' if certificate.get('redacted') is True else ''}"
+              f"{', a sample' if asked.sample else ''}")  # fmt: skip
+    return 1 if report.lies else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What a row is, and its content digest: sha256 over all its other columns."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from typing import Any
+
+import pyarrow as pa
+
+Row = dict[str, Any]
+BATCH_ROWS = 256
+#: Stored priors are in 1/UNITS, stored values in value_scale/UNITS.
+UNITS = 32767
+CHANCE, SIMULTANEOUS = -1, -2
+#: What a file may hold: an honest row group is far below these, and honest columns shrink by two to twenty.
+SMALL_GROUP_BYTES, MOST_GROUP_BYTES, MOST_RATIO = 256 * 2**20, 4 * 2**30, 100
+MOST_FILE_BYTES, MOST_CERTIFICATE_BYTES = 8 * 2**30, 256 * 2**20
+PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet")
+#: Games that can end a process, or take minutes, with parameters of small numbers.
+FRAGILE = ("blotto", "bridge_uncontested_bidding", "gomoku", "hanabi", "negotiation", "universal_poker", "yacht")
+STATUS_OF = {"terminal": "ok", "resignation": "ok", "ply_limit": "truncated", "aborted": "aborted"}
+#: What the content digest covers in schema version 1: these columns, in this order.
+COLUMNS = """episode_id kind run_id schema_version slot epoch number status trainable error origin parents licence
+env_id env_version ruleset_digest seed code_commit config_digest package_version host started_at wall_ms seats n_steps
+returns policy_spans verdicts game reasoning control""".split()
+
+
+class Lie(Exception):
+    """What is false, in words."""
+
+
+class Unknown(Exception):
+    """Why something cannot be decided here, in words."""
+
+
+def content_digest(row: Row, schema: pa.Schema) -> str:
+    """sha256 (hex) of the row's values, column after column; `content_digest` itself is left out."""
+    return hashlib.sha256(b"".join(encoded(schema.field(name).type, [row[name]]) for name in COLUMNS)).hexdigest()
+
+
+def encoded(kind: pa.DataType, values: list[Any]) -> bytes:
+    """The bytes of some values of one type, depth first; numbers little endian.
+
+    Integers, booleans, timestamps (microseconds): int64, null -2**63. Floats: float64, null and NaN one fixed NaN.
+    Strings: all lengths in bytes (null -1), then all bytes (UTF-8). Lists: all lengths (null -1), then all elements.
+    Structs: 1 or 0 (null) for each, then the values of those present, field after field.
+    """
+    if pa.types.is_struct(kind):
+        present = [value for value in values if value is not None]
+        fields = [encoded(field.type, [value[field.name] for value in present]) for field in kind] if present else []
+        return whole([value is not None for value in values]) + b"".join(fields)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        elements = [element for value in values if value is not None for element in value]
+        return whole([-1 if value is None else len(value) for value in values]) + encoded(kind.value_type, elements)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        texts = [None if value is None else value.encode() for value in values]
+        return whole([-1 if text is None else len(text) for text in texts]) + b"".join(text or b"" for text in texts)
+    if pa.types.is_floating(kind):
+        nan = struct.pack("<Q", 0x7FF8000000000000)
+        return b"".join(nan if value is None or value != value else struct.pack("<d", value) for value in values)
+    return whole([-(2**63) if value is None else int(value) for value in values])
+
+
+def whole(numbers: list[Any]) -> bytes:
+    return struct.pack(f"<{len(numbers)}q", *numbers)

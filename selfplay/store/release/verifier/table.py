@@ -1,0 +1,107 @@
+"""The table at the released version, and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.fs import DeltaStorageHandler
+
+from selfplay.store.release.verifier.rows import (
+    BATCH_ROWS,
+    MOST_GROUP_BYTES,
+    MOST_RATIO,
+    PLAIN_PATH,
+    SMALL_GROUP_BYTES,
+    Lie,
+    Row,
+)
+
+
+def options() -> dict[str, str]:
+    plain = any(os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
+    return {"AWS_ALLOW_HTTP": "true"} if plain else {}
+
+
+def refuse_outside(table: DeltaTable) -> None:
+    """A log that names files outside its table (an absolute path, "..", a scheme) would have others' files verified."""
+    for path in pa.table(table.get_add_actions()).column("path").to_pylist():
+        if not PLAIN_PATH.fullmatch(path):
+            raise ValueError(f"the log names a data file that is not plainly inside the table: {path!r}")
+
+
+def located(place: str) -> str:
+    return place.rstrip("/") if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
+def read(folder: str, path: str, most: int) -> bytes:
+    """The bytes of a file below a folder, local or s3://. Raises `OSError`, and `ValueError` for more than `most`."""
+    place = pafs.PyFileSystem(DeltaStorageHandler(folder, options()))
+    with place.open_input_stream(path) as stream:
+        data = bytes(stream.read(most + 1))
+    if len(data) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    return data
+
+
+def certificate_of(data: bytes) -> Row:
+    """The certificate, whose fields are what this file relies on. Raises `ValueError`."""
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise ValueError("the certificate is nested too deeply") from None
+    kinds = {"table_version": int, "episodes": int, "release": str, "content_digest": str, "packages": dict,
+             "rulesets": list, "files": list}  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(found, dict) or type(found.get(name)) is not kind:
+            raise ValueError(f"the certificate has no field {name} that is {kind.__name__}")
+    texts = {"rulesets": ("env_id", "ruleset_digest"), "files": ("path", "sha256")}
+    for name, needed in texts.items():
+        for one in found[name]:
+            if not isinstance(one, dict) or not all(isinstance(one.get(field), str) for field in needed):
+                raise ValueError(f"an entry of the certificate's {name} lacks {' or '.join(needed)}")
+    if found["table_version"] < 0:
+        raise ValueError("the certificate's table_version is below 0")
+    return dict(found)
+
+
+def shown(value: object) -> str:
+    """A stranger's value as one line in which a terminal finds nothing to obey; at most 1000 characters."""
+    text = " ".join(str(value)[:1000].split())
+    return "".join(one if one.isprintable() else "?" for one in text).encode("utf-8", "replace").decode()
+
+
+def file_lies(data: bytes, path: str, certified: Row | None) -> None:
+    sha256, named = hashlib.sha256(data).hexdigest(), re.search(r"([0-9a-f]{64})\.parquet\Z", path)
+    if certified is None:
+        raise Lie("the certificate does not list this file")
+    if certified["sha256"] != sha256:
+        raise Lie("the file was changed: its sha256 is not the certified one")
+    if named and named.group(1) != sha256:
+        raise Lie("the file was changed after it was written: its sha256 is not its name")
+
+
+def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | None) -> Iterator[Row]:
+    """The rows of a Parquet file, all or those with the `chosen` indices; two columns are in its path, not in it."""
+    before = 0
+    file = pq.ParquetFile(pa.BufferReader(data))
+    for number in range(file.num_row_groups):
+        size = file.metadata.row_group(number).total_byte_size
+        if size > SMALL_GROUP_BYTES and size > min(MOST_GROUP_BYTES, MOST_RATIO * len(data)):
+            raise ValueError(f"{len(data):,} bytes of it unpack to {size:,} at once")
+    for batch in file.iter_batches(BATCH_ROWS):
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        columns |= {name: pa.array([value] * batch.num_rows, pa.string()) for name, value in partition.items()}
+        columns["started_at"] = columns["started_at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        kinds = [pa.int64() if name == "started_at" else schema.field(name).type for name in columns]
+        arrays = [columns[name].cast(kind) for name, kind in zip(columns, kinds, strict=True)]
+        inside = [i for i in range(batch.num_rows) if chosen is None or before + i in chosen]
+        yield from pa.Table.from_arrays(arrays, list(columns)).take(pa.array(inside, pa.int64())).to_pylist()
+        before += batch.num_rows
