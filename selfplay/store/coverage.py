@@ -138,7 +138,7 @@ def meaning(uncovered: dict[str, int], not_checked: Iterable[str] = (WEIGHTS,)) 
     """In one sentence what "true" covered. uncovered: as of a `Tally`. not_checked: what was not asked for."""
     missing = [f"{what} (run with --{what})" for what in not_checked]
     missing += [f"{what} of {count:,} episodes" for what, count in sorted(uncovered.items()) if count]
-    covered = "true here means: all of a row that follows from itself, from the rules, from its neighbours and its run"
+    covered = "True here means: all of a row that follows from itself, from the rules, from its neighbours and its run"
     return f"{covered}; not covered: {', '.join(missing)}" if missing else covered
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "uncommitted",
     "verify_corpus",
     "verify_episode",
+    "verify_rows",
 ]
 
 #: Rows checked at once.
@@ -234,7 +235,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
             yield Check(task.path, FALSE, f"the file holds {held:,} episodes, and the log says {task.counted:,}")
         for batch in _rows(corpus, task):
             refuse_long_cells(task.path, batch)
-            yield from _verify_rows(batch, rules, corpus.schema_version)
+            yield from verify_rows(batch, rules, corpus.schema_version)
     except Oversized as error:
         yield Check(task.path, FALSE, str(error))
     except (OSError, MemoryError, pa.ArrowException, UserError) as error:
@@ -242,7 +243,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
             yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
 
 
-def _verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int) -> Iterator[Check]:
+def verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int) -> Iterator[Check]:
     """One answer a row. newest: the schema version of the table; no row of it has a later one."""
     versions = batch.column("schema_version")
     fits = pc.fill_null(pc.and_(pc.greater_equal(versions, 1), pc.less_equal(versions, newest)), False)

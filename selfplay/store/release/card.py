@@ -195,7 +195,7 @@ def _verification(facts: Facts) -> str:
         "checkable.",
         *(f"- not checkable ({count:,} episodes): {plain(why)}" for why, count in sorted(verified.reasons.items())),
         "",
-        f"{meaning(verified.uncovered).capitalize()}.",
+        f"{meaning(verified.uncovered)}.",
         "",
         told(verified.uncovered),
     ]
