@@ -60,22 +60,18 @@ class Described:
         self._known = {run for run, _ in self._runs}
         self._policies = {(row["policy_id"], row["version"], row["digest"]): row for row in policies}
         self._rules = {(row["env_id"], row["ruleset_digest"]) for row in environments}
-        self._named: dict[Named, tuple[str, int, Any]] = {}
-        self._made: dict[Combination, tuple[str, int]] = {}
+        self._named: dict[tuple[Named, Any], int] = {}
+        self._made: dict[Combination, int] = {}
         self._lacking: dict[str, set[str]] = {}
         self._settings: dict[tuple[str, int], dict[str, Any] | None] = {}
 
-    def named(self, policy: Named, episode_id: str, ended: int, host: Any) -> None:
-        """A policy played in an episode that ended at `ended` (microseconds) on a machine."""
-        kept = self._named.get(policy)
-        if kept is None or ended < kept[1]:
-            self._named[policy] = (episode_id, ended, host)
-
-    def made(self, how: Combination, episode_id: str, started: int) -> None:
-        """An episode was begun at `started` (microseconds)."""
-        kept = self._made.get(how)
-        if kept is None or started < kept[1]:
-            self._made[how] = (episode_id, started)
+    def add(self, how: Combination, started: int, policies: Iterable[Named], ended: int) -> None:
+        """An episode, that began and ended at these times (microseconds); of those alike, the first counts."""
+        self._made[how] = min(started, self._made.get(how, started))
+        for policy in policies:
+            kept = self._named.get((policy, how.host))
+            if kept is None or ended < kept:
+                self._named[policy, how.host] = ended
 
     def lacks(self, run: str, what: str) -> None:
         """Notes that something is not covered in the episodes of a run; what: see `coverage.UNCOVERED`."""
@@ -91,19 +87,26 @@ class Described:
 
     def uncovered(self) -> dict[str, tuple[str, ...]]:
         """By run, what could not be looked at; after `lies`."""
+        for run in {how.run for how in self._made} - self._known:
+            self.lacks(run, RUN)
         return {run: tuple(sorted(what)) for run, what in self._lacking.items()}
 
     def lies(self) -> Iterator[Check]:
-        """What the side tables and the episodes contradict in."""
+        """What is wrong with the rows of runs themselves; after all episodes."""
         for (run, epoch), row in sorted(self._runs.items(), key=str):
             if (reason := self._configuration_lies(run, row)) is not None:
                 yield Check(f"run {run}, epoch {epoch}", FALSE, reason)
-        for how, (name, started) in self._made.items():
-            if (reason := self._making_lies(how, started)) is not None:
-                yield Check(name, FALSE, reason)
-        for policy, (name, ended, host) in self._named.items():
-            if policy.run in self._known and (reason := self._policy_lies(policy, ended, host)) is not None:
-                yield Check(name, FALSE, reason)
+
+    def contradicted(self) -> bool:
+        """Whether the side tables contradict any episode; then `contradiction` says of each whether it is one."""
+        return any(self._making_lies(how, started) is not None for how, started in self._made.items()) or any(
+            self._policy_lies(policy, ended, host) is not None for (policy, host), ended in self._named.items()
+        )
+
+    def contradiction(self, how: Combination, started: int, policies: Iterable[Named], ended: int) -> str | None:
+        """What the side tables contradict in one episode; None where nothing."""
+        reasons = (self._policy_lies(policy, ended, how.host) for policy in policies)
+        return self._making_lies(how, started) or next((reason for reason in reasons if reason is not None), None)
 
     @cached_property
     def _pseudonyms(self) -> set[str]:
@@ -126,7 +129,6 @@ class Described:
 
     def _making_lies(self, how: Combination, started: int) -> str | None:
         if how.run not in self._known:
-            self.lacks(how.run, RUN)
             return None
         row = self._runs.get((how.run, how.driver))
         if row is None:
@@ -146,6 +148,8 @@ class Described:
 
     def _policy_lies(self, policy: Named, ended: int, host: Any) -> str | None:
         name = policy.policy_id
+        if policy.run not in self._known:
+            return None
         if name != policy.run and (_WEIGHTLESS.fullmatch(str(name)) or name == policy.origin):
             return None if policy.digest is None else f"a policy span gives {name} weights, and it has none"
         row = self._policies.get((policy.run if name == _CHOSEN else name, policy.version, policy.digest))

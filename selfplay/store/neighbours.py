@@ -89,15 +89,17 @@ def survey(scan: Scan, described: Described, holes: Mapping[str, set[int]] | Non
     writers: dict[tuple[Any, ...], _Writer] = {}
     games, anything = _Alike(), _Alike()
     parents: list[tuple[str, str]] = []
-    for batch in scan(COLUMNS, None):
-        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "started_at"}
-        columns["started_at"] = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0).to_pylist()
-        for values in zip(*columns.values(), strict=True):
-            row = dict(zip(columns, values, strict=True))
-            _look(row, writers, described)
-            _remember(row, games, anything)
-            parents += [(row["episode_id"], str(one["episode_id"])) for one in row["parents"] or () if one]
+    for row in _rows(scan):
+        told = _told(row)
+        described.add(*told)
+        _look(row, told[-1], writers)
+        _remember(row, games, anything)
+        parents += [(row["episode_id"], str(one["episode_id"])) for one in row["parents"] or () if one]
     lies = list(described.lies())
+    if described.contradicted():
+        for row in _rows(scan):
+            if (reason := described.contradiction(*_told(row))) is not None:
+                lies.append(Check(str(row["episode_id"]), FALSE, reason))
     for key, writer in sorted(writers.items(), key=lambda item: item[1].name):
         lies += _writer_lies(writer, key, described, (holes or {}).get(writer.name, set()))
     lies += _parents_lie(parents, writers, holes or {})
@@ -105,30 +107,40 @@ def survey(scan: Scan, described: Described, holes: Mapping[str, set[int]] | Non
     return Survey(lies, described.uncovered())
 
 
-def _look(row: dict[str, Any], writers: dict[tuple[Any, ...], _Writer], described: Described) -> None:
+def _rows(scan: Scan) -> Iterator[dict[str, Any]]:
+    """The columns looked at, of each episode; times in microseconds, 0: unknown."""
+    for batch in scan(COLUMNS, None):
+        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "started_at"}
+        columns["started_at"] = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0).to_pylist()
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _told(row: dict[str, Any]) -> tuple[Combination, int, list[Named], int]:
+    """What an episode says of its making, when it began, which policies played in it, and when it ended."""
+    run, started = row["run_id"], row["started_at"]
+    how = Combination(
+        run, (row["epoch"] or 0) // WRITERS_PER_DRIVER, row["env_id"], row["ruleset_digest"], row["config_digest"],
+        row["code_commit"], row["package_version"], row["host"],
+    )  # fmt: skip
+    spans = [span for span in row["policy_spans"] or () if span is not None]
+    policies = [Named(run, span["policy_id"], span["version"], span["digest"], row["origin"]) for span in spans]
+    return how, started, policies, min(max(started + 1000 * (row["wall_ms"] or 0), -(2**62)), 2**62)
+
+
+def _look(row: dict[str, Any], ended: int, writers: dict[tuple[Any, ...], _Writer]) -> None:
     run, slot, epoch = key = (row["run_id"], row["slot"], row["epoch"])
     writer = writers.get(key)
     if writer is None:
         writer = writers[key] = _Writer(f"{run}/{slot}/{epoch}", row["kind"] == "game")
-    ended = _bounded(row["started_at"] + 1000 * (row["wall_ms"] or 0))
-    driver = (epoch or 0) // WRITERS_PER_DRIVER
     own = -1
-    for span in row["policy_spans"] or ():
-        if span is None:
-            continue
-        named = Named(run, span["policy_id"], span["version"], span["digest"], row["origin"])
-        described.named(named, row["episode_id"], ended, row["host"])
-        if span["policy_id"] == run:
-            own = max(own, span["version"] or 0)
-    made = Combination(
-        run, driver, row["env_id"], row["ruleset_digest"], row["config_digest"], row["code_commit"],
-        row["package_version"], row["host"],
-    )  # fmt: skip
-    described.made(made, row["episode_id"], row["started_at"])
+    if row["status"] != "aborted":
+        mine = (span["version"] or 0 for span in row["policy_spans"] or () if span and span["policy_id"] == run)
+        own = max(mine, default=-1)
     writer.number.append(-1 if row["number"] is None else row["number"])
     writer.seed.append(row["seed"] or 0)
     writer.ended.append(ended)
-    writer.version.append(-1 if row["status"] == "aborted" else own)
+    writer.version.append(own)
     grouped = row["sample_index"] is not None and row["group_id"] is not None
     writer.group.append(hash(row["group_id"]) if grouped else 0)
     writer.index.append(row["sample_index"] if grouped else -1)
@@ -143,10 +155,6 @@ def _remember(row: dict[str, Any], games: _Alike, anything: _Alike) -> None:
     if row["started_at"] > 0:
         anything.keys.append(hash((row["kind"], seed, row["started_at"], row["difficulty"])))
         anything.seeds.append(seed)
-
-
-def _bounded(value: int) -> int:
-    return min(max(value, -(2**62)), 2**62)
 
 
 def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, holes: set[int]) -> Iterator[Check]:

@@ -73,6 +73,7 @@ class Neighbours:
         self.made: dict[tuple[Any, ...], tuple[str, int]] = {}
         self.contents: dict[bytes, str] = {}
         self.copies: list[tuple[str, str]] = []
+        self.parents: list[tuple[str, str]] = []
 
     def add(self, row: Row) -> None:
         run, epoch, started = row["run_id"], row["epoch"], row["started_at"] or 0
@@ -87,6 +88,7 @@ class Neighbours:
                row["package_version"], row["host"])  # fmt: skip
         if how not in self.made or self.made[how][1] > started:
             self.made[how] = (row["episode_id"], started)
+        self.parents += [(row["episode_id"], one["episode_id"]) for one in row["parents"] or ()]
         words = row["reasoning"] or {}
         kept = Told(row["number"], ended, version, row["seed"], row["kind"], words.get("group_id"),
                     words.get("sample_index"), row["origin"] == "cot_rl")  # fmt: skip
@@ -105,6 +107,13 @@ class Neighbours:
     def lies(self, runs: list[Row], policies: list[Row], environments: list[Row], redacted: bool) -> Iterator[Any]:
         """What is false, as (episode, writer or run; reason)."""
         yield from dict(self.copies).items()
+        here = {run for run, _, _ in self.writers}
+        wanted = {parent.rpartition("/")[0] for _, parent in self.parents}
+        there = {f"{'/'.join(map(str, key))}/{one.number}" for key, rows in self.writers.items()
+                 if "/".join(map(str, key)) in wanted for one in rows}  # fmt: skip
+        for name, parent in self.parents:
+            if parent == name or (parent.split("/")[0] in here and parent not in there):
+                yield name, f"it names the parent {parent}, which is not in the corpus, or it itself"
         of = {(row["run_id"], row["epoch"]): row for row in runs}
         known = {run for run, _ in of}
         settings = {key: parsed(row["config"]) for key, row in of.items()}
@@ -167,7 +176,7 @@ def writer_lies(run: str, slot: str, epoch: int, rows: list[Told], settings: Row
     for row in rows:
         if 0 <= row.version < version:
             yield f"{writer}/{row.number}", "it was played by a version before that of the one sealed before it"
-        version = max(version, row.version)
+        version = row.version if row.version >= 0 else version
     yield from seeds_lie(writer, slot, epoch, rows, settings)
     groups: dict[str, list[Told]] = {}
     for row in rows:
