@@ -109,11 +109,12 @@ def survey(scan: Scan, described: Described, holes: Mapping[str, set[int]] | Non
 
 def _rows(scan: Scan) -> Iterator[dict[str, Any]]:
     """The columns looked at, of each episode; times in microseconds, 0: unknown."""
+    names = list(COLUMNS)
     for batch in scan(COLUMNS, None):
-        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "started_at"}
-        columns["started_at"] = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0).to_pylist()
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
+        times = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0)
+        columns = ((times if name == "started_at" else batch.column(name)).to_pylist() for name in names)
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def _told(row: dict[str, Any]) -> tuple[Combination, int, list[Named], int]:
@@ -162,10 +163,9 @@ def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, holes: 
     columns = {name: np.frombuffer(getattr(w, name), np.int64) for name in ("number", "seed", "ended", "version")}
     order = np.argsort(columns["number"], kind="stable")
     number, seed, ended, version = (column[order] for column in columns.values())
-    for value, count in zip(*np.unique(number, return_counts=True), strict=True):
-        if count > 1:
-            yield Check(f"{w.name}/{value}", FALSE, f"it is there {count} times; `selfplay repair` leaves one")
-    present = np.unique(number)
+    present, times = np.unique(number, return_counts=True)
+    for i in np.flatnonzero(times > 1).tolist():
+        yield Check(f"{w.name}/{present[i]}", FALSE, f"it is there {times[i]} times; `selfplay repair` leaves one")
     yield from _gaps(w.name, present, holes)
     yield from _times(w.name, number, ended)
     known, at = version[version >= 0], number[version >= 0]
@@ -227,10 +227,10 @@ def _seeds(name: str, key: tuple[Any, ...], number: Array, seed: Array, settings
     turn = order[place]
     for i in np.flatnonzero((drawn[turn] != seed) | (turn >= number + 2 * games)).tolist():
         yield Check(f"{name}/{number[i]}", FALSE, "its seed is none that its writer had drawn when it was sealed")
-    first: dict[int, int] = {}
-    for one, value in zip(number.tolist(), seed.tolist(), strict=True):
-        if first.setdefault(value, one) != one:
-            yield Check(f"{name}/{one}", FALSE, f"it has the seed of {name}/{first[value]}, and each is drawn once")
+    _, first, which = np.unique(seed, return_index=True, return_inverse=True)
+    for i in np.flatnonzero(number != number[first][which]).tolist():
+        before = number[first[which[i]]]
+        yield Check(f"{name}/{number[i]}", FALSE, f"it has the seed of {name}/{before}, and each is drawn once")
 
 
 def _groups(w: _Writer, key: tuple[Any, ...], settings: dict[str, Any] | None, described: Described) -> Iterator[Check]:
