@@ -35,7 +35,7 @@ _NESTED = ("group_id", "sample_index", "difficulty")
 COLUMNS: dict[str, pc.Expression] = {name: pc.field(name) for name in _PLAIN}
 COLUMNS |= {name: pc.field("reasoning", name) for name in _NESTED}
 #: What two copies of one game have in common, and of one episode of any kind (which was begun at one time).
-_GAME = ("env_id", "seed", "game")
+_GAME = ("kind", "env_id", "seed", "game")
 _ANY = ("kind", "env_id", "seed", "started_at", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
 #: How far the clock of one machine may be set back, microseconds.
 CLOCK_US = 600 * 10**6
@@ -75,13 +75,12 @@ class _Alike:
     keys: array[int] = field(default_factory=lambda: array("q"))
     seeds: array[int] = field(default_factory=lambda: array("q"))
 
-    def suspects(self) -> tuple[set[int], list[int]]:
-        """Keys that are there more than once, and the seeds that go with them."""
-        keys = np.frombuffer(self.keys, np.int64) if len(self.keys) else np.zeros(0, np.int64)
-        found, counts = np.unique(keys, return_counts=True)
-        twice = found[counts > 1]
-        seeds = np.frombuffer(self.seeds, np.int64)[np.isin(keys, twice)] if len(twice) else keys[:0]
-        return set(twice.tolist()), sorted(set(seeds.tolist()))
+    def suspects(self) -> list[int]:
+        """The seeds of episodes that have a hash in common."""
+        if not len(self.keys):
+            return []
+        _, which, counts = np.unique(np.frombuffer(self.keys, np.int64), return_inverse=True, return_counts=True)
+        return list(np.unique(np.frombuffer(self.seeds, np.int64)[counts[which] > 1]).tolist())
 
 
 def survey(scan: Scan, described: Described, holes: Mapping[str, set[int]] | None = None) -> Survey:
@@ -150,12 +149,17 @@ def _look(row: dict[str, Any], ended: int, writers: dict[tuple[Any, ...], _Write
 
 def _remember(row: dict[str, Any], games: _Alike, anything: _Alike) -> None:
     seed = row["seed"] or 0
-    if row["kind"] == "game":
+    if row["kind"] == "game" and _by_own_policy(row["run_id"], row["policy_spans"]):
         games.keys.append(hash((row["run_id"], seed)))
         games.seeds.append(seed)
     if row["started_at"] > 0:
         anything.keys.append(hash((row["kind"], seed, row["started_at"], row["difficulty"])))
         anything.seeds.append(seed)
+
+
+def _by_own_policy(run: str, spans: Any) -> bool:
+    """Whether the policy of the run played. Games at random follow from their seed, and two writers may have one."""
+    return any(span is not None and span["policy_id"] == run for span in spans or ())
 
 
 def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, holes: set[int]) -> Iterator[Check]:
@@ -276,26 +280,30 @@ def _parents_lie(
 
 
 def _copies(scan: Scan, games: _Alike, anything: _Alike) -> Iterator[Check]:
-    """Episodes that are another one under a new id: games of one run with the same seed and steps, and episodes that
-    were begun in the same microsecond and have the same content."""
-    (twins, some), (others, more) = games.suspects(), anything.suspects()
-    if not twins and not others:
+    """Episodes that are another one under a new id: games of one run's policy with the same seed and steps, and
+    episodes that were begun in the same microsecond and have the same content."""
+    seeds = sorted({*games.suspects(), *anything.suspects()})
+    if not seeds:
         return
-    seen: dict[Any, str] = {}
-    seeds = pa.array(sorted({*some, *more}), pa.int64())
+    first: dict[Any, str] = {}
     told = set[str]()
-    for batch in scan({name: pc.field(name) for name in EPISODES.names}, pc.field("seed").isin(seeds)):
-        for kept, within_run in ((_GAME, True), (_ANY, False)):
-            columns = {field.name: pa.nulls(batch.num_rows, field.type) for field in EPISODES}
-            columns |= {name: batch.column(name) for name in kept}
-            columns["schema_version"] = pa.array([1] * batch.num_rows, pa.int32())
-            names, runs, kinds = (batch.column(name).to_pylist() for name in ("episode_id", "run_id", "kind"))
-            times = batch.column("started_at").cast(pa.int64()).to_pylist()
-            for name, run, kind, time, digest in zip(
-                names, runs, kinds, times, content_digests(columns), strict=True
-            ):
-                if (kind == "game") if within_run else (time or 0) > 0:
-                    first = seen.setdefault((run if within_run else "", digest), name)
-                    if first != name and name not in told:
-                        told.add(name)
-                        yield Check(name, FALSE, f"it is episode {first} again, under another name")
+    for batch in scan({name: pc.field(name) for name in EPISODES.names}, pc.field("seed").isin(pa.array(seeds))):
+        names, runs, spans = (batch.column(name).to_pylist() for name in ("episode_id", "run_id", "policy_spans"))
+        times = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0).to_pylist()
+        same_game, same = (_digests(batch, kept) for kept in (_GAME, _ANY))
+        for i, name in enumerate(names):
+            keys: list[Any] = [same[i]] if times[i] > 0 else []
+            if _by_own_policy(runs[i], spans[i]):
+                keys.append((runs[i], same_game[i]))
+            others = {first.setdefault(key, name) for key in keys} - {name}
+            if others and name not in told:
+                told.add(name)
+                yield Check(name, FALSE, f"it is episode {min(others)} again, under another name")
+
+
+def _digests(batch: pa.RecordBatch, kept: tuple[str, ...]) -> list[str]:
+    """A digest of some columns, an episode each."""
+    columns = {field.name: pa.nulls(batch.num_rows, field.type) for field in EPISODES}
+    columns |= {name: batch.column(name) for name in kept}
+    columns["schema_version"] = pa.array([1] * batch.num_rows, pa.int32())
+    return content_digests(columns)

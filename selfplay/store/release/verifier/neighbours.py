@@ -93,7 +93,7 @@ class Neighbours:
         kept = Told(row["number"], ended, version, row["seed"], row["kind"], words.get("group_id"),
                     words.get("sample_index"), row["origin"] == "cot_rl")  # fmt: skip
         self.writers.setdefault((run, row["slot"], epoch), []).append(kept)
-        if row["game"] is not None:
+        if row["game"] is not None and any(span["policy_id"] == run for span in row["policy_spans"] or ()):
             self.content(row["episode_id"], (run, row["env_id"], row["seed"], row["game"]))
         if started > 0:
             names = ("kind", "env_id", "seed", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
