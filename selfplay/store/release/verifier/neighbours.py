@@ -152,7 +152,7 @@ def made_lies(name: str, how: tuple[Any, ...], started: int, row: Row | None, ru
         said = (how[2], *how[4:7])
         names = ("env_id", "config_digest", "code_commit", "package_version")
         for column, value in zip(names, said, strict=True):
-            if row[column] != value:
+            if row[column] != value and (row[column] is not None or column == "code_commit"):
                 yield name, f"its {column} is {value}, and that of its run {row[column]}"
         if (how[2], how[3]) not in rules:
             yield name, f"the table of environments has no {how[2]} with its rules"
