@@ -264,7 +264,8 @@ def test_a_row_of_a_later_schema_than_its_table_is_false(tmp_path: Path) -> None
         column = pa.array([1, version], pa.int32())
         archive_batch(uri, batch.set_column(place, batch.schema.field(place), column))
         found = {check.subject: check for check in verify_corpus(store.open(uri))}
-        assert found["run/a0/1000/1"].reason == f"its schema version is {version}, and that of its table {SCHEMA_VERSION}"
+        said = f"its schema version is {version}, and that of its table {SCHEMA_VERSION}"
+        assert found["run/a0/1000/1"].reason == said
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
