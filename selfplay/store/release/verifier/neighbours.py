@@ -125,10 +125,12 @@ class Neighbours:
         for (run, slot, epoch), rows in sorted(self.writers.items()):
             taken = [(one["first"], one["last"]) for row in deletions for one in row["writers"] or ()
                      if (row["run_id"], one["slot"], one["epoch"]) == (run, slot, epoch)]  # fmt: skip
-            numbers = {row.number for row in rows}
-            missing = [n for n in range(max(numbers)) if n not in numbers and not any(a <= n <= b for a, b in taken)]
-            if min(numbers) < 0 or (missing and not gaps and run not in open_runs):
-                yield f"run {run}: slot {slot}, epoch {epoch}", f"of its episodes {len(missing)} are missing"
+            before = -1
+            for number in sorted({row.number for row in rows}):
+                if number < 0 or not (gaps or run in open_runs or covered(before + 1, number - 1, taken)):
+                    told = f"episodes {before + 1} to {number - 1} are missing, and later ones are there"
+                    yield f"run {run}: slot {slot}, epoch {epoch}", told
+                before = number
             yield from writer_lies(run, slot, epoch, rows, settings.get((run, epoch // DRIVER), {}))
         for (run, epoch), row in of.items():
             text = json.dumps(settings[run, epoch], sort_keys=True, separators=(",", ":"))
@@ -153,6 +155,13 @@ class Neighbours:
                 hosts = {row["host"] for row in runs if row["run_id"] == run}
                 if published[named].timestamp() * 1e6 - ended > (CLOCK if hosts == {host} else CLOCKS):
                     yield name, f"it ended before version {version} of {policy} was published"
+
+
+def covered(first: int, last: int, spans: list[tuple[int, int]]) -> bool:
+    """Whether the spans, each with its ends, hold all numbers from first to last; of none they hold all."""
+    for a, b in sorted(spans):
+        first = b + 1 if a <= first <= b else first
+    return first > last
 
 
 def made_lies(name: str, how: tuple[Any, ...], started: int, row: Row | None, rules: set[Any]) -> Iterator[Any]:
