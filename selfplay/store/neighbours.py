@@ -115,7 +115,7 @@ def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> 
         _look(row, told[-1], writers)
         _remember(row, games, anything)
         parents += [(row["episode_id"], str(one["episode_id"])) for one in row["parents"] or () if one]
-    lies = list(described.lies())
+    lies = [*_copies(scan, games, anything), *described.lies()]  # of an episode the first is told
     if described.contradicted():
         for row in _rows(scan):
             if (reason := described.contradiction(*_told(row))) is not None:
@@ -123,7 +123,6 @@ def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> 
     for key, writer in sorted(writers.items(), key=lambda item: item[1].name):
         lies += _writer_lies(writer, key, described, deleted)
     lies += _parents_lie(parents, writers, deleted)
-    lies += _copies(scan, games, anything)
     return Survey(lies, described.uncovered())
 
 
