@@ -52,7 +52,8 @@ COVERED = (
     "and the reward of every verdict again, from the text",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
     "none is missing: the numbers of each writer begin with 0 and leave none out",
-    "none is there twice: not under its own name, nor as the same content under another",
+    "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "
+    "the run's policy, with the same seed",
     "the games of a writer have the seeds that it drew, each once",
     "within a writer, times and versions of the policy never go back",
     "the samples of a group are all there, as many as the settings of the run say",
@@ -65,6 +66,7 @@ NOT_COVERED = (
     "that the log-probabilities, priors and values are those of the weights named: `--weights` compares them",
     "that an episode was not left out at the end of a writer, or a whole writer or run: the chain and its closing tell",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
+    "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
     "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
     "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
 )
