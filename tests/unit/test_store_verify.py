@@ -256,6 +256,12 @@ def test_what_is_not_checkable_is_not_harmless(tmp_path: Path) -> None:
     assert runner.invoke(app, ["verify", str(tmp_path / "lie"), "--strict"]).exit_code == 1
 
 
+def test_an_answer_is_of_a_class_that_is_written_down() -> None:
+    for words in (("x", "not checkable"), ("x", "true", "", "no plug-in"), ("x", "true", "", "", ("nothing",))):
+        with pytest.raises(ValueError, match="no such class"):
+            Check(*words)  # type: ignore[arg-type]
+
+
 def test_a_row_of_a_later_schema_than_its_table_is_false(tmp_path: Path) -> None:
     batch = to_batch([searched(0, 0), searched(1, 1)])
     place = batch.schema.get_field_index("schema_version")
