@@ -154,7 +154,14 @@ def known(env_id: str) -> EnvSpec | None:
     specs = _all()
     if env_id in specs:
         return specs[env_id]
-    return _member(env_id) if env_id.partition("/")[0] in _known.families else None
+    family, _, member = env_id.partition("/")
+    if family not in _known.families:
+        return None
+    name, _, version = member.rpartition("-v")
+    of = _known.families[family][0]
+    if name in of.members and version != str(of.version_of(name)):
+        return None  # of another version of this package
+    return _member(env_id)
 
 
 def named_strings() -> frozenset[str]:
