@@ -225,6 +225,8 @@ class TaskSpec:
     key: what makes a problem the same as another, as text: equal for twins such as 3+4 and 4+3, whose answers follow
       from one another. Its digest decides whether a problem is for training, development or testing, so twins are
       always on the same side. None: all that seat 0 is told first, to the letter.
+    before_key: id of the version that the task had before it had a key, and sha256 (hex) of its file then. Problems,
+      prompts and verdicts were the same, so the registry still finds that version, and its episodes are judged as ever.
     """
 
     id: str
@@ -244,6 +246,7 @@ class TaskSpec:
     licence: str = "CC0-1.0"
     held_out_of: int = 10
     key: Callable[[Problem], str] | None = None
+    before_key: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not ENV_ID.fullmatch(self.id):

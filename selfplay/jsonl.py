@@ -12,7 +12,7 @@ Options:
     key: a field that is equal for questions that are one problem, such as key=source_id for paraphrases; they are then
         all for training, or all for testing. Without it, questions are one problem that differ in capitals, white
         space and Unicode form alone.
-    split: problem (default), or text: as in v1, each different text is a problem. For episodes of v1 alone.
+    split: problem (default), or text: as in v1, each different text is a problem. For runs that were begun so.
 
 Fields, where they are not given: the first of question, problem, prompt, messages; and the first of answer, solution,
 ground_truth, target, completion, reward_model.ground_truth that the first line has, else the assistant's last message.
@@ -173,6 +173,7 @@ def load(text: str, reference: Reference) -> TaskSpec:
     content += [reference.key] if reference.key else []
     digest = hashlib.sha256("\0".join(content).encode()).hexdigest()[:12]
     by_text = reference.split == "text"
+    v1 = (f"jsonl/{name}_{digest}-v1", hashlib.sha256(text.encode()).hexdigest())
     return TaskSpec(
         id=f"jsonl/{name}_{digest}-v{1 if by_text else 2}",
         summary=f"{len(rows)} questions of {Path(reference.path).name}, whose answers are compared as {kind}.",
@@ -185,6 +186,7 @@ def load(text: str, reference: Reference) -> TaskSpec:
         licence="NOASSERTION",
         held_out_of=reference.held_out_of,
         key=None if by_text else _key,
+        before_key=None if by_text or reference.key else v1,
     )
 
 

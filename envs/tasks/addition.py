@@ -73,6 +73,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("addition-v0", "125ed6a3bdef4b746afaede4f6a89fb563312415145bc881e9d457ffae12dd53"),
     difficulties=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24),
     isolated=False,
 )

@@ -150,6 +150,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("countdown-v0", "50b43d950afede5befd734f382c9ed9d37d5af453277a8245e80afb1ea8603ae"),
     difficulties=(3, 4, 5, 6),
     isolated=False,
 )

@@ -92,6 +92,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("indexed_addition-v0", "77b40f9d25c3e41bedd4ee59dab7c18bafd069b1ba9c7664553a262790c3988c"),
     difficulties=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24),
     isolated=False,
 )

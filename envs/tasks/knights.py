@@ -138,6 +138,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("knights-v0", "4390ccf42a4a56cdab94647b854fbe3199322482a4f052c408ee381c553c78c6"),
     difficulties=(2, 3, 4, 5, 6),
     isolated=False,
 )

@@ -132,6 +132,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("maze-v0", "7d4da27cadb201be9adaec0bdd93e4b357a08089557a746057a2c1b1b8784741"),
     difficulties=(3, 4, 5, 6, 7, 8, 9),
     isolated=False,
 )

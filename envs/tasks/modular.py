@@ -91,6 +91,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("modular-v0", "af71b92fbf5dff07b7629a4d2d11f22a3ab40b33d0c45c2810a538aeba36abd1"),
     difficulties=(1, 2, 3, 4, 5, 6, 8, 10, 12),
     isolated=False,
 )

@@ -82,6 +82,7 @@ SPEC = TaskSpec(
     gold=gold,
     solve=solve,
     key=key,
+    before_key=("multiplication-v0", "d0d9db214a42d5e88941a1f55d5b2747bad226559ec9e8d4415e2294f2d7fb70"),
     difficulties=(1, 2, 3, 4, 5, 6),
     isolated=False,
 )

@@ -144,6 +144,7 @@ SPEC = TaskSpec(
     respond=respond,
     play=play,
     key=key,
+    before_key=("nim-v0", "a0c0ee60fea905af54e6aa8594dac80f494dcedebabd234f074aae9d71eeb2ed"),
     seats=2,
     max_turns=MOST * max(LEVELS),
     isolated=False,

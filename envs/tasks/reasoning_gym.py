@@ -57,6 +57,8 @@ ASKED = "Write your final answer between <answer> and </answer>, with nothing af
 LENIENT = "_lenient"
 _NO_ANSWER = "the text does not end in <answer>…</answer>, or is too long"
 _INDICES = 2**31 - 1
+#: sha256 of this file before its data sets had keys.
+_BEFORE_KEY = "ce218a5e9d89ca4eeb154ba8046249fc8104ea9b2296f4da98a4580195b3bb64"
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
@@ -82,6 +84,7 @@ def make(member: str) -> TaskSpec:
         timeout_s=10.0,
         licence="Apache-2.0",
         key=partial(key, name),
+        before_key=(f"{FAMILY.name}/{member}-v{FAMILY.version_of(member) - 1}", _BEFORE_KEY),
     )
 
 

@@ -139,8 +139,7 @@ class Rules:
             name = env_id.removeprefix("jsonl/").rpartition("_")[0]
             if env_id.endswith("-v0"):
                 return f"answers of v0 were compared by rules that are gone: {name}.jsonl is another environment now"
-            by_text = "?split=text" * env_id.endswith("-v1")  # what was held out was chosen by text then
-            return f"give the file of questions, {name}.jsonl{by_text} or what it is called now, by --env"
+            return f"give the file of questions, {name}.jsonl or what it is called now, by --env"
         package, version = row.get("package"), row.get("package_version")
         return f"install {package} {version}" if package else f"install the package that brings {env_id}"
 

@@ -231,8 +231,10 @@ def test_names_that_are_not_there_are_one_sentence(capsys: pytest.CaptureFixture
         assert call(["check-env", reference]) == 2 and "Traceback" not in capsys.readouterr().err
     assert registry.find_task("reasoning_gym/gcd") is registry.find_task("reasoning_gym/gcd-v1")
     assert registry.find_task("reasoning_gym/survo").id == "reasoning_gym/survo-v2"
-    with pytest.raises(UserError, match="there is no environment 'reasoning_gym/survo-v1'"):
-        registry.find_task("reasoning_gym/survo-v1")
+    before = registry.find_task("reasoning_gym/survo-v1")
+    assert before.id == "reasoning_gym/survo-v1" and before.key is None
+    with pytest.raises(UserError, match="there is no environment 'reasoning_gym/survo-v0'"):
+        registry.find_task("reasoning_gym/survo-v0")
 
 
 def test_without_the_package_it_is_one_sentence_and_others_are_found(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from selfplay.errors import UserError
 from selfplay.task import Task
 from trainers.fit import Footprint, refuse_too_large
 from trainers.problems import Found, Problems
+from trainers.reasoning_crew import begun_with
 from trainers.reasoning_status import ReasoningStatus, Score
 from trainers.tuning import score_of
 
@@ -40,6 +41,14 @@ def test_what_is_held_out_chooses_no_settings() -> None:
     held_out = Score(3, None, 0.9, 0.8, 1.0, 64, 12.0, 60.0)
     status = ReasoningStatus("parity", "parity-v0", "a", "a/corpus", scores=(held_out,))
     assert score_of(status) is None and score_of(replace(status, development=0.5)) == 0.5
+
+
+def test_a_run_goes_on_with_the_version_of_the_task_that_it_began_with() -> None:
+    newest, before = registry.find_task("countdown"), registry.find_task("countdown-v0")
+    assert begun_with(newest, None) is newest is begun_with(newest, {"env": {"id": "countdown-v1"}})
+    assert begun_with(newest, {"env": {"id": "countdown-v0"}}) is before
+    for other in ({}, {"env": 5}, {"env": {"id": "nim-v0"}}, {"env": {"id": "countdown-v9"}}, {"env": {"id": "/x-v0"}}):
+        assert begun_with(newest, other) is newest
 
 
 def test_the_solver_is_always_given_the_same_problems() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -14,10 +15,10 @@ from typing import Any
 import pytest
 
 from envs.tasks import reasoning_gym
-from selfplay import registry
+from selfplay import archived, registry
 from selfplay.checks.twins import twins
 from selfplay.contract import Message, Problem, TaskSpec
-from selfplay.task import KEY_DIGITS, Task, side_of
+from selfplay.task import KEY_DIGITS, Task, ruleset_digest, side_of
 
 Data = dict[str, Any]
 #: From the end of a maze to its start.
@@ -158,6 +159,29 @@ def questions(path: Path, rows: list[Data]) -> str:
     return str(path)
 
 
+#: ruleset digests of tasks before they had keys, as episodes of then name them.
+BEFORE = {
+    "addition-v0": "5130d1a90f61ead4a78f77c13dadbab53cd87596d7ff39e8a374af57c9a6c34f",
+    "multiplication-v0": "0edded6c79b60da0417966e1f66c8c09b4d1ea2cc7927b0056060a75d924963c",
+    "indexed_addition-v0": "064527a52914924f50bb76cfcf98d6d151637f98f49f5901d6924f881ef0c25f",
+    "nim-v0": "586c3a9cc5fc0eb3a8c8680cbbcf92a1e2e6d64fc7273b6e209277c8713acab8",
+    "maze-v0": "7c714052ba60b6ca958b5c1aa96f9b44ff80ce5b50ca4b010294be267c0caaf6",
+    "modular-v0": "08fe49845d2539e511af6f1433b40fd175f8ab19386c18e57205bc1ff56c5177",
+    "knights-v0": "c02f34a27671def42f17e46a0375c21e3eb55db47f4ac4ff92e349c63e5fdebd",
+    "countdown-v0": "451a39b580fa90170ea153915eedef8d3b282ab5e0ef8d1c8942c1e92f6a5caf",
+}
+
+
+@pytest.mark.parametrize("env_id", BEFORE)
+def test_episodes_from_before_a_task_had_a_key_are_judged_by_the_rules_of_then(env_id: str) -> None:
+    before = archived.find_task(env_id)
+    assert before.id == env_id and ruleset_digest(before) == BEFORE[env_id]
+    newest = registry.find_task(before.name)
+    assert newest.version == 1 and ruleset_digest(newest) != BEFORE[env_id]
+    assert registry.unpack_any(registry.pack(before)).id == env_id, "in another process, too"
+    assert before not in registry.all_specs()
+
+
 def test_questions_of_a_file_are_split_by_their_words_or_by_a_field(tmp_path: Path) -> None:
     asked = [f"What is {n} + 1?" for n in range(60)]
     rows = [{"question": q, "answer": str(i + 1), "source": i // 2} for i, q in enumerate(asked)]
@@ -169,5 +193,7 @@ def test_questions_of_a_file_are_split_by_their_words_or_by_a_field(tmp_path: Pa
     grouped = Task(registry.find_task(f"{path}?key=source"))
     sides = [grouped.pose(seed, 1).side for seed in range(60)]
     assert sides[::2] == sides[1::2] and grouped.spec.id != task.spec.id
-    by_text = registry.find_task(f"{path}?split=text")
-    assert by_text.key is None and by_text.id == task.spec.id.replace("-v2", "-v1")
+    by_text, before = registry.find_task(f"{path}?split=text"), archived.find_task(task.spec.id.replace("-v2", "-v1"))
+    assert by_text.key is None and by_text.id == before.id == task.spec.id.replace("-v2", "-v1")
+    with contextlib.closing(Task(before)) as isolated:
+        assert ruleset_digest(isolated) == ruleset_digest(by_text) and isolated.pose(3, 1) == Task(by_text).pose(3, 1)
