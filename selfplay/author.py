@@ -6,6 +6,7 @@ Whatever an author's code raises or returns that is not what the contract says b
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import numbers
@@ -37,15 +38,19 @@ class Failure(UserError):
         self.kind = kind
 
 
-def pose(spec: TaskSpec, seed: int, difficulty: float) -> tuple[Problem, tuple[Message, ...]]:
-    """The problem of a seed and a difficulty, and what seat 0 is told first. Raises `Failure`."""
+#: A problem, what seat 0 is told first, and sha256 (hex) of the problem's key, None for tasks without `key`.
+Made = tuple[Problem, tuple[Message, ...], str | None]
+
+
+def pose(spec: TaskSpec, seed: int, difficulty: float) -> Made:
+    """The problem of a seed and a difficulty, what seat 0 is told first, and its key's digest. Raises `Failure`."""
     try:
         problem = spec.sample(seed, difficulty)
         if not isinstance(problem, Problem) or (problem.seed, problem.difficulty) != (seed, difficulty):
             raise ValueError(f"sample({seed}, {difficulty:g}) must give Problem(seed, difficulty, …)")
     except Exception as error:
         raise _no_problem(spec, seed, difficulty, error) from error
-    return problem, prompt(spec, problem)
+    return problem, prompt(spec, problem), key_digest(spec, problem)
 
 
 def prompt(spec: TaskSpec, problem: Problem) -> tuple[Message, ...]:
@@ -57,6 +62,18 @@ def prompt(spec: TaskSpec, problem: Problem) -> tuple[Message, ...]:
     if not messages or not _are_messages(messages):
         raise Failure(ERROR, f"{spec.id}: prompt must give messages with the roles {', '.join(_ROLES)}")
     return messages
+
+
+def key_digest(spec: TaskSpec, problem: Problem) -> str | None:
+    """sha256 (hex) of what makes the problem the same as another; None for tasks without `key`. Raises `Failure`."""
+    if spec.key is None:
+        return None
+    text = _text(spec, "key", spec.key, problem)
+    try:
+        return hashlib.sha256(text.encode()).hexdigest()
+    except UnicodeEncodeError:
+        where = f"seed {problem.seed}, difficulty {problem.difficulty:g}"
+        raise Failure(ERROR, f"{spec.id}: the key of {where} has lone surrogates") from None
 
 
 def _no_problem(spec: TaskSpec, seed: int, difficulty: float, error: Exception) -> Failure:

@@ -21,9 +21,10 @@ from selfplay.checks.progress import progress
 from selfplay.checks.report import Listener, TaskReport
 from selfplay.checks.shortcuts import MOST, Shown, constants, leaks
 from selfplay.checks.steps import here
+from selfplay.checks.twins import twins
 from selfplay.contract import Problem, TaskSpec, Transcript
 from selfplay.errors import UserError
-from selfplay.task import Posed, Task, said
+from selfplay.task import Posed, Side, Task, said
 
 #: Seeds of each difficulty that are looked at.
 SEEDS = 6
@@ -51,6 +52,7 @@ def check_task(spec: TaskSpec, listener: Listener = lambda finding: None) -> Tas
         ("answers are not given away", _given_away),
         (CHECK, partial(_hostile, apart=apart)),
         ("problems enough to train on and to hold out", _split),
+        ("twins are not on two sides", lambda task: (None, twins(task))),
     )
     try:
         findings = tuple(run_check(name, partial(check, task), listener) for name, check in checks)
@@ -252,8 +254,9 @@ def _right(task: Task, posed: Posed) -> str:
 
 def _split(task: Task) -> str | None:
     for difficulty in (task.spec.difficulties[0], task.spec.difficulties[-1]):
-        for held_out, wanted in ((True, _HELD_OUT), (False, _TRAINING)):
-            source = task.problems(difficulty, held_out)
+        sides: tuple[tuple[Side, int], ...] = (("held_out", _HELD_OUT), ("training", _TRAINING))
+        for side, wanted in sides:
+            source = task.problems(difficulty, side)
             try:
                 found = [next(source) for _ in range(wanted)]
             except UserError as error:

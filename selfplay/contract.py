@@ -11,6 +11,7 @@ This module imports neither torch nor ray, and pyspiel only for type checkers.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -191,11 +192,16 @@ class Next:
     messages: tuple[Message, ...]
 
 
+def normalised(text: str) -> str:
+    """The text without differences of case, white space and Unicode form: a key for questions in words."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """Problems with verifiable answers: what the registry finds, `check-env` proves and the factory trains on.
 
-    id: "name-vN"; N rises when problems, prompts or verdicts change.
+    id: "name-vN"; N rises when problems, prompts, verdicts or keys change.
     summary: one sentence for listings.
     sample: (seed, difficulty) -> Problem; the same arguments give the same problem, on every machine.
     prompt: what seat 0 is told first.
@@ -215,7 +221,12 @@ class TaskSpec:
       transcript of more than a million characters is read in a process of its own all the same).
     timeout_s: of one call of an isolated `verify` or `respond`, seconds; the other functions may take ten times that.
     licence: SPDX id under which episodes of this task are published.
-    held_out_of: one question of so many is held out for testing; at least 2.
+    held_out_of: one problem of so many is held out for testing; at least 2.
+    key: what makes a problem the same as another, as text: equal for twins such as 3+4 and 4+3, whose answers follow
+      from one another. Its digest decides whether a problem is for training, development or testing, so twins are
+      always on the same side. None: all that seat 0 is told first, to the letter.
+    before_key: id of the version that the task had before it had a key, and sha256 (hex) of its file then. Problems,
+      prompts and verdicts were the same, so the registry still finds that version, and its episodes are judged as ever.
     """
 
     id: str
@@ -234,6 +245,8 @@ class TaskSpec:
     timeout_s: float = 5.0
     licence: str = "CC0-1.0"
     held_out_of: int = 10
+    key: Callable[[Problem], str] | None = None
+    before_key: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not ENV_ID.fullmatch(self.id):
@@ -266,7 +279,7 @@ class TaskSpec:
 class TaskFamily:
     """Many tasks in one file, each made when it is asked for: `FAMILY = TaskFamily(…)` in place of `SPEC`.
 
-    name: what stands before the "/" in the id of each: "reasoning_gym" for "reasoning_gym/gcd-v0".
+    name: what stands before the "/" in the id of each: "reasoning_gym" for "reasoning_gym/gcd-v1".
     summary: one sentence for listings.
     members: what may stand after it, without versions; known without importing what the tasks need.
     make: a member -> its task. Raises `ImportError` where a package is missing.

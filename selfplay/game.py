@@ -181,7 +181,8 @@ class Game:
     """A loaded game. Cheap to make; hold one a process (pyspiel games do not travel between processes).
 
     value_scale: the largest absolute utility; nets and searches work in units of it, so in [-1, 1].
-    outcomes: (win, draw, loss) as utilities when a game can end in nothing else, else None.
+    outcomes: (win, draw, loss) as utilities of a game whose utilities go from -1 to 1, else None. The value of such a
+      game is the expectation of these three, also where it has results in between.
     encoder: net input of a state, or None where OpenSpiel offers no tensor.
     """
 

@@ -8,7 +8,11 @@ Options:
     dress: lenient (default) takes an answer also with what chat models put round it: **…**, $…$, a code fence,
         \\boxed{}, a full stop; and numbers such as "-$42", ".5", "1 234" and "1e3". strict takes the answer alone.
     units: words that may follow a number, such as units=apples,km. Without it no word may.
-    held_out: the share of the questions that is held out for testing, from 1/2 to 1/99; 1/10 by default.
+    held_out: the share of the problems that is held out for testing, from 1/2 to 1/99; 1/10 by default.
+    key: a field that is equal for questions that are one problem, such as key=source_id for paraphrases; they are then
+        all for training, or all for testing. Without it, questions are one problem that differ in capitals, white
+        space and Unicode form alone.
+    split: problem (default), or text: as in v1, each different text is a problem. For runs that were begun so.
 
 Fields, where they are not given: the first of question, problem, prompt, messages; and the first of answer, solution,
 ground_truth, target, completion, reward_model.ground_truth that the first line has, else the assistant's last message.
@@ -19,12 +23,13 @@ MATH), else the whole of it. Kinds, where not given: "number" if all right answe
 boxes or one has a backslash or a power; else "exact". Numbers and exact texts are asked for after "####", mathematics
 in a box.
 
-The id names the file, what it holds and the options: jsonl/NAME_DIGEST-v1. The problem of seed s is line s modulo the
+The id names the file, what it holds and the options: jsonl/NAME_DIGEST-v2. The problem of seed s is line s modulo the
 number of lines, so every line comes once in as many seeds.
 
 Version history:
     v0: first version.
     v1: mathematics is compared by a strict grammar (`selfplay.answers`); dress, units, held_out; lists of messages.
+    v2: the same questions and verdicts; what is held out is chosen by problem (key), not by text.
 """
 
 from __future__ import annotations
@@ -34,20 +39,21 @@ import io
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from selfplay import answers, storage
-from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict
+from selfplay.contract import Message, Problem, TaskSpec, Transcript, Verdict, normalised
 from selfplay.errors import UserError
 
 PREFIX = "jsonl:"
 KINDS = ("exact", "math", "number")
 DRESSES = ("lenient", "strict")
-_OPTIONS = ("question", "answer", "kind", "dress", "units", "held_out")
+SPLITS = ("problem", "text")
+_OPTIONS = ("question", "answer", "kind", "dress", "units", "held_out", "key", "split")
 _QUESTIONS = ("question", "problem", "prompt", "messages")
 _ANSWERS = ("answer", "solution", "ground_truth", "target", "completion", "reward_model.ground_truth")
 _ROLES = ("system", "user", "assistant")
@@ -63,7 +69,7 @@ _ASKED = {
 class Row:
     """One line. gold: the right answer. worked: how one comes to it; "" if the line does not say. boxed: see above.
 
-    system: what the system's message says; "" where there is none.
+    system: what the system's message says; "" where there is none. key: what the field of that option says, or "".
     """
 
     line: int
@@ -72,6 +78,7 @@ class Row:
     worked: str
     boxed: bool
     system: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class Reference:
     dress: str = ""
     units: str = ""
     held_out: str = ""
+    key: str = ""
+    split: str = ""
 
     @property
     def options(self) -> str:
@@ -119,11 +128,13 @@ def parsed(reference: str) -> Reference:
         if name not in _OPTIONS or not value:
             known = "=, ".join(_OPTIONS)
             raise UserError(f"{reference}: the options after ? are {known}=, not {name}={value}")
-    for name, values in (("kind", KINDS), ("dress", DRESSES)):
+    for name, values in (("kind", KINDS), ("dress", DRESSES), ("split", SPLITS)):
         if name in given and given[name] not in values:
             raise UserError(f"{reference}: there is no {name} {given[name]!r}, only {', '.join(values)}")
     if "held_out" in given and re.fullmatch(r"1/([2-9]|[1-9][0-9])", given["held_out"]) is None:
         raise UserError(f"{reference}: held_out is a share from 1/2 to 1/99, such as 1/4, not {given['held_out']}")
+    if given.get("split") == "text" and "key" in given:
+        raise UserError(f"{reference}: with split=text each text is a problem of its own; leave out key= or split=")
     if "units" in given and re.fullmatch(r"[^\W\d_]+( [^\W\d_]+)*(,[^\W\d_]+( [^\W\d_]+)*)*", given["units"]) is None:
         raise UserError(f"{reference}: units are words with commas between them, such as apples,km")
     return Reference(path, **given)
@@ -158,10 +169,13 @@ def load(text: str, reference: Reference) -> TaskSpec:
             raise UserError(f"{reference.path}, line {bad.line}: the answer {bad.gold[:60]!r} is no number")
     name = re.sub(r"[^a-z0-9]+", "_", Path(reference.path).stem.lower()).strip("_")[:40] or "file"
     dress = "lenient" if judging.lenient else "strict"
-    content = "\0".join((text, reference.question, reference.answer, kind, dress, reference.units, reference.held_out))
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    content = [text, reference.question, reference.answer, kind, dress, reference.units, reference.held_out]
+    content += [reference.key] if reference.key else []
+    digest = hashlib.sha256("\0".join(content).encode()).hexdigest()[:12]
+    by_text = reference.split == "text"
+    v1 = (f"jsonl/{name}_{digest}-v1", hashlib.sha256(text.encode()).hexdigest())
     return TaskSpec(
-        id=f"jsonl/{name}_{digest}-v1",
+        id=f"jsonl/{name}_{digest}-v{1 if by_text else 2}",
         summary=f"{len(rows)} questions of {Path(reference.path).name}, whose answers are compared as {kind}.",
         sample=partial(_sample, rows),
         prompt=partial(_prompt, kind),
@@ -171,6 +185,8 @@ def load(text: str, reference: Reference) -> TaskSpec:
         timeout_s=10.0,
         licence="NOASSERTION",
         held_out_of=reference.held_out_of,
+        key=None if by_text else _key,
+        before_key=None if by_text or reference.key else v1,
     )
 
 
@@ -190,6 +206,8 @@ def _rows(text: str, reference: Reference) -> list[Row]:
             raise UserError(f"{where}: must be an object with a question and an answer, such as {_EXAMPLE}")
         fields = fields or _fields(found, reference, where)
         row = _row(found, fields, at, where)
+        if reference.key:
+            row = replace(row, key=_text(_field(found, reference.key), reference.key, where, "user"))
         other = asked.setdefault(row.question, row)
         if other.gold != row.gold:
             raise UserError(f"{where}: asks what line {other.line} asks, and has another answer")
@@ -276,7 +294,12 @@ def _kind(rows: list[Row]) -> str:
 def _sample(rows: list[Row], seed: int, difficulty: float) -> Problem:
     row = rows[seed % len(rows)]
     data = {"line": row.line, "question": row.question, "answer": row.gold}
-    return Problem(seed, difficulty, {**data, "system": row.system} if row.system else data)
+    more = {"system": row.system, "key": row.key}
+    return Problem(seed, difficulty, data | {name: text for name, text in more.items() if text})
+
+
+def _key(problem: Problem) -> str:
+    return str(problem.data.get("key") or normalised(problem.data["question"]))
 
 
 def _prompt(kind: str, problem: Problem) -> list[Message]:

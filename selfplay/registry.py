@@ -10,6 +10,7 @@ an edit elsewhere. A file outside any distribution is found by its path, and tra
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -18,7 +19,7 @@ import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -85,13 +86,14 @@ class _Known:
     families: dict[str, tuple[TaskFamily, Source]]
     questions: dict[str, tuple[TaskSpec, Portable]]
     strings: set[str]
+    earlier: dict[str, TaskSpec]
 
     def add(self, spec: EnvSpec, source: Source) -> None:
         self.by_id[spec.id] = spec
         self.sources[id(spec)] = (spec, source)
 
 
-_known = _Known({}, {}, {}, {}, {}, set())
+_known = _Known({}, {}, {}, {}, {}, set(), {})
 
 
 def find(reference: str) -> GameSpec:
@@ -136,6 +138,9 @@ def find_any(reference: str) -> EnvSpec:
     versions = [spec for spec in specs.values() if spec.name == reference]
     if versions:
         return max(versions, key=lambda spec: spec.version)
+    earlier = _before_key(reference)
+    if earlier is not None:
+        return earlier
     if reference.partition("/")[0] in _known.families:
         return _member(reference)
     raise UserError(_not_found(reference, specs))
@@ -154,7 +159,40 @@ def known(env_id: str) -> EnvSpec | None:
     specs = _all()
     if env_id in specs:
         return specs[env_id]
-    return _member(env_id) if env_id.partition("/")[0] in _known.families else None
+    earlier = _before_key(env_id)
+    if earlier is not None:
+        return earlier
+    family, _, member = env_id.partition("/")
+    if family not in _known.families:
+        return None
+    name, _, version = member.rpartition("-v")
+    of = _known.families[family][0]
+    if name in of.members and version != str(of.version_of(name)):
+        return None  # of another version of this package
+    return _member(env_id)
+
+
+def _before_key(env_id: str) -> TaskSpec | None:
+    """The version of a task from before it had a key, made of the one that has it; None where that declares no such."""
+    if env_id in _known.earlier:
+        return _known.earlier[env_id]
+    name = env_id.rpartition("-v")[0]
+    family, _, member = name.partition("/")
+    specs: Iterable[EnvSpec] = tuple(_all().values())
+    if family in _known.families and member in _known.families[family][0].members:
+        specs = (_member(name),)
+    for spec in specs:
+        if isinstance(spec, TaskSpec) and spec.before_key is not None and spec.before_key[0] == env_id:
+            earlier = dataclasses.replace(spec, id=env_id, key=None, before_key=None)
+            source = dataclasses.replace(source_of(spec), digest=spec.before_key[1], text=None)
+            if source.kind == "jsonl":
+                found = _known.questions[spec.id][1]
+                reference = f"{found.reference}{'&' if '?' in found.reference else '?'}split=text"
+                _known.questions[env_id] = (earlier, Portable(reference, found.text))
+            _known.earlier[env_id] = earlier
+            _known.sources[id(earlier)] = (earlier, source)
+            return earlier
+    return None
 
 
 def named_strings() -> frozenset[str]:

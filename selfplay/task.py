@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from selfplay import author, registry
 from selfplay.author import ERROR, Failure
@@ -20,8 +20,16 @@ from selfplay.contract import Message, Next, Problem, TaskSpec, Transcript, Turn
 from selfplay.errors import UserError
 from selfplay.isolation import Host, wire
 
-#: One problem of so many, by its digest, is held out, where the task does not say otherwise: never trained on.
+#: One problem of so many, by its key, is held out, where the task does not say otherwise: never trained on.
 HELD_OUT_OF = 10
+#: Of the problems that are not held out, one of so many is for development: measured on, not learned from.
+DEVELOPMENT_OF = 20
+#: What a problem is for. Whatever stops a run, opens a level or picks a version looks at "development" alone, so that
+#: "held_out" stays what nothing was chosen by.
+Side = Literal["training", "development", "held_out"]
+SIDES: tuple[Side, ...] = get_args(Side)
+#: So many hexadecimal digits of a problem's digest are those of its key's digest; they decide its side.
+KEY_DIGITS = 16
 #: A transcript of more characters than this is read in a process of its own even where the task says isolated=False.
 MOST_CHARACTERS = 2**20
 _SEEDS = 2**62
@@ -32,14 +40,21 @@ _DIGEST_SEEDS = 4
 _AT_ONCE = 16
 
 
-def is_held_out(digest: str, of: int = HELD_OUT_OF) -> bool:
-    """Whether the problem with this digest is for testing only. of: the task's `held_out_of`."""
-    return int(digest[:8], 16) % of == 0
+def side_of(digest: str, held_out_of: int = HELD_OUT_OF) -> Side:
+    """What the problem with this digest is for. held_out_of: the task's."""
+    if int(digest[:8], 16) % held_out_of == 0:
+        return "held_out"
+    return "development" if int(digest[8:KEY_DIGITS], 16) % DEVELOPMENT_OF == 0 else "training"
 
 
 @dataclass(frozen=True)
 class Posed:
-    """A problem as it is asked. digest: sha256 (hex) of all that seat 0 is told; equal for equal questions."""
+    """A problem as it is asked.
+
+    digest: 64 hexadecimal digits: `KEY_DIGITS` of the sha256 of the problem's key, then those of the sha256 of all that
+      seat 0 is told from there on. Equal for equal questions; the first digits are equal for twins, and decide `side`.
+      Without a key, it is the sha256 of what is told.
+    """
 
     problem: Problem
     messages: tuple[Message, ...]
@@ -47,9 +62,14 @@ class Posed:
     held_out_of: int = HELD_OUT_OF
 
     @property
+    def side(self) -> Side:
+        """What it is for. The digest alone decides, so a problem and its twins are never on two sides."""
+        return side_of(self.digest, self.held_out_of)
+
+    @property
     def held_out(self) -> bool:
-        """Whether it is for testing only. The digest alone decides, so the same question is never on both sides."""
-        return is_held_out(self.digest, self.held_out_of)
+        """Whether it is for testing only."""
+        return self.side == "held_out"
 
     @property
     def opening(self) -> Transcript:
@@ -121,11 +141,13 @@ class Task:
                 found.append(failure)
         return found
 
-    def _posed(self, seed: int, difficulty: float, made: tuple[Problem, tuple[Message, ...]]) -> Posed:
-        problem, messages = made
+    def _posed(self, seed: int, difficulty: float, made: author.Made) -> Posed:
+        problem, messages, key = made
         asked = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=False)
         try:
             digest = hashlib.sha256(asked.encode()).hexdigest()
+            if key is not None:
+                digest = key[:KEY_DIGITS] + digest[KEY_DIGITS:]
         except UnicodeEncodeError:
             where = f"seed {seed}, difficulty {difficulty:g}"
             raise Failure(ERROR, f"{self.spec.id}: the prompt of {where} has lone surrogates") from None
@@ -137,31 +159,34 @@ class Task:
             return author.prompt(self.spec, problem)
         return tuple(self._host.make("prompt", [wire.problem_to(problem)]))
 
-    def problems(self, difficulty: float, held_out: bool, seed: int = 0) -> Iterator[Posed]:
+    def problems(self, difficulty: float, side: Side, seed: int = 0) -> Iterator[Posed]:
         """Problems of one side of the split, without end, from `seed` on; each question once.
 
         Raises `UserError` where a level has so few questions that a side of the split cannot be filled.
         """
         seen: set[str] = set()
-        others: set[str] = set()
+        others: dict[Side, set[str]] = {other: set() for other in SIDES if other != side}
         misses = 0
         while True:
             posed = self.pose(seed % _SEEDS, difficulty)
             seed += 1
-            if posed.held_out == held_out and posed.digest not in seen:
+            if posed.side == side and posed.digest not in seen:
                 seen.add(posed.digest)
                 misses = 0
                 yield posed
                 continue
-            if posed.held_out != held_out and len(others) < 1000:
-                others.add(posed.digest)
+            if posed.side != side and len(others[posed.side]) < 1000:
+                others[posed.side].add(posed.digest)
             misses += 1
             if misses > 10_000:
-                side, other = ("held-out", "training") if held_out else ("training", "held-out")
+                counts = (
+                    f"{len(them)}{' or more' if len(them) == 1000 else ''} {other.replace('_', '-')}"
+                    for other, them in others.items()
+                )
                 raise UserError(
-                    f"{self.spec.id} has only {len(seen)} {side} problems of difficulty {difficulty:g} "
-                    f"({len(others)}{' or more' if len(others) == 1000 else ''} {other}); "
-                    f"one in {self.spec.held_out_of} is held out{_SPLIT_HINT * self.spec.id.startswith('jsonl/')}"
+                    f"{self.spec.id} has only {len(seen)} {side.replace('_', '-')} problems of difficulty "
+                    f"{difficulty:g} ({', '.join(counts)}); one in {self.spec.held_out_of} is held out"
+                    f"{_SPLIT_HINT * self.spec.id.startswith('jsonl/')}"
                 )
 
     # -- what the author's solver says ---------------------------------------------------------------------------

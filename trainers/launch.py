@@ -140,7 +140,7 @@ def _reason(config: ReasoningConfig, spec: TaskSpec, start: _Start) -> Reasoning
     folder = RunFolder(start.out, config, ReasoningState, start.lease)
     crew = ReasoningCrew(config, spec, folder, start.lease.epoch, size(config, start.joined), start.place)
     sentence = crew.sizing.sentence(config, crew.parameters)
-    watch = ReasoningWatch(config, spec, folder, sentence, crew.parameters, start.on_status)
+    watch = ReasoningWatch(config, crew.task.spec, folder, sentence, crew.parameters, start.on_status)
     try:
         return Course(config, folder, crew, watch, start.stop).run()
     finally:

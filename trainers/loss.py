@@ -52,7 +52,10 @@ def log_softmax_legal(logits: Tensor, legal: Tensor) -> Tensor:
 
 
 def value_losses(value_logits: Tensor, batch: Batch) -> Tensor:
-    """`[B]`: z_weight * loss(z) + q_weight * loss(q); cross-entropy for outcomes, squared error for numbers."""
+    """`[B]`: z_weight * loss(z) + q_weight * loss(q); cross-entropy for outcomes, squared error for numbers.
+
+    Either way the value that it is least for is the mean of z and q, by their weights.
+    """
     z, q, z_weight, q_weight = batch["z"], batch["q"], batch["z_weight"], batch["q_weight"]
     if value_logits.shape[1] == 1:
         value = torch.tanh(value_logits[:, 0])
@@ -60,9 +63,18 @@ def value_losses(value_logits: Tensor, batch: Batch) -> Tensor:
         mean = (z_weight * z + q_weight * q) / weight.clamp_min(1e-9)
         return weight * (value - mean) ** 2
     log_outcome = F.log_softmax(value_logits, 1)
-    outcome = torch.stack([z > 0.5, z.abs() <= 0.5, z < -0.5], 1).to(log_outcome.dtype)
-    target = z_weight[:, None] * outcome + q_weight[:, None] * outcome_of(q, log_outcome[:, 1].detach().exp())
+    draw = log_outcome[:, 1].detach().exp()
+    target = z_weight[:, None] * _reached(z, draw) + q_weight[:, None] * outcome_of(q, draw)
     return -(target * log_outcome).sum(1)
+
+
+def _reached(z: Tensor, draw: Tensor) -> Tensor:
+    """Win, draw and loss `[B, 3]` of results `z` `[B]`: certain where z is 1, 0 or -1; else with the expectation z.
+
+    Some games have results in between, such as a margin of victory. draw: as for `outcome_of`.
+    """
+    certain = torch.stack([z > 0.5, z.abs() <= 0.5, z < -0.5], 1).to(draw.dtype)
+    return torch.where(((z - z.round()).abs() < 1e-6)[:, None], certain, outcome_of(z, draw))
 
 
 def outcome_of(q: Tensor, draw: Tensor) -> Tensor:

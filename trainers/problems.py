@@ -9,24 +9,12 @@ import numpy as np
 
 from selfplay.actors.reasoner import Ask
 from selfplay.errors import UserError
-from selfplay.task import HELD_OUT_OF, Task, is_held_out
+from selfplay.task import Side, Task
 
-#: Of the problems that may be learned from, one of so many is for development: measured on, not learned from.
-DEVELOPMENT_OF = 20
 #: Gives a level and the probability that it was drawn with.
 Draw = Callable[[np.random.Generator], tuple[float, float]]
 _SEEDS_A_RUN = 10**9
 _MISSES = 20_000
-
-
-def for_development(digest: str, held_out_of: int = HELD_OUT_OF) -> bool:
-    """Whether the problem with this digest is of the development split, and not held out."""
-    return not is_held_out(digest, held_out_of) and int(digest[8:16], 16) % DEVELOPMENT_OF == 0
-
-
-def to_learn_from(digest: str, held_out_of: int = HELD_OUT_OF) -> bool:
-    """Whether the problem with this digest is on neither of the sides that are only measured on."""
-    return not is_held_out(digest, held_out_of) and not for_development(digest, held_out_of)
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class Problems:
         self.found = found or {}
         self._taken = {(float(level), int(seed)) for level, seed in taken}
         self._taken |= {(one.ask.difficulty, one.ask.seed) for groups in self.found.values() for one in groups.values()}
-        self._side: dict[tuple[float, str], list[int]] = {}
+        self._side: dict[tuple[float, Side], list[int]] = {}
 
     def next(self, level: float) -> int:
         """The seed of the next problem of a level to learn from; none is asked for twice, whatever happens."""
@@ -66,7 +54,7 @@ class Problems:
         seed = self.cursors.get(key, (self._seed + 1) * _SEEDS_A_RUN)
         for candidate in range(seed, seed + _MISSES):
             posed = self.task.pose(candidate, level)
-            if (level, candidate) not in self._taken and to_learn_from(posed.digest, self.task.spec.held_out_of):
+            if posed.side == "training" and (level, candidate) not in self._taken:
                 self.cursors[key] = candidate + 1
                 return candidate
         raise UserError(f"{self.task.spec.id} has no problems of difficulty {level:g} to learn from")
@@ -108,8 +96,8 @@ class Problems:
             self.cursors[key] = max(seed, self.cursors.get(key, seed))
         return asks
 
-    def measured(self, version: int, side: str, levels: Sequence[float], problems: int) -> list[Ask]:
-        """Problems to measure on, the same every time: "held_out" or "development"; as many of each level."""
+    def measured(self, version: int, side: Side, levels: Sequence[float], problems: int) -> list[Ask]:
+        """Problems of a side to measure on, the same every time; as many of each level."""
         each = max(1, problems // max(1, len(levels)))
         asks = []
         for level in levels:
@@ -117,15 +105,14 @@ class Problems:
                 asks.append(Ask(seed, float(level), f"{side[0]}{version:06d}-{level:g}-{i:04d}"))
         return asks
 
-    def _measured(self, level: float, side: str, wanted: int) -> list[int]:
+    def _measured(self, level: float, side: Side, wanted: int) -> list[int]:
         found = self._side.setdefault((level, side), [])
         if len(found) < wanted:
             found.clear()
             seen: set[str] = set()
             for seed in range(_MISSES * 4):
                 posed = self.task.pose(seed, level)
-                right = posed.held_out if side == "held_out" else for_development(posed.digest, posed.held_out_of)
-                if right and posed.digest not in seen:
+                if posed.side == side and posed.digest not in seen:
                     seen.add(posed.digest)
                     found.append(seed)
                     if len(found) == wanted:

@@ -31,7 +31,7 @@ from selfplay.store.changes import run_at
 from selfplay.store.newest import since
 from trainers.curriculum import Curriculum
 from trainers.problems import Found, Problems
-from trainers.reasoning_config import ReasoningConfig
+from trainers.reasoning_config import DEVELOPMENT, ReasoningConfig
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_staff import Call, Staff, TutorDied
 from trainers.reasoning_status import ReasoningSummary
@@ -76,6 +76,7 @@ class Course:
         self.flying: dict[int, _Flight] = {}  # rounds that are being sampled
         self.checkpointed = self.measured = time.monotonic()
         self.measuring_s: float | None = None  # for how long the held-out problems were answered last
+        self.reached: list[float] = []  # accuracy on the development split, of this learner's versions
         self.ended_by: Any = None
 
     # -- the whole run ------------------------------------------------------------------------------------------
@@ -124,6 +125,7 @@ class Course:
             self.curriculum.recall(state.curriculum)
         self.gate = self._gate(state.gate.get("level"))
         self.ended_by = self.ended_by if self.ended_by == "time" else None
+        self.reached.clear()  # of a learner that is gone
         self.flying.clear()
         lesson: Lesson = self.staff.learned(self.staff.tutor.standing.remote())
         if state.checkpoint is not None:
@@ -353,18 +355,28 @@ class Course:
     # -- measuring and keeping ----------------------------------------------------------------------------------
 
     def measure(self) -> None:
-        """Greedy answers to held-out problems: the headline."""
+        """Greedy answers to held-out problems, the headline; and to others, where those decide when the run ends."""
         c = self.config.evaluation
         levels = [float(level) for level in (c.difficulties or self.levels)]
         asks = self.problems.measured(self.version, "held_out", levels, c.problems)
         began = time.monotonic()
         with self.watch.during(f"answering {len(asks):,} held-out problems", self.measuring_s):
             outcomes = [o for report in self._measured(asks) for o in report.outcomes]
+        self.measuring_s = time.monotonic() - began
+        self.watch.examined(self.version, levels, outcomes)
+        problems = c.development or (DEVELOPMENT if self.config.run.target is not None else None)
+        if problems is not None:
+            self._develop(levels, problems)
         self.measured = time.monotonic()
-        self.measuring_s = self.measured - began
-        reached = self.watch.examined(self.version, levels, outcomes)
+
+    def _develop(self, levels: list[float], problems: int) -> None:
+        """Greedy answers to problems of the development split: they may decide what held-out problems must not."""
+        asks = self.problems.measured(self.version, "development", levels, problems)
+        with self.watch.during(f"answering {len(asks):,} problems of the development split"):
+            outcomes = [o for report in self._measured(asks) for o in report.outcomes]
+        self.reached.append(self.watch.developed(outcomes))
         target = self.config.run.target
-        if target is not None and len(reached) > 1 and min(reached[-2:]) >= target:
+        if target is not None and len(self.reached) > 1 and min(self.reached[-2:]) >= target:
             self.ended_by = "target"
 
     def _measured(self, asks: list[Ask]) -> list[ReasonerReport]:

@@ -15,6 +15,8 @@ from trainers.settings import Experiment, NonNegative, Positive, Settings, Share
 
 Unit = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+#: Problems of the development split where a decision needs them and no number is set.
+DEVELOPMENT = 256
 Levels = Annotated[tuple[float, ...], Field(strict=False)]
 
 
@@ -209,7 +211,11 @@ class CurriculumSettings(Settings):
 
 class EvaluationSettings(Settings):
     problems: Positive = 256
-    """Held-out problems, over all levels; never trained on. Each gets one greedy answer."""
+    """Held-out problems, over all levels; never trained on, and nothing is decided by them. Each gets one greedy
+    answer."""
+    development: Positive | None = None
+    """Problems of the development split, over all levels, which decide what held-out ones must not: when run.target is
+    reached, and which trial of `selfplay tune` is best. none: 256 where one of these is asked for."""
     difficulties: Levels = ()
     """Levels that are measured; empty: the task's."""
     every_s: Rate = 20.0
@@ -224,7 +230,8 @@ class ReasoningRunSettings(Settings):
     rounds: Positive | None = None
     """End after this many rounds, if that is sooner."""
     target: Unit | None = None
-    """End when the held-out accuracy has been at least this twice in a row, if that is sooner."""
+    """End when the accuracy on the development split, which is neither trained on nor held out, has been at least this
+    twice in a row, if that is sooner. It is measured whenever the held-out problems are."""
     seed: NonNegative = 0
     """Root of every random generator of the run."""
     checkpoint_every_s: Rate = 30.0

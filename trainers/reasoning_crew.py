@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def texts_of(task: Task, problems: int) -> list[str]:
     return texts
 
 
-def _kept_policy(folder: RunFolder[ReasoningState], config: ReasoningConfig) -> PolicySpec | None:
-    """The policy as the run began with it; None for a run that has not begun. Raises `Damaged`."""
+def _kept(folder: RunFolder[ReasoningState]) -> dict[str, Any] | None:
+    """What the run said of its policy and its task when it began; None for one that has not begun. Raises `Damaged`."""
     if folder.new:
         return None
     try:
@@ -117,6 +118,28 @@ def _kept_policy(folder: RunFolder[ReasoningState], config: ReasoningConfig) -> 
     except FileNotFoundError:
         return None
     folder.pass_over(damaged, "the record of the last start")
+    return about
+
+
+def begun_with(spec: TaskSpec, about: Mapping[str, Any] | None) -> TaskSpec:
+    """The task of a run: the version that it began with, as far as it is here, whatever is the newest now.
+
+    Another version may hold other problems out, which the run has learned from. about: what the run said of itself.
+    """
+    env = (about or {}).get("env")
+    began = env.get("id") if isinstance(env, dict) else None
+    if not isinstance(began, str) or began == spec.id or began.rpartition("-v")[0] != spec.name:
+        return spec
+    known = registry.known(began)
+    return known if isinstance(known, TaskSpec) else spec
+
+
+def _kept_policy(
+    folder: RunFolder[ReasoningState], config: ReasoningConfig, about: Mapping[str, Any] | None
+) -> PolicySpec | None:
+    """The policy as the run began with it; None for a run that has not begun. Raises `Damaged`."""
+    if about is None:
+        return None
     try:
         spec = PolicySpec.from_json(json.dumps(about["policy"]))
         named = None if config.policy.path is None else str(Path(config.policy.path).expanduser().resolve())
@@ -151,10 +174,11 @@ class ReasoningCrew(Office):
         sizing: ReasoningSizing,
         place: Place,
     ) -> None:
-        self.config, self.sizing = config, sizing
+        about = _kept(folder)
+        self.config, self.sizing, spec = config, sizing, begun_with(spec, about)
         self.task = Task(spec)
         self.env = registry.pack(spec)
-        self.policy = _kept_policy(folder, config) or policy_spec(config, self.task)
+        self.policy = _kept_policy(folder, config, about) or policy_spec(config, self.task)
         self.parameters = parameters_of(self.policy)
         self._refuse_too_large()
         if config.learner.overlong == "penalty" and spec.max_turns > 1:

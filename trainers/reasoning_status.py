@@ -52,6 +52,7 @@ class ReasoningStatus:
     scores: newest over all levels first, then a level each; first_scores: of the first measurement.
       score_history: over all levels, oldest first.
     levels: (level, measured solve rate, probability of being drawn). frontier: level of expert iteration, else None.
+    development: accuracy on the development split at the newest measurement, None where it is not measured.
     samples: newest, right and wrong. sizing: what was chosen for this machine. messages: newest last.
     """
 
@@ -88,6 +89,7 @@ class ReasoningStatus:
     scores: tuple[Score, ...] = ()
     first_scores: tuple[Score, ...] = ()
     score_history: tuple[Score, ...] = ()
+    development: float | None = None
     levels: tuple[tuple[float, float, float], ...] = ()
     frontier: float | None = None
     samples: tuple[Sample, ...] = ()

@@ -213,8 +213,15 @@ class ReasoningWatch:
         self._set(frontier=level)
         self._write({"expert/frontier": level, "expert/solve_rate": rate})
 
-    def examined(self, version: int, levels: Sequence[float], outcomes: Sequence[Outcome]) -> list[float]:
-        """Held-out answers were judged; returns the course of the accuracy over all levels."""
+    def developed(self, outcomes: Sequence[Outcome]) -> float:
+        """Problems of the development split were answered; returns the accuracy."""
+        accuracy = _score(self.status.version, None, outcomes, self.elapsed()).accuracy
+        self._set(development=accuracy)
+        self._write({"development/all": accuracy, "run/elapsed_s": self.elapsed()})
+        return accuracy
+
+    def examined(self, version: int, levels: Sequence[float], outcomes: Sequence[Outcome]) -> None:
+        """Held-out answers were judged."""
         found = [_score(version, None, outcomes, self.elapsed())]
         if len(levels) > 1:
             found += [
@@ -230,7 +237,6 @@ class ReasoningWatch:
             self.status.episodes,
             [(s.prompt, s.answer, s.reward, s.reason, s.difficulty, s.episode_id) for s in self.status.samples],
         )
-        return [score.accuracy for score in self._scores if score.level is None]
 
     def _tell_failures(self) -> None:
         asked = max(1, self._asked)

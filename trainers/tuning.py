@@ -20,6 +20,8 @@ from selfplay import registry, storage
 from selfplay.errors import UserError
 from trainers.config import RunConfig
 from trainers.experiment import AnyConfig, AnyStatus
+from trainers.reasoning_config import DEVELOPMENT, ReasoningConfig
+from trainers.reasoning_status import ReasoningStatus
 from trainers.recipe import load_recipe
 from trainers.settings import keys, parse
 
@@ -76,9 +78,9 @@ def _word(value: Any) -> str:
 
 
 def score_of(status: AnyStatus) -> float | None:
-    """In [0, 1], higher is better: points against the hardest fixed opponent, or held-out accuracy."""
-    if hasattr(status, "scores"):
-        return status.scores[0].accuracy if status.scores else None
+    """In [0, 1], higher is better: points against the hardest fixed opponent, or accuracy on the development split."""
+    if isinstance(status, ReasoningStatus):
+        return status.development
     fixed = [row.score for row in status.strength if not row.opponent.startswith("version")]
     return fixed[-1] if fixed else None
 
@@ -149,11 +151,14 @@ def _objective(config: dict[str, Any]) -> None:
     name = ray_tune.get_context().get_trial_id()
     out = storage.join(config["out"], name)
     chosen = [f"{key}={_word(value)}" for key, value in config["space"].items()]
-    settings: AnyConfig = load_recipe(config["recipe"], [*config["overrides"], *chosen])
+    given = [*config["overrides"], *chosen]
+    settings: AnyConfig = load_recipe(config["recipe"], given)
     play = isinstance(settings, RunConfig)
-    own = f"{'selfplay' if play else 'generation'}.actors={config['cores']}"
-    if not any(word.startswith(own.partition("=")[0]) for word in [*config["overrides"], *chosen]):
-        settings = load_recipe(config["recipe"], [*config["overrides"], *chosen, own])
+    own = [f"{'selfplay' if play else 'generation'}.actors={config['cores']}"]
+    if isinstance(settings, ReasoningConfig) and settings.evaluation.development is None:
+        own.append(f"evaluation.development={DEVELOPMENT}")
+    missing = [one for one in own if not any(word.startswith(one.partition("=")[0]) for word in given)]
+    settings = load_recipe(config["recipe"], [*given, *missing])
     spec = registry.find(settings.env.id) if isinstance(settings, RunConfig) else registry.find_task(settings.task.id)
     told = 0.0
 

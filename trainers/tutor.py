@@ -23,10 +23,10 @@ from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
 from selfplay.store.changes import run_at
 from selfplay.store.newest import since
-from selfplay.task import HELD_OUT_OF
+from selfplay.store.read import Corpus
+from selfplay.task import HELD_OUT_OF, side_of
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
-from trainers.problems import to_learn_from
 from trainers.reasoning_config import ReasoningConfig
 from trainers.rejection import Sample, keep
 from trainers.restoring import Restored, restore
@@ -128,10 +128,9 @@ class Tutor:
     def _imitable(self, lessons: Lessons) -> Lessons:
         """What was accepted, as far as the policy's context holds it; of no problem that is only measured on."""
         fits = lessons.lengths() <= PolicySpec.from_json(self._job.policy).context
-        open_to_all = np.array(
-            [to_learn_from(digest, self._job.held_out_of) for digest in lessons.names["problem"]], bool
-        )
-        return lessons.take(np.flatnonzero(lessons.numbers["accepted"] & fits & open_to_all))
+        sides = [side_of(digest, self._job.held_out_of) for digest in lessons.names["problem"]]
+        training = np.array([side == "training" for side in sides], bool)
+        return lessons.take(np.flatnonzero(lessons.numbers["accepted"] & fits & training))
 
     def warm(self, first: int, steps: int) -> Lesson:
         """Steps `first` to `first + steps` of the warm start; each depends on (seed, step) and the base alone."""
@@ -239,7 +238,8 @@ class Tutor:
             lessons = self._imitable(lessons)
             lessons = lessons.take(np.arange(min(episodes, len(lessons))))
         if not len(lessons):
-            raise UserError(f"{uri} holds no accepted episodes of {env_id} to learn from")
+            more = _other_versions(corpus, env_id)
+            raise UserError(f"{uri} holds no accepted episodes of {env_id} to learn from{more}")
         own = Tokenizer(PolicySpec.from_json(self._job.policy).tokenizer).digest
         wrote = set(pc.unique(pc.struct_field(found.column("reasoning").combine_chunks(), "tokenizer")).to_pylist())
         if wrote != {own}:
@@ -324,6 +324,14 @@ class Tutor:
         uri = storage.join(self._job.run_uri, "policy")
         save(self._learner.learner.policy, uri)
         return uri
+
+
+def _other_versions(corpus: Corpus, env_id: str) -> str:
+    """The end of a sentence that names episodes of other versions of a task; "" where there are none."""
+    name = env_id.rpartition("-v")[0]
+    known = pc.unique(corpus.to_arrow(pc.field("trainable"), ["env_id"]).column("env_id")).to_pylist()
+    others = sorted(one for one in known if one.rpartition("-v")[0] == name and one != env_id)
+    return f"; those of {', '.join(others)} may hold problems that are held out now" if others else ""
 
 
 def _added(episodes: pa.Table) -> list[dict[str, Any]]:

@@ -36,6 +36,12 @@ def of_length(rng: Random, digits: int) -> int:
     return rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
 
 
+def commuted(a: str, sign: str, b: str) -> str:
+    """The key of a sum or a product of two numbers without leading zeros: the smaller first."""
+    small, large = sorted((a, b), key=int)
+    return f"{small}{sign}{large}"
+
+
 def exactly(transcript: Transcript, wanted: str) -> Verdict:
     """Accepts the one answer that is `wanted`, a text that is not empty."""
     return Verdict.of(final(transcript.answer) == wanted, f"the answer is {wanted}")

@@ -17,6 +17,7 @@ Difficulty:
 
 Version history:
     v0: first version.
+    v1: the same questions; a sum and its mirror image, such as 27+95 and 95+27, are on the same side of the split.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def total(problem: Problem) -> str:
     return str(int(problem.data["a"]) + int(problem.data["b"]))
 
 
+def key(problem: Problem) -> str:
+    return _shared.commuted(problem.data["a"], "+", problem.data["b"])
+
+
 def gold(problem: Problem) -> str:
     return f"#{total(problem)}"
 
@@ -60,13 +65,15 @@ def verify(problem: Problem, transcript: Transcript) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="addition-v0",
+    id="addition-v1",
     summary="The sum of two numbers, column by column.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("addition-v0", "125ed6a3bdef4b746afaede4f6a89fb563312415145bc881e9d457ffae12dd53"),
     difficulties=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24),
     isolated=False,
 )

@@ -26,6 +26,8 @@ Difficulty:
 
 Version history:
     v0: first version.
+    v1: the same questions; all targets of the same numbers are on the same side of the split, because a worked solution
+        writes out other combinations of its numbers and what they come to.
 """
 
 from __future__ import annotations
@@ -79,6 +81,11 @@ def _results(a: int, b: int) -> Iterator[tuple[str, int]]:
 
 def prompt(problem: Problem) -> list[Message]:
     return [Message("user", f"{','.join(map(str, problem.data['numbers']))}={problem.data['target']}?")]
+
+
+def key(problem: Problem) -> str:
+    """The numbers alone: whoever has seen combinations of them knows what other targets they make."""
+    return ",".join(map(str, problem.data["numbers"]))
 
 
 def _solution(problem: Problem) -> Tree:
@@ -135,13 +142,15 @@ def verify(problem: Problem, transcript: Transcript) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="countdown-v0",
+    id="countdown-v1",
     summary="An expression of given numbers that reaches a target.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("countdown-v0", "50b43d950afede5befd734f382c9ed9d37d5af453277a8245e80afb1ea8603ae"),
     difficulties=(3, 4, 5, 6),
     isolated=False,
 )

@@ -24,6 +24,8 @@ Source:
 
 Version history:
     v0: first version.
+    v1: the same questions; a sum is on one side of the split, with whatever letters and in whatever order it is
+        written.
 """
 
 from __future__ import annotations
@@ -58,6 +60,10 @@ def total(problem: Problem) -> str:
     return str(int(problem.data["a"]) + int(problem.data["b"]))
 
 
+def key(problem: Problem) -> str:
+    return _shared.commuted(problem.data["a"], "+", problem.data["b"])
+
+
 def gold(problem: Problem) -> str:
     return f"#{named(total(problem), problem.data['units'])}"
 
@@ -78,13 +84,15 @@ def verify(problem: Problem, transcript: Transcript) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="indexed_addition-v0",
+    id="indexed_addition-v1",
     summary="The sum of two numbers whose places have names.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("indexed_addition-v0", "77b40f9d25c3e41bedd4ee59dab7c18bafd069b1ba9c7664553a262790c3988c"),
     difficulties=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24),
     isolated=False,
 )

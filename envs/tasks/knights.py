@@ -19,12 +19,13 @@ Difficulty:
 
 Version history:
     v0: first version.
+    v1: the same questions; those that differ in names and in the order of people are on the same side of the split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import permutations, product
 from random import Random
 from string import ascii_uppercase
 from typing import Any
@@ -103,6 +104,23 @@ def solve(problem: Problem) -> str:
     raise ValueError("nobody can have said this")
 
 
+def key(problem: Problem) -> str:
+    """What is said, without names, by people in the order in which it comes first when sorted."""
+    said = problem.data["said"]
+    return str(min(_renamed(said, order) for order in permutations(range(len(said)))))
+
+
+def _renamed(said: Sequence[Statement], order: Sequence[int]) -> list[tuple[Any, ...]]:
+    """What is said where person `i` has become `order[i]`."""
+    told: list[tuple[Any, ...]] = [()] * len(said)
+    for speaker, (kind, x, y) in enumerate(said):
+        if kind in ("same", "differ"):
+            told[order[speaker]] = (kind, *sorted((order[x], order[y])))
+        else:
+            told[order[speaker]] = (kind, x if kind == "count" else order[x])
+    return told
+
+
 def gold(problem: Problem) -> str:
     return f"#{_shared.final(solve(problem))}"
 
@@ -112,13 +130,15 @@ def verify(problem: Problem, transcript: Transcript) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="knights-v0",
+    id="knights-v1",
     summary="Who tells the truth, among people who always do and people who never do.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("knights-v0", "4390ccf42a4a56cdab94647b854fbe3199322482a4f052c408ee381c553c78c6"),
     difficulties=(2, 3, 4, 5, 6),
     isolated=False,
 )

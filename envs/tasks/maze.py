@@ -22,6 +22,8 @@ Difficulty:
 
 Version history:
     v0: first version.
+    v1: the same questions; a maze, its mirror images and rotations, with start and end exchanged or not, are on the
+        same side of the split.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from selfplay.contract import Criterion, Message, Problem, TaskSpec, Transcript,
 
 STEPS = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 Cell = tuple[int, int]
+_FROM_THE_END = str.maketrans("SE", "ES")
 
 
 def sample(seed: int, difficulty: float) -> Problem:
@@ -50,6 +53,16 @@ def sample(seed: int, difficulty: float) -> Problem:
 
 def prompt(problem: Problem) -> list[Message]:
     return [Message("user", "\n".join([*problem.data["rows"], "="]))]
+
+
+def key(problem: Problem) -> str:
+    """Of the maze's rotations and mirror images, from either end, the one that comes first when sorted."""
+    rows: Sequence[str] = problem.data["rows"]
+    images: list[str] = []
+    for _ in range(4):
+        rows = ["".join(column) for column in zip(*reversed(rows), strict=True)]  # a quarter turn
+        images += ["\n".join(rows), "\n".join(reversed(rows))]
+    return min(images + [image.translate(_FROM_THE_END) for image in images])
 
 
 def after(rows: Sequence[str], cell: Cell, step: str) -> Cell | None:
@@ -111,13 +124,15 @@ def _fault(rows: Sequence[str], path: str) -> str | None:
 
 
 SPEC = TaskSpec(
-    id="maze-v0",
+    id="maze-v1",
     summary="A shortest path through a small maze.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("maze-v0", "7d4da27cadb201be9adaec0bdd93e4b357a08089557a746057a2c1b1b8784741"),
     difficulties=(3, 4, 5, 6, 7, 8, 9),
     isolated=False,
 )

@@ -18,6 +18,8 @@ Difficulty:
 
 Version history:
     v0: first version.
+    v1: the same questions; expressions that differ in the order of summands or factors are on the same side of the
+        split.
 """
 
 from __future__ import annotations
@@ -45,6 +47,18 @@ def prompt(problem: Problem) -> list[Message]:
     return [Message("user", f"({text})mod {problem.data['modulus']}=")]
 
 
+def key(problem: Problem) -> str:
+    """The operations, in order where order counts: summands that follow one another are sorted, and so are factors."""
+    runs: list[tuple[bool, list[str]]] = []  # (whether factors, their signs and numbers)
+    for operation, operand in problem.data["steps"]:
+        if not runs or runs[-1][0] != (operation == "*"):
+            runs.append((operation == "*", []))
+        runs[-1][1].append(f"{operation}{operand}")
+    factors, first = runs[0]
+    first.append(f"{'*' if factors else '+'}{problem.data['first']}")
+    return f"{';'.join(''.join(sorted(run)) for _, run in runs)}mod{problem.data['modulus']}"
+
+
 def gold(problem: Problem) -> str:
     value = problem.data["first"]
     for operation, operand in problem.data["steps"]:
@@ -69,13 +83,15 @@ def verify(problem: Problem, transcript: Transcript) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="modular-v0",
+    id="modular-v1",
     summary="An expression modulo a number, one operation after the other.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("modular-v0", "af71b92fbf5dff07b7629a4d2d11f22a3ab40b33d0c45c2810a538aeba36abd1"),
     difficulties=(1, 2, 3, 4, 5, 6, 8, 10, 12),
     isolated=False,
 )

@@ -18,6 +18,7 @@ Difficulty:
 
 Version history:
     v0: first version.
+    v1: the same questions; a product and its mirror image, such as 27*34 and 34*27, are on the same side of the split.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def prompt(problem: Problem) -> list[Message]:
 
 def product(problem: Problem) -> str:
     return str(int(problem.data["a"]) * int(problem.data["b"]))
+
+
+def key(problem: Problem) -> str:
+    return _shared.commuted(problem.data["a"], "*", problem.data["b"])
 
 
 def gold(problem: Problem) -> str:
@@ -69,13 +74,15 @@ def verify(problem: Problem, transcript: Transcript) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="multiplication-v0",
+    id="multiplication-v1",
     summary="The product of two numbers, by partial products.",
     sample=sample,
     prompt=prompt,
     verify=verify,
     gold=gold,
     solve=solve,
+    key=key,
+    before_key=("multiplication-v0", "d0d9db214a42d5e88941a1f55d5b2747bad226559ec9e8d4415e2294f2d7fb70"),
     difficulties=(1, 2, 3, 4, 5, 6),
     isolated=False,
 )

@@ -32,6 +32,8 @@ Source:
 
 Version history:
     v0: first version.
+    v1: the same questions; positions with the same heaps in another order are on the same side of the split. That is of
+        first positions: the moves of a game lead through those of others.
 """
 
 from __future__ import annotations
@@ -101,6 +103,10 @@ def prompt(problem: Problem) -> list[Message]:
     return [Message("user", Game(list(problem.data["heaps"])).told())]
 
 
+def key(problem: Problem) -> str:
+    return ",".join(map(str, sorted(problem.data["heaps"])))
+
+
 def gold(problem: Problem) -> str:
     return Game(list(problem.data["heaps"])).best()
 
@@ -129,7 +135,7 @@ def _verdict(won: bool, legal: bool) -> Verdict:
 
 
 SPEC = TaskSpec(
-    id="nim-v0",
+    id="nim-v1",
     summary="Two players take stones from heaps, one to three at a time; who takes the last stone wins.",
     sample=sample,
     prompt=prompt,
@@ -137,6 +143,8 @@ SPEC = TaskSpec(
     difficulties=LEVELS,
     respond=respond,
     play=play,
+    key=key,
+    before_key=("nim-v0", "a0c0ee60fea905af54e6aa8594dac80f494dcedebabd234f074aae9d71eeb2ed"),
     seats=2,
     max_turns=MOST * max(LEVELS),
     isolated=False,

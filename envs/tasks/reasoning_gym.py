@@ -1,7 +1,7 @@
 """The data sets of reasoning-gym (https://github.com/open-thought/reasoning-gym, Apache-2.0), each a task.
 
 Problem:
-    `reasoning_gym/NAME-v0` asks what the data set NAME asks, and says where to write the answer. The problem of a seed
+    `reasoning_gym/NAME` asks what the data set NAME asks, and says where to write the answer. The problem of a seed
     and a difficulty is the entry of the data set's own generator whose index is a hash of the name, the seed and the
     level; where that entry has no answer, the next hash. data: {"question", "answer", "about"}: the question, the data
     set's own answer, and what judging needs of the metadata.
@@ -29,6 +29,8 @@ Version history:
         numbers, so that what is undefined, such as F + 1/0, is wrong and no answer takes long. Where white space does
         not count, it still does between digits and between letters: 2 x 4 21 is not 2 x 421. graph_color takes one
         colour for each vertex and nothing else.
+    v2 (v1 of the data sets that were v0): the same questions and verdicts; what is held out is chosen by problem, not
+        by text: see `key`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from functools import cache, partial
 from hashlib import sha256
@@ -45,7 +48,7 @@ from typing import Any
 from envs.tasks import _gym_answers as by
 from envs.tasks import _gym_sets as sets
 from envs.tasks._gym_scored import SCORED
-from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Verdict, answers
+from selfplay.contract import Message, Problem, TaskFamily, TaskSpec, Transcript, Verdict, answers, normalised
 
 #: Characters of an answer; a longer one is wrong.
 LIMIT = 60_000
@@ -54,6 +57,9 @@ ASKED = "Write your final answer between <answer> and </answer>, with nothing af
 LENIENT = "_lenient"
 _NO_ANSWER = "the text does not end in <answer>…</answer>, or is too long"
 _INDICES = 2**31 - 1
+#: sha256 of this file before its data sets had keys.
+_BEFORE_KEY = "ce218a5e9d89ca4eeb154ba8046249fc8104ea9b2296f4da98a4580195b3bb64"
+_WORDS = re.compile(r"\w+|[^\w\s]")
 
 
 def make(member: str) -> TaskSpec:
@@ -77,6 +83,8 @@ def make(member: str) -> TaskSpec:
         difficulties=levels,
         timeout_s=10.0,
         licence="Apache-2.0",
+        key=partial(key, name),
+        before_key=(f"{FAMILY.name}/{member}-v{FAMILY.version_of(member) - 1}", _BEFORE_KEY),
     )
 
 
@@ -90,6 +98,14 @@ def sample(name: str, seed: int, difficulty: float) -> Problem:
 
 def prompt(problem: Problem) -> list[Message]:
     return [Message("user", f"{problem.data['question'].rstrip()}\n\n{ASKED}")]
+
+
+def key(name: str, problem: Problem) -> str:
+    """The numbers alone, or the words without their order, where they are the problem; else the question."""
+    if name in sets.BY_NUMBERS:
+        return ",".join(map(str, sorted(problem.data["about"]["numbers"])))
+    question = normalised(problem.data["question"])
+    return " ".join(sorted(_WORDS.findall(question))) if name in sets.UNORDERED else question
 
 
 def gold(problem: Problem) -> str:
@@ -195,6 +211,7 @@ FAMILY = TaskFamily(
     members=tuple(sorted(name + dress for name in (*sets.CHECKS, *SCORED) for dress in ("", LENIENT))),
     make=make,
     left_out=sets.LEFT_OUT,
+    version=sets.VERSION,
     extra="selfplay-factory[tasks]",
     versions={name + dress: number for name, number in sets.VERSIONS.items() for dress in ("", LENIENT)},
 )

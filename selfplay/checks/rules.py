@@ -130,9 +130,12 @@ def legal_actions(subject: Subject) -> str | None:
     return None
 
 
-def returns(subject: Subject) -> str | None:
-    """Returns are finite, within the declared utilities, the sum of the rewards, and sum to what the type says."""
-    game = subject.loaded.game
+def returns(subject: Subject) -> str | tuple[None, str | None]:
+    """Returns are finite, within the declared utilities, the sum of the rewards, and sum to what the type says.
+
+    Those between a loss and a win are worth a remark: an author may have scaled scores that nets would show better.
+    """
+    game, between = subject.loaded.game, None
     low, high, kind = game.min_utility(), game.max_utility(), game.get_type()
     for index in range(len(subject.games)):
         total = np.zeros(subject.loaded.num_players)
@@ -151,7 +154,11 @@ def returns(subject: Subject) -> str | None:
                 return f"{at}: the game is declared zero-sum, but returns are {values.tolist()}"
             if move is None and np.abs(total - values).max() > TOLERANCE and not _has_chance(game):
                 return f"{at}: rewards sum to {total.tolist()}, but returns are {values.tolist()}"
-    return None
+            whole = subject.loaded.outcomes is None or np.abs(values - np.round(values)).max() <= 1e-6
+            if between is None and not whole:
+                between = f"{at}: it ends in {values.tolist()}, between win, draw and loss; a net learns the mean of "
+                between += "such results, and its chances of a win, a draw and a loss stand for nothing else"
+    return None, between
 
 
 def _has_chance(game: pyspiel.Game) -> bool:

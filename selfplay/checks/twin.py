@@ -144,6 +144,7 @@ def _problem(spec: TaskSpec, seed: int, level: float) -> Iterator[Field]:
     task = Task(here(spec))
     posed = task.pose(seed, level)
     yield _field("the prompt", "\n".join(f"{one.role}: {one.content}" for one in posed.messages))
+    yield _field("the digest of the key and the prompt", posed.digest)
     yield _field("the data of sample", json.dumps(dict(posed.problem.data), sort_keys=True))
     for name, write in (("gold", spec.gold), ("solve", spec.solve)):
         if write is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from selfplay.contract import Criterion, Message, Next, Problem, TaskSpec, Trans
 #: Most bytes of an answer of a copy, which has read what a model wrote, and of the worker, which has not.
 MOST_BYTES, MOST_WORKER_BYTES = 2**20, 2**26
 _MOST_MESSAGES, _MOST_TURNS = 1_000, 100_000
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -145,26 +147,30 @@ def _run_poses(spec: TaskSpec, wanted: list[Any]) -> Any:
 
 
 def _run_pose(spec: TaskSpec, seed: int, difficulty: float) -> Any:
-    """[problem, messages], or why there is no such problem: others of the same question may be there all the same."""
+    """[problem, messages, the key's digest], or why there is no such problem: others may be there all the same."""
     try:
-        problem, messages = author.pose(spec, seed, difficulty)
+        problem, messages, key = author.pose(spec, seed, difficulty)
     except Failure as error:
         return str(error)
     wrong = author.not_plain(problem)
     if wrong is not None:
         return f"{spec.id}: the problem of seed {seed}, difficulty {difficulty:g}: {wrong}"
-    return [problem_to(problem), _messages_to(messages)]
+    return [problem_to(problem), _messages_to(messages), key]
 
 
-def _read_poses(spec: TaskSpec, plain: Any) -> list[tuple[Problem, tuple[Message, ...]] | Failure]:
-    return [_read_pose(one) for one in _list(plain, most=_MOST_TURNS)]
+def _read_poses(spec: TaskSpec, plain: Any) -> list[author.Made | Failure]:
+    return [_read_pose(spec, one) for one in _list(plain, most=_MOST_TURNS)]
 
 
-def _read_pose(plain: Any) -> tuple[Problem, tuple[Message, ...]] | Failure:
+def _read_pose(spec: TaskSpec, plain: Any) -> author.Made | Failure:
     if isinstance(plain, str):
         return Failure(ERROR, author.printable(plain))
-    problem, messages = _list(plain, 2)
-    return _problem(problem), _messages(messages)
+    problem, messages, key = _list(plain, 3)
+    if (key is None) != (spec.key is None):
+        raise ValueError("a key is missing, or there is one too many")
+    if key is not None and not _DIGEST.fullmatch(_str(key)):
+        raise ValueError("not the digest of a key")
+    return _problem(problem), _messages(messages), key
 
 
 def _run_prompt(spec: TaskSpec, problem: Any) -> Any:
@@ -223,7 +229,7 @@ def _read_text(spec: TaskSpec, plain: Any) -> str:
 
 #: What may be asked.
 CALLS: Mapping[str, Call] = {
-    "poses": Call(_run_poses, _read_poses, "{}: sample or prompt"),
+    "poses": Call(_run_poses, _read_poses, "{}: sample, prompt or key"),
     "prompt": Call(_run_prompt, lambda spec, plain: _messages(plain), "{}: prompt"),
     "gold": Call(lambda spec, problem: author.gold(spec, _problem(problem)), _read_text, "{}: gold"),
     "solve": Call(lambda spec, problem: author.solve(spec, _problem(problem)), _read_text, "{}: solve"),

@@ -11,6 +11,8 @@ import pytest
 from selfplay import registry
 from selfplay.check import Report, check
 from selfplay.checks import aliases
+from selfplay.checks.rules import returns
+from selfplay.checks.subject import prepare
 from selfplay.contract import GameSpec, Symmetry
 
 SQUARES = np.arange(9).reshape(3, 3)
@@ -170,6 +172,15 @@ def test_rules(
     source = source.replace(text, fault).replace("class State(", "BOARD = np.full((SIZE, SIZE), -1)\n\n\nclass State(")
     found = problems(check(registry.load_source(source, "four_on_five.py")))
     assert name in found and problem in found[name], found
+
+
+def test_results_between_loss_and_win_are_worth_a_remark(readme_game: str) -> None:
+    whole, part = "[1.0 if seat == self.winner else -1.0 for", "[0.4 if seat == self.winner else -0.4 for"
+    assert readme_game.count(whole) == 1
+    for source, noted in ((readme_game, False), (readme_game.replace(whole, part), True)):
+        subject = prepare(registry.load_source(source, "four_on_five.py"))
+        problem, note = returns(subject)
+        assert problem is None and (note is not None and "between win, draw and loss" in note) == noted
 
 
 def test_what_an_author_raises_is_told_with_its_line(readme_game: str) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS  # noqa: E402
 
 from envs.tasks._gym_scored import SCORED  # noqa: E402
-from envs.tasks._gym_sets import CHECKS, LEFT_OUT  # noqa: E402
+from envs.tasks._gym_sets import CHECKS, LEFT_OUT, VERSION  # noqa: E402
 from envs.tasks.reasoning_gym import FAMILY  # noqa: E402
 from selfplay import registry  # noqa: E402
 from selfplay.check_task import check_task  # noqa: E402
@@ -32,7 +32,7 @@ made = {}
 for name in sys.argv[1:]:
     spec = registry.find_task(f"reasoning_gym/{name}")
     posed = [author.pose(spec, seed, level) for level in spec.difficulties for seed in (0, 1, 2**60)]
-    made[name] = [(dict(problem.data), [message.content for message in asked]) for problem, asked in posed]
+    made[name] = [(dict(problem.data), [message.content for message in asked]) for problem, asked, _ in posed]
 print(json.dumps(made))
 """
 
@@ -42,8 +42,8 @@ def test_each_data_set_is_shipped_or_left_out_for_a_reason() -> None:
     assert {*SHIPPED, *LEFT_OUT} == set(DATASETS)
     for name, reason in LEFT_OUT.items():
         with pytest.raises(UserError) as raised:
-            registry.find_task(f"reasoning_gym/{name}-v0")
-        assert str(raised.value) == f"reasoning_gym/{name}-v0 is left out: {reason}"
+            registry.find_task(f"reasoning_gym/{name}")
+        assert str(raised.value) == f"reasoning_gym/{name}-v{VERSION} is left out: {reason}"
 
 
 @pytest.mark.parametrize("name", ["countdown", "gcd", "graph_color", "spiral_matrix"])

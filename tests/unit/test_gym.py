@@ -168,7 +168,7 @@ def test_a_lenient_task_takes_an_answer_in_dress_and_a_strict_one_does_not() -> 
     for text in (form.format(own) for form in wrong):
         assert verify_lenient("gcd", problem, Transcript((Turn(0, "assistant", text),))).state == "rejected", text
     spec = registry.find_task("reasoning_gym/gcd_lenient")
-    assert spec.id == "reasoning_gym/gcd_lenient-v0" and registry.find_task(spec.id) is spec
+    assert spec.id == "reasoning_gym/gcd_lenient-v1" and registry.find_task(spec.id) is spec
 
 
 def test_puzzles_of_numbers_take_the_given_ones_once() -> None:
@@ -221,16 +221,18 @@ def test_one_line_tells_of_all_of_them(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_names_that_are_not_there_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for reference, error in (
-        ("reasoning_gym/countdwn", "the nearest is 'reasoning_gym/countdown-v0'"),
+        ("reasoning_gym/countdwn", "the nearest is 'reasoning_gym/countdown-v1'"),
         ("reasoning_gym/countdown-v7", "there is no environment 'reasoning_gym/countdown-v7'"),
-        ("reasoning_gym/rush_hour", "reasoning_gym/rush_hour-v0 is left out: its problems come without an answer"),
+        ("reasoning_gym/rush_hour", "reasoning_gym/rush_hour-v1 is left out: its problems come without an answer"),
     ):
         with pytest.raises(UserError) as raised:
             registry.find_task(reference)
         assert error in str(raised.value)
         assert call(["check-env", reference]) == 2 and "Traceback" not in capsys.readouterr().err
-    assert registry.find_task("reasoning_gym/gcd") is registry.find_task("reasoning_gym/gcd-v0")
-    assert registry.find_task("reasoning_gym/survo").id == "reasoning_gym/survo-v1"
+    assert registry.find_task("reasoning_gym/gcd") is registry.find_task("reasoning_gym/gcd-v1")
+    assert registry.find_task("reasoning_gym/survo").id == "reasoning_gym/survo-v2"
+    before = registry.find_task("reasoning_gym/survo-v1")
+    assert before.id == "reasoning_gym/survo-v1" and before.key is None
     with pytest.raises(UserError, match="there is no environment 'reasoning_gym/survo-v0'"):
         registry.find_task("reasoning_gym/survo-v0")
 
@@ -241,7 +243,7 @@ def test_without_the_package_it_is_one_sentence_and_others_are_found(tmp_path: P
         "import sys\n"
         "from selfplay.cli.main import call\n"
         "assert call(['envs']) == 0\n"
-        "sys.exit(call(['check-env', 'reasoning_gym/countdown-v0']))"
+        "sys.exit(call(['check-env', 'reasoning_gym/countdown']))"
     )
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}

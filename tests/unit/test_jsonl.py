@@ -12,7 +12,7 @@ from selfplay.check_task import check_task
 from selfplay.cli.main import call
 from selfplay.contract import TaskSpec, Transcript, Turn, Verdict
 from selfplay.errors import UserError
-from selfplay.task import Task, ruleset_digest, said
+from selfplay.task import SIDES, Task, ruleset_digest, said
 
 GSM8K = [
     {"question": f"{a} clips in April, half as many in May?", "answer": f"{a}/2=<<{a}/2={a // 2}>>.\n#### {a // 2:,}"}
@@ -227,14 +227,14 @@ def test_the_id_names_what_the_file_holds_and_travels(tmp_path: Path) -> None:
 def test_every_line_comes_once_on_one_side(tmp_path: Path) -> None:
     task = Task(registry.find_task(str(write(tmp_path / "all.jsonl", PLAIN))))
     sides = []
-    for held_out in (True, False):
+    for side in SIDES:
         found = []
         with pytest.raises(UserError, match="has only"):
-            for posed in task.problems(1, held_out):
+            for posed in task.problems(1, side):
                 found.append(posed.digest)
         assert len(found) == len(set(found))
         sides.append(set(found))
-    assert len(sides[0]) + len(sides[1]) == 100 and not sides[0] & sides[1] and len(sides[0]) >= 3
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 100 and len(sides[2]) >= 3
 
 
 def test_who_judges_again_is_told_what_is_missing() -> None:

@@ -285,3 +285,22 @@ def test_models_that_generation_would_compute_wrongly_are_refused(tmp_path: Path
         change(directory(tmp_path / name, config), max_position_embeddings=64)
         with pytest.raises(UserError, match=said):
             fresh(load(str(tmp_path / name)), seed=0)
+
+
+def test_a_directory_says_in_three_files_what_ends_an_answer(tmp_path: Path) -> None:
+    for name, text in TOKENIZER.files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "model.safetensors").write_bytes(b" " * 24)
+    about = {"model_type": "gpt2", "n_positions": 64, "vocab_size": VOCAB}
+
+    def ends(config: object, generation: object = None) -> tuple[int, ...]:
+        (tmp_path / "config.json").write_text(json.dumps({**about, "eos_token_id": config}))
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
+        return Tokenizer(load(str(tmp_path)).tokenizer).eos
+
+    assert ends(None) == ends(1) == ends([1], 1) == TOKENIZER.eos == (1,)
+    assert load(str(tmp_path)).tokenizer == TOKENIZER.files, "nothing is added where nothing is new"
+    assert ends([1, 4], [5, 4]) == (1, 4, 5) and ends(None, 3) == (1, 3)
+    for wrong in (VOCAB, -1, "1", [[1]], [1] * 1000):
+        with pytest.raises(UserError, match="config.json: eos_token_id must be one of the tokenizer's tokens"):
+            ends(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -14,7 +15,10 @@ from selfplay.actors.reasoner import Ask
 from selfplay.errors import UserError
 from selfplay.task import Task
 from trainers.fit import Footprint, refuse_too_large
-from trainers.problems import Found, Problems, for_development
+from trainers.problems import Found, Problems
+from trainers.reasoning_crew import begun_with
+from trainers.reasoning_status import ReasoningStatus, Score
+from trainers.tuning import score_of
 
 TASK = Task(registry.find_task("parity"))
 LEVELS = [12.0, 16.0]
@@ -23,13 +27,28 @@ LEVELS = [12.0, 16.0]
 def test_only_training_problems_are_asked_and_the_measured_ones_never() -> None:
     problems = Problems(TASK, LEVELS, 3, {})
     asked = {TASK.pose(problems.next(12.0), 12.0).digest for _ in range(300)}
+    asked |= {TASK.pose(ask.seed, ask.difficulty).digest for ask in problems.worked(100, LEVELS, 0.0)}
     for side in ("held_out", "development"):
         measured = problems.measured(7, side, LEVELS, 64)
         assert len(measured) == 64 and measured == Problems(TASK, LEVELS, 4, {}).measured(7, side, LEVELS, 64)
         posed = [TASK.pose(ask.seed, ask.difficulty) for ask in measured]
         assert all(one.held_out == (side == "held_out") for one in posed)
-        assert all(for_development(one.digest) == (side == "development") for one in posed)
+        assert all(one.side == side for one in posed)
         assert not asked & {one.digest for one in posed}
+
+
+def test_what_is_held_out_chooses_no_settings() -> None:
+    held_out = Score(3, None, 0.9, 0.8, 1.0, 64, 12.0, 60.0)
+    status = ReasoningStatus("parity", "parity-v0", "a", "a/corpus", scores=(held_out,))
+    assert score_of(status) is None and score_of(replace(status, development=0.5)) == 0.5
+
+
+def test_a_run_goes_on_with_the_version_of_the_task_that_it_began_with() -> None:
+    newest, before = registry.find_task("countdown"), registry.find_task("countdown-v0")
+    assert begun_with(newest, None) is newest is begun_with(newest, {"env": {"id": "countdown-v1"}})
+    assert begun_with(newest, {"env": {"id": "countdown-v0"}}) is before
+    for other in ({}, {"env": 5}, {"env": {"id": "nim-v0"}}, {"env": {"id": "countdown-v9"}}, {"env": {"id": "/x-v0"}}):
+        assert begun_with(newest, other) is newest
 
 
 def test_the_solver_is_always_given_the_same_problems() -> None:

@@ -23,7 +23,6 @@ from selfplay.store import Committer, write_block
 from selfplay.task import Task, ruleset_digest
 from trainers.language_learner import ReasoningLearner
 from trainers.lessons import lessons_from
-from trainers.problems import to_learn_from
 from trainers.reasoning_config import LearnerSettings, PolicySettings, ReasoningConfig, TaskSettings
 from trainers.tutor import Tutor, TutorJob
 
@@ -128,6 +127,6 @@ def test_what_is_only_measured_on_is_imitated_from_no_corpus(tmp_path: Path) -> 
     tutor = Tutor(TutorJob(spec.to_json(), config.to_json(), 1, 1, str(tmp_path), uri, "student"))
     assert all(episode.trainable for episode in [seal.worked(Assignment(posed[0], "h", 0), "1", tokenizer)])
     known = tutor.take_corpus(uri, "parity-v0", 1000)
-    wanted = {one.digest for one in posed if to_learn_from(one.digest)}
+    wanted = {one.digest for one in posed if one.side == "training"}
     assert 0 < known == len(wanted) < len(posed)
     assert set(tutor._base.names["problem"]) == wanted

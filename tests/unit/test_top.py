@@ -43,7 +43,7 @@ def told(place: Path, status: Status | ReasoningStatus) -> None:
 def test_a_run_is_shown_as_it_told_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told(tmp_path / "a", played(tmp_path / "a"))
     score = Score(9, None, 0.62, 0.6, 0.64, 512, 80.0, 100.0)
-    thought = ReasoningStatus("countdown", "countdown-v0", "b", "b/corpus", phase="finished", scores=(score,))
+    thought = ReasoningStatus("countdown", "countdown-v1", "b", "b/corpus", phase="finished", scores=(score,))
     told(tmp_path / "b", replace(thought, tokens_per_s=22_000.0, elapsed_s=60, total_s=60))
     (tmp_path / "no_run").mkdir()
     assert call(["top", str(tmp_path), "--json"]) == 0

@@ -21,7 +21,7 @@ from selfplay.store import lineage
 from selfplay.store.table import ELSEWHERE
 from trainers.experiment import AnyConfig, reach
 from trainers.reasoning_config import ReasoningConfig
-from trainers.reasoning_crew import _kept_policy
+from trainers.reasoning_crew import _kept, _kept_policy
 from trainers.recipe import load_recipe
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState, State
@@ -143,7 +143,8 @@ def test_the_model_of_a_run_is_the_one_that_its_settings_name(tmp_path: Path) ->
     def kept(spec: PolicySpec) -> PolicySpec | None:
         agent = json.dumps({"policy": json.loads(spec.to_json())})
         sealed.write(str(place / run_files.AGENT_FILE), json.loads(agent))
-        return _kept_policy(RunFolder(str(place), config, ReasoningState), config)
+        folder = RunFolder(str(place), config, ReasoningState)
+        return _kept_policy(folder, config, _kept(folder))
 
     RunFolder(str(place), config, ReasoningState).begin(json.dumps({"policy": json.loads(spec.to_json())}))
     assert kept(spec) == spec

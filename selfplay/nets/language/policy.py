@@ -20,7 +20,8 @@ from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.nets.inference import pick_device
 from selfplay.nets.language.config import LanguageConfig, from_hugging_face
-from selfplay.nets.language.tokenizer import FILES, Tokenizer
+from selfplay.nets.language.probe import refuse_unusable
+from selfplay.nets.language.tokenizer import ENDS_FILE, FILES, Tokenizer
 from selfplay.nets.language.transformer import Transformer
 
 VALUE_HEAD = "value_head.safetensors"
@@ -163,7 +164,11 @@ def load(
         }
     except (ValueError, OSError) as error:
         raise UserError(f"the tokenizer in {path} cannot be read: {error}") from None
+    refuse_unusable(files, f"the tokenizer in {path}")
     tokenizer = Tokenizer(files, f"the tokenizer in {path}")
+    ends = _ends(folder, config, tokenizer)
+    if set(ends) - set(tokenizer.eos):
+        files[ENDS_FILE] = json.dumps({"eos_token_id": ends})
     try:
         native = from_hugging_face(config)
         context = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
@@ -209,6 +214,23 @@ def save(policy: LanguagePolicy, uri: str) -> None:
         head = {name: value.cpu() for name, value in policy.value_head.state_dict().items()}
         storage.write(storage.join(uri, VALUE_HEAD), encode(head, {"format": "pt"}))
     storage.write(storage.join(uri, "config.json"), json.dumps(config, indent=2).encode())  # last: it is complete now
+
+
+def _ends(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> list[int]:
+    """All tokens that end an answer: the tokenizer's, and those of the model's settings.
+
+    Raises `UserError` where these name what is no token.
+    """
+    named = [("config.json", config), ("config.json", config.get("text_config"))]
+    try:
+        text = storage.read(str(folder / ENDS_FILE), _MOST_CONFIG_BYTES)
+        named.append((ENDS_FILE, json.loads(text)))
+    except FileNotFoundError:
+        pass
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{folder}/{ENDS_FILE} is not JSON: {error}") from None
+    found = [i for name, settings in named for i in tokenizer.ends_of(settings, f"{folder}/{name}")]
+    return list(dict.fromkeys((*tokenizer.eos, *found)))
 
 
 def _kernel(config: Any) -> str | None:

@@ -7,14 +7,16 @@ answer ends with the token that ends a text.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
-from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import Encoding, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from selfplay.contract import Message
@@ -23,8 +25,27 @@ from selfplay.errors import UserError
 PAD, EOS = "<pad>", "<eos>"
 #: Files of a tokenizer in a model's directory.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+#: Where a tokenizer's files name more tokens that end an answer, by `eos_token_id`: a model's settings of generation.
+ENDS_FILE = "generation_config.json"
+#: More than any model has.
+_MOST_ENDS = 64
 _PLAIN = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}" + EOS + "{% endif %}{% endfor %}"
 _HERE = "\u2047answer\u2047"
+
+
+class Broken(UserError):
+    """The tokenizers library has met what it holds for impossible: the files, or what they made of a text, break it."""
+
+
+@contextlib.contextmanager
+def _unbroken(source: str) -> Iterator[None]:
+    """Raises `Broken` for a panic of the library, which is no `Exception` and would end a process."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise Broken(f"{source} breaks its library: {(str(error).splitlines() or [''])[0][:200]}") from None
 
 
 class Tokenizer:
@@ -37,25 +58,63 @@ class Tokenizer:
         """Raises `UserError` where the files are no tokenizer, or name no token that ends a text."""
         self.files = dict(files)
         try:
-            self._backend = Backend.from_str(self.files["tokenizer.json"])
+            with _unbroken(source):
+                self._backend = Backend.from_str(self.files["tokenizer.json"])
+            self._backend.no_truncation()  # a file may hold what was set when it was written
+            self._backend.no_padding()
             self._settings: dict[str, Any] = dict(json.loads(self.files.get("tokenizer_config.json", "{}")))
         except KeyError:
             raise UserError(f"{source} has no tokenizer.json") from None
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"{source} is no tokenizer: {str(error)[:200]}") from None
         eos, pad = (self._backend.token_to_id(self._named(name) or "") for name in ("eos_token", "pad_token"))
         if eos is None:
             raise UserError(f"{source} names no token that ends a text (eos_token in tokenizer_config.json)")
-        self.eos: tuple[int, ...] = (eos,)
+        self.eos: tuple[int, ...] = tuple(dict.fromkeys((eos, *self._more_ends(source))))
         self.pad: int = eos if pad is None else pad
         template = _template(self.files.get("chat_template.jinja") or self._settings.get("chat_template"), source)
         self._template: str | None = None if template == _PLAIN else template
-        added = self._backend.get_added_tokens_decoder().values()
-        special = sorted((token.content for token in added if token.special and token.content), key=len, reverse=True)
-        #: Any special token as a text spells it, the longest first; never found where there is none.
-        self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
+        added = self._backend.get_added_tokens_decoder().items()
+        #: Ids that no message may bring in: of special tokens, and of other added ones that end an answer or that the
+        #: template writes, such as those that begin a turn; words and white space are not meant by that.
+        self._control = {
+            i for i, token in added if token.special or i in self.eos or _is_mark(token.content, self._template or "")
+        }
         #: Tokens that the tokenizer puts before every text: "<s>" of many.
-        self._before = [i for i in self._backend.encode("", add_special_tokens=True).ids if i not in self.eos]
+        with _unbroken(source):
+            self._before = [i for i in self._backend.encode("", add_special_tokens=True).ids if i not in self.eos]
+        if len(self.eos) > 1 and self._template is not None and (end := self._end_of_turn()) is not None:
+            self.eos = tuple(dict.fromkeys((end, *self.eos)))
+
+    def _more_ends(self, source: str) -> tuple[int, ...]:
+        try:
+            settings = json.loads(self.files.get(ENDS_FILE, "{}"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{source}: {ENDS_FILE} is not JSON: {str(error)[:200]}") from None
+        return self.ends_of(settings, f"{source}: {ENDS_FILE}")
+
+    def ends_of(self, settings: object, source: str) -> tuple[int, ...]:
+        """The ids of `eos_token_id` in a model's settings, which may be one or a list; () where there is none.
+
+        Raises `UserError` for what is no token.
+        """
+        given = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        ids = given if isinstance(given, list) else [] if given is None else [given]
+        if len(ids) > _MOST_ENDS or not all(map(self._is_token, ids)):
+            wanted = f"one of the tokenizer's tokens, or a list of at most {_MOST_ENDS}"
+            raise UserError(f"{source}: eos_token_id must be {wanted}, and is {str(given)[:60]}")
+        return tuple(ids)
+
+    def _is_token(self, i: object) -> bool:
+        whole = isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**31
+        return whole and self._backend.id_to_token(i) is not None
+
+    def _end_of_turn(self) -> int | None:
+        """The token that the chat template puts after an answer, where it is one that ends an answer."""
+        ids = self.following([Message("user", "-")], ended=False)
+        return ids[0] if ids and ids[0] in self.eos else None
 
     @property
     def size(self) -> int:
@@ -72,12 +131,25 @@ class Tokenizer:
 
         Raises `UserError` for text that it cannot write.
         """
-        return self._encoded(text, True)
+        found = self._encoded(text, letters=True)
+        # Control tokens that are left are not marked as special in the file: the text is parted within each.
+        parted = [first + 1 for first, end in self._controls(found) if end - first > 1]
+        if not parted:
+            return list(found.ids)
+        places = pairwise([0, *parted, len(text)])
+        return [i for first, end in places for i in self.encode(text[first:end])]
 
-    def _encoded(self, text: str, letters: bool) -> list[int]:
+    def _controls(self, found: Encoding) -> list[tuple[int, int]]:
+        """Where in the text its control tokens stand: (first character, the one after the last) of each."""
+        return [place for i, place in zip(found.ids, found.offsets, strict=True) if i in self._control]
+
+    def _encoded(self, text: str, letters: bool) -> Encoding:
         self._backend.encode_special_tokens = letters
         try:
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
+            with _unbroken("the tokenizer"):
+                return self._backend.encode(text, add_special_tokens=False)
+        except UserError:
+            raise
         except Exception:
             missing = sorted({c for c in text if self._backend.token_to_id(c) is None})
             shown = " ".join(repr(c) for c in missing[:5])
@@ -85,11 +157,13 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
-        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+        with _unbroken("the tokenizer"):
+            return str(self._backend.decode(list(ids), skip_special_tokens=True))
 
     def decode_all(self, lines: Sequence[Sequence[int]]) -> list[str]:
         """`decode` of each."""
-        return list(self._backend.decode_batch([list(ids) for ids in lines], skip_special_tokens=True))
+        with _unbroken("the tokenizer"):
+            return list(self._backend.decode_batch([list(ids) for ids in lines], skip_special_tokens=True))
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """The tokens before a seat's first answer."""
@@ -105,7 +179,7 @@ class Tokenizer:
         before = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _HERE}]
         said, spelled = self._set_aside(messages)
         ids = self._framed(self._rendered([*before, *said]).partition(_HERE)[2], spelled)
-        return ids[1:] if ended and ids[:1] == list(self.eos[:1]) else ids
+        return ids[1:] if ended and ids and ids[0] in self.eos else ids
 
     def _set_aside(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], dict[str, str]]:
         """Messages as a template takes them, with a stand-in for each special token that a content spells.
@@ -113,30 +187,38 @@ class Tokenizer:
         The stand-ins come with what they stand for. What a stranger or a model wrote could otherwise end its own
         message and begin one of another role.
         """
-        contents = "".join(message.content for message in messages)
-        if not self._special.search(contents):
+        places = [self._controls(self._encoded(message.content, letters=False)) for message in messages]
+        if not any(places):
             return _plain(messages), {}
+        contents = "".join(message.content for message in messages)
         mark = next(chr(code) for code in range(0xE000, 0x110000) if chr(code) not in contents)
         spelled: dict[str, str] = {}
-
-        def stand_in(found: re.Match[str]) -> str:
-            name = f"{mark}{len(spelled)}{mark}"
-            spelled[name] = found[0]
-            return name
-
-        aside = [Message(one.role, self._special.sub(stand_in, one.content)) for one in messages]
+        aside = []
+        for message, found in zip(messages, places, strict=True):
+            parts, last = [], 0
+            for first, end in found:
+                name = f"{mark}{len(spelled)}{mark}"
+                spelled[name] = message.content[first:end]
+                parts += [message.content[last:first], name]
+                last = end
+            aside.append(Message(message.role, "".join([*parts, message.content[last:]])))
         return _plain(aside), spelled
 
     def _framed(self, rendered: str, spelled: Mapping[str, str]) -> list[int]:
         """The tokens of a rendered dialogue: special ones where the template put them, letters for the stand-ins."""
         if not spelled:
-            return self._encoded(rendered, False)
-        parts = re.split(f"({'|'.join(spelled)})", rendered)
-        return [i for part in parts if part for i in self._encoded(spelled.get(part, part), part in spelled)]
+            return list(self._encoded(rendered, letters=False).ids)
+        ids: list[int] = []
+        for part in filter(None, re.split(f"({'|'.join(spelled)})", rendered)):
+            ids += self.encode(spelled[part]) if part in spelled else self._encoded(part, letters=False).ids
+        return ids
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         try:
-            rendered: str = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            with _unbroken("the tokenizer"):
+                rendered: str = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Broken:
+            raise
         except Exception as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(f"the chat template takes no messages of {roles}: {str(error)[:200]}") from None
@@ -175,6 +257,16 @@ def of_characters(alphabet: Iterable[str]) -> Tokenizer:
         "chat_template": _PLAIN,
     }
     return Tokenizer({"tokenizer.json": backend.to_str(), "tokenizer_config.json": json.dumps(settings)})
+
+
+def may_render(files: Mapping[str, str]) -> bool:
+    """Whether a tokenizer of these files may have a chat template that `transformers` renders; nothing is parsed."""
+    settings = files.get("tokenizer_config.json", "")
+    return "chat_template.jinja" in files or ("chat_template" in settings and json.dumps(_PLAIN) not in settings)
+
+
+def _is_mark(token: str, template: str) -> bool:
+    return bool(token) and token in template and not token.isspace() and not token.isalnum()
 
 
 def _template(found: Any, source: str) -> str | None:
