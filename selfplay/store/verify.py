@@ -73,7 +73,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         yield from _miscounted(corpus)
     tasks = _tasks(corpus, sample, seed)
     if processes <= 1 or len(tasks) <= 1:
-        rules = Rules(corpus.environments())
+        rules = Rules(corpus.environments(), corpus.table("runs").to_pylist())
         for task in tasks:
             yield from _verify_part(corpus, task, rules)
         return
@@ -168,7 +168,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     for portable in trusted:
         registry.unpack_any(portable)
     corpus = open(uri, version)
-    _working = (corpus, Rules(corpus.environments()))
+    _working = (corpus, Rules(corpus.environments(), corpus.table("runs").to_pylist()))
 
 
 def _work(task: _Task) -> list[Check]:

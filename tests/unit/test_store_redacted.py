@@ -44,18 +44,20 @@ CONFIG = {
 }
 
 
-def episode(number: int, host: str, **changes: Any) -> Episode:
+def episode(number: int, host: str, ply_limit: int = 9, **changes: Any) -> Episode:
     spec = registry.find("tic_tac_toe")
     digest = "b" * 64 if host == HOST else "c" * 64
     origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), digest, "0.1.0", host, "CC0-1.0")
-    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, slot="a", epoch=1000, number=number)
-    return dataclasses.replace(made, started_at=10**15 + number, **changes)
+    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, "a", 1000, number, ply_limit)
+    return dataclasses.replace(made, started_at=1_700_000_000_000_000 + number, **changes)
 
 
 def archive(uri: str, *more: Episode) -> store.Corpus:
     """Episodes of two machines, side tables that tell of them, and a failure whose message names a file."""
     text = f"cannot read {PLACE}/x.json on {HOST} as {USER}: see {ADDRESS}/help, ~/.cache/a, 1/2 of / it; 10.1.2.3: no"
-    failed = episode(8, HOST, error=("worker", text), status="error", trainable=False)
+    failed = episode(8, HOST, ply_limit=2, error=("worker", text), status="error")
+    assert failed.game is not None
+    failed = dataclasses.replace(failed, game=dataclasses.replace(failed.game, ended_by="aborted"))
     episodes = [*(episode(n, HOST if n % 2 else OTHER) for n in range(8)), failed, *more]
     committer = store.Committer(uri, "run", 1)
     committer.register("a")
