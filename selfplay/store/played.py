@@ -137,7 +137,7 @@ def _end_lies(head: Episode, record: GameRecord, story: Story) -> str | None:
 
 def _teaching_lies(head: Episode, story: Story) -> str | None:
     origin, done = head.provenance.origin, head.status in ("ok", "truncated")
-    if head.trainable and not done:
+    if head.trainable not in (True, False) or (head.trainable and not done):
         return f"it is marked trainable with status {head.status}"
     if head.trainable and (not story.searches or origin == "evaluation"):
         return "it is marked trainable, and has no search that could be learned from, or is of an evaluation"

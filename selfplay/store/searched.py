@@ -125,6 +125,7 @@ def _steps_lie(p: Plies, at: Array, seats: Array, lies: Lies) -> None:
     searched = np.zeros(len(p.row), bool)
     searched[at] = True
     together = p.seat == SIMULTANEOUS
+    lies.add(p.seat < SIMULTANEOUS, "its seat is none")
     lies.add(~p.whole, "it lacks its seat, action, source, simulations, full_search or candidates")
     lies.add(p.source == MALFORMED, "its source is no name")
     lies.add((p.moved >= 0) != together, "it has a joint action exactly if all seats moved at once")
@@ -137,7 +138,8 @@ def _steps_lie(p: Plies, at: Array, seats: Array, lies: Lies) -> None:
     lies.add(~searched & ((p.simulations != 0) | p.full), "it has simulations, and no candidates")
     lies.add(~searched & ~none, "it has values of a search, and no candidates")
     lies.add(searched & ((p.root == NONE) | (p.raw == NONE)), "its search has no root value or no raw value")
-    lies.add(searched & ~(p.surprise >= 0), "the surprise of its search is no number of 0 or more")
+    surprising = (p.surprise >= 0) & (p.surprise < np.inf)
+    lies.add(searched & ~surprising, "the surprise of its search is no number of 0 or more")
     lies.add((p.estimates >= 0) & ((p.estimates != seats[p.row]) | ~p.finite), "its seat values are not one a seat")
     late = p.source == OPENING
     if late.any():  # after a move that was none

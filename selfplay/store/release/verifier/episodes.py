@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from selfplay.store.release.verifier.games import Rules, game_lies
+from selfplay.store.release.verifier.played import played_lies
 from selfplay.store.release.verifier.rows import Lie, Row, Unknown, content_digest
 
 
@@ -23,8 +24,5 @@ def row_lies(row: Row, schema: pa.Schema, rules: Rules) -> None:
                       "with `selfplay corpus verify`")  # fmt: skip
     if row["n_steps"] != len(row["game"]["steps"]):
         raise Lie("its number of steps is not that of its steps")
-    game = rules.find(row)
-    for span in row["policy_spans"] or ():
-        if not 0 <= span["first_step"] <= span["last_step"] < row["n_steps"] or not 0 <= span["seat"] < row["seats"]:
-            raise Lie(f"a policy span is of seat {span['seat']}, steps {span['first_step']} to {span['last_step']}")
-    game_lies(row, game, rules)
+    played_lies(row, rules.searches.get(row["config_digest"]))
+    game_lies(row, rules.find(row), rules)

@@ -7,8 +7,11 @@
 What "true" means here:
 - a file is one that the certificate lists, and its sha256 is the certified one (and the one in its name);
 - a row has the content digest that follows from all its other columns (`content_digest` below);
+- a game agrees with itself (`played_lies` below): the visits of a search sum to its simulations, its value is the mean
+  of what was backed up, the move played follows from both, every move was made by one policy; where the table `runs`
+  has the settings of its search, also its length and its surprise, within what rounding hides;
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
-  and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
+  and its end, its returns and its unit of values agree with them (`game_lies` below);
 - all rows together have the certified content digest: none is missing, none came later, none is there twice.
 
 Where the certificate says "redacted", rows lack host names, paths and the like, and their digests were computed after
@@ -33,10 +36,12 @@ import sys
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.searches import settings_of
 from selfplay.store.release.verifier.table import (
     certificate_of,
     file_lies,
@@ -46,14 +51,18 @@ from selfplay.store.release.verifier.table import (
     refuse_outside,
     rows_of,
     shown,
+    side_rows,
 )
 
 
 class Report:
-    """Counts of episodes; `lies` also holds what is false of files and of the whole."""
+    """Counts of episodes; `lies` also holds what is false of files and of the whole.
+
+    unset: true games whose searches could not be held against the settings of their run.
+    """
 
     def __init__(self) -> None:
-        self.true = self.unknown = self.false = 0
+        self.true = self.unknown = self.false = self.unset = 0
         self.lies: list[tuple[str, str]] = []
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
@@ -67,6 +76,9 @@ class Report:
             self.digests.append(row["content_digest"])
             row_lies(row, schema, rules)
             self.true += 1
+            self.unset += row["config_digest"] not in rules.searches and any(
+                step["candidates"] for step in (row["game"] or {"steps": ()})["steps"]
+            )
         except Lie as lie:
             self.false += 1
             self.lies.append((row["episode_id"], str(lie)))
@@ -86,6 +98,10 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
     certified = {file["path"]: file for file in certificate["files"]}
     report, rules = Report(), Rules(certificate)
+    try:
+        rules.searches = settings_of(side_rows(corpus, "runs"))
+    except (OSError, MemoryError, ValueError, KeyError, TypeError, pa.ArrowException, DeltaError) as error:
+        report.lies.append(("runs", f"the table cannot be read: {str(error).splitlines()[0]}"))
     total = sum(file["num_records"] for file in files)
     drawn = None if sample is None else set(random.Random(seed).sample(range(total), min(sample, total)))
     before = 0
@@ -145,12 +161,16 @@ def main() -> int:
     if asked.json:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
-        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing}))
+        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing,
+                          "without_settings": report.unset}))  # fmt: skip
     else:
         for subject, reason in report.lies:
             print(f"false {shown(subject)}: {shown(reason)}")
         for reason, count in report.missing.items():
             print(f"not checkable ({count:,} episodes): {shown(reason)}")
+        if report.unset:
+            print(f"not covered ({report.unset:,} episodes): length and surprise of searches: the table runs does not tell "
+                  "their settings")  # fmt: skip
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', redacted' if certificate.get('redacted') is True else ''}"
