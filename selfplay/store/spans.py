@@ -54,9 +54,13 @@ def span_lies(column: pa.ListArray, plies: Plies, seats: Array, games: Array) ->
     policy, digest = (fields[name].dictionary_encode() for name in ("policy_id", "digest"))
     names, digests = policy.dictionary.to_pylist(), digest.dictionary
     s = _Spans(
-        row,
-        *(integers(fields[name]) for name in ("seat", "first_step", "last_step", "version")),
-        *(np.asarray(one.indices.cast(pa.int64()).fill_null(-1)) for one in (policy, digest)),
+        row=row,
+        seat=integers(fields["seat"]),
+        first=integers(fields["first_step"]),
+        last=integers(fields["last_step"]),
+        version=integers(fields["version"]),
+        policy=np.asarray(policy.indices.cast(pa.int64()).fill_null(-1)),
+        digest=np.asarray(digest.indices.cast(pa.int64()).fill_null(-1)),
         kind=np.array([*(_KNOWN.get(name, _OTHER) for name in names), _OTHER]),
     )
     kind = s.kind[s.policy]
