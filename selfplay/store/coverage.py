@@ -1,8 +1,11 @@
-"""An answer about an episode, and the words for what it could not cover: they stand here and nowhere else."""
+"""An answer about an episode, what "true" covers, and what it does not: the words for it stand here alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 TRUE, FALSE, NOT_CHECKABLE = "true", "false", "not checkable"
 
@@ -23,6 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
+RUN, NEIGHBOURS = "run", "neighbours"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -34,7 +38,41 @@ UNCOVERED = {
     SPLIT: "that its problem is one to train on",
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
+    RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
+    NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
 }
+
+#: What "true" covers of an episode, line by line.
+COVERED = (
+    "its row is as it was sealed, by its content digest, and its file as it was written, by its name",
+    "a game: every step is legal under the rules installed here, every search weighed just the legal actions, the "
+    "rules say along the way what its replay digest holds, and give its end, its returns and its unit of values",
+    "searches add up: visits sum to simulations, the value of the root is the mean of all that was backed up, the "
+    "action played was visited, priors and values are within bounds",
+    "searches are those of their run: as long, visited as sequential halving does, played as Gumbel or PUCT plays, "
+    "and as surprising as priors, visits and values make them, all within what rounding hides",
+    "each decision of a game lies in one policy span, of a policy that can have made it; resignation, error, origin "
+    "and whether it may be learned from agree with its steps and its end",
+    "a dialogue: the problem, made again from its seed, is the one that was asked, and its verifier gives the state "
+    "and the reward of every verdict again, from the text",
+    "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
+    "none is missing: the numbers of each writer begin with 0 and leave none out",
+    "none is there twice: not under its own name, nor as the same content under another",
+    "the games of a writer have the seeds that it drew, each once",
+    "within a writer, times and versions of the policy never go back",
+    "the samples of a group are all there, as many as the settings of the run say",
+    "its configuration, code, rules and environment are those of its run, and the configuration has its digest",
+    "the policies that played in it are in the table of policies, and were published before it ended",
+    "episodes that it was made from are there, if their run is",
+)
+#: What it does not cover, whatever is installed.
+NOT_COVERED = (
+    "that the log-probabilities, priors and values are those of the weights named: `--weights` compares them",
+    "that an episode was not left out at the end of a writer, or a whole writer or run: the chain and its closing tell",
+    "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
+    "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
+    "annotations: they are their authors' word",
+)
 
 
 @dataclass(frozen=True)
@@ -60,3 +98,68 @@ class Check:
 def unknown(subject: str, why: str, reason: str) -> Check:
     """An episode that is not checkable, for a reason of the class `why`."""
     return Check(subject, NOT_CHECKABLE, reason, why)
+
+
+@dataclass
+class Tally:
+    """What a check of a corpus has found so far.
+
+    lies: what is false. reasons: (class, reason) -> episodes that are not checkable for it. uncovered: what could not
+    be looked at -> episodes that are otherwise true.
+    """
+
+    true: int = 0
+    lies: list[Check] = field(default_factory=list)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    uncovered: Counter[str] = field(default_factory=Counter)
+
+    def add(self, check: Check) -> None:
+        if check.state == TRUE:
+            self.true += 1
+            self.uncovered.update(check.uncovered)
+        elif check.state == FALSE:
+            self.lies.append(check)
+        else:
+            self.reasons[check.why, check.reason] += 1
+
+    @property
+    def not_checkable(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def by_class(self) -> dict[str, int]:
+        """How many are not checkable, by class."""
+        found = Counter[str]()
+        for (why, _), count in self.reasons.items():
+            found[why] += count
+        return dict(sorted(found.items()))
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """How many are not checkable, by reason."""
+        return {reason: count for (_, reason), count in sorted(self.reasons.items())}
+
+
+def meaning(uncovered: dict[str, int], not_checked: Iterable[str] = (WEIGHTS,)) -> str:
+    """In one sentence what "true" covered. uncovered: as of a `Tally`. not_checked: what was not asked for."""
+    missing = [f"{what} (run with --{what})" for what in not_checked]
+    missing += [f"{what} of {count:,} episodes" for what, count in sorted(uncovered.items()) if count]
+    covered = "True here means: all of a row that follows from itself, from the rules, from its neighbours and its run"
+    return f"{covered}; not covered: {', '.join(missing)}" if missing else covered
+
+
+def as_fields(tally: Tally, not_checked: Iterable[str] = (WEIGHTS,)) -> dict[str, Any]:
+    """What reports say besides the counts, JSON."""
+    return {
+        "classes": tally.by_class,
+        "uncovered": dict(sorted(tally.uncovered.items())),
+        "meaning": meaning(tally.uncovered, not_checked),
+    }
+
+
+def told(uncovered: Iterable[str] = ()) -> str:
+    """The whole list, covered and not covered, as Markdown. uncovered: keys of `UNCOVERED` that had to be left out."""
+    here = [f"{UNCOVERED[what]} (of some episodes)" for what in sorted(set(uncovered))]
+    parts = ["True is an episode of which this was found to hold:", *(f"- {line};" for line in COVERED)]
+    parts += ["", "It is not said by that:", *(f"- {line};" for line in (*NOT_COVERED, *here))]
+    return "\n".join(parts)

@@ -143,6 +143,8 @@ def _teaching_lies(head: Episode, story: Story) -> str | None:
         return "it is marked trainable, and has no search that could be learned from, or is of an evaluation"
     if origin == "self_play" and story.searches and done and not head.trainable:
         return "it is a finished game of self-play, and not marked trainable"
+    if origin == "self_play" and story.others:
+        return "its origin is self-play, and some of its moves are another's"
     if origin == "random" and story.searches + story.openings + story.others:
         return "its origin is random play, and some of its moves are not"
     if origin in ("human", "solver") and not story.others:
@@ -154,6 +156,8 @@ def _settings_lie(head: Episode, record: GameRecord, story: Story, settings: Sea
     """What a row contradicts in the configuration of its run."""
     if head.provenance.origin != "self_play" or not story.searches:
         return None
+    if not settings.resigns and (record.played_on_after_resignation or record.resigned_seat is not None):
+        return "it tells of a resignation, and nobody resigns in its run"
     limit, steps = settings.ply_limit, story.searches + story.openings
     if record.ended_by == "ply_limit" and limit is not None and steps < limit:
         return f"it was cut after {steps} moves, and its run cuts after {limit}"

@@ -29,7 +29,7 @@ ROUNDING = 0.5 + 3 * 2**-24 * UNITS
 class SearchSettings:
     """What a run's configuration says of its searches and moves; None: it is not told.
 
-    algorithm: "gumbel" or "puct". The others: see `trainers.config`.
+    algorithm: "gumbel" or "puct". resigns: whether a seat may resign. The others: see `trainers.config`.
     """
 
     algorithm: str
@@ -43,6 +43,7 @@ class SearchSettings:
     temperature_plies: int | None = None
     opening_plies: int | None = None
     ply_limit: int | None = None
+    resigns: bool = True
 
 
 def search_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, SearchSettings]:
@@ -70,7 +71,7 @@ def _settings(config: str | None) -> SearchSettings | None:
     sound = all(isinstance(one, int | float) and 0 <= one < 2**31 for one in numbers)
     if algorithm not in ("gumbel", "puct") or not sound or told["c_visit"] is None or told["c_scale"] is None:
         return None
-    return SearchSettings(algorithm, **told)
+    return SearchSettings(algorithm, **told, resigns=play.get("resign_threshold", 1) is not None)
 
 
 class Lies:

@@ -236,9 +236,14 @@ def _open(table_uri: str, version: int | datetime | None) -> DeltaTable:
     return table
 
 
-def check_schema_version(table: DeltaTable) -> None:
+def stated_version(table: DeltaTable) -> int:
+    """The schema version that the log states; the one known here where it states none."""
     note = _VERSION_NOTE.search(table.metadata().description or "")
-    found = int(note.group(1)) if note else SCHEMA_VERSION
+    return int(note.group(1)) if note else SCHEMA_VERSION
+
+
+def check_schema_version(table: DeltaTable) -> None:
+    found = stated_version(table)
     if found > SCHEMA_VERSION:
         raise UserError(
             f"the corpus at {table.table_uri} has schema version {found}, and this version of the package knows "

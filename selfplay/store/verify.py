@@ -1,7 +1,8 @@
 """Is every episode true? Files against their names, rows against their digests, games against the rules.
 
 Three answers, and never a guess: "true"; "false", with what is wrong; "not checkable", with what would have to be
-installed. What makes an episode true: `selfplay.store.truth`.
+installed. What makes an episode true by itself: `selfplay.store.truth`; among the others: `selfplay.store.neighbours`;
+what true covers, in words: `selfplay.store.coverage`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
 from selfplay.store import log
 from selfplay.store.counts import recorded, rows_by_run
-from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, Check
+from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
+from selfplay.store.described import Described
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
-from selfplay.store.read import Corpus
+from selfplay.store.neighbours import Survey, survey
+from selfplay.store.read import Corpus, readable
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
 from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
@@ -35,10 +38,10 @@ __all__ = [
     "Check",
     "Rules",
     "outside",
-    "summary",
     "uncommitted",
     "verify_corpus",
     "verify_episode",
+    "verify_rows",
 ]
 
 #: Rows checked at once.
@@ -67,11 +70,27 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     sample: only so many episodes, drawn evenly, and the files that hold them; None: all. processes: work side by side;
     the answers then come in no fixed order. One-file environments that this process has loaded are known to them.
     """
+    together: Survey | None = None
     if sample is None:
         yield from _damaged_logs(corpus)
-        yield from _doubled(corpus)
         yield from _miscounted(corpus)
-    tasks = _tasks(corpus, sample, seed)
+        together = _surveyed(corpus)
+    false = set[str]()
+    for check in () if together is None else together.lies:
+        if check.subject not in false:
+            false.add(check.subject)
+            yield check
+    for check in _each(corpus, _tasks(corpus, sample, seed), processes):
+        if check.subject in false:  # told already; what else is wrong with it is not
+            continue
+        if check.state == TRUE:
+            more = (NEIGHBOURS,) if together is None else together.uncovered.get(check.subject.split("/")[0], ())
+            check = replace(check, uncovered=tuple(sorted({*check.uncovered, *more}))) if more else check
+        yield check
+
+
+def _each(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[Check]:
+    """Every episode and file by itself."""
     if processes <= 1 or len(tasks) <= 1:
         rules = Rules(corpus.environments(), corpus.table("runs").to_pylist())
         for task in tasks:
@@ -79,6 +98,26 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         return
     for checks in _side_by_side(corpus, tasks, min(processes, len(tasks))):
         yield from checks
+
+
+def _surveyed(corpus: Corpus) -> Survey | None:
+    """What the episodes say of each other; None where a file is damaged, which is named when its turn comes."""
+
+    def scan(columns: Mapping[str, pc.Expression], where: pc.Expression | None) -> Iterator[pa.RecordBatch]:
+        with readable(corpus.uri):
+            corpus.refuse_bombs(where)
+            batches = corpus.dataset.to_batches(
+                columns=dict(columns), filter=where, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=2
+            )
+            for batch in batches:
+                refuse_long_cells(corpus.uri, batch)
+                yield batch
+
+    tables = (corpus.table(name).to_pylist() for name in ("runs", "policies", "environments"))
+    try:
+        return survey(scan, Described(*tables))
+    except UserError:
+        return None
 
 
 def _side_by_side(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[list[Check]]:
@@ -133,17 +172,6 @@ def _damaged_logs(corpus: Corpus) -> Iterator[Check]:
         for fault in log.check(table):
             reason = f"the file {fault.what}; `selfplay repair` restores the log"
             yield Check(log.place(table, fault.file), FALSE, reason)
-
-
-def _doubled(corpus: Corpus) -> Iterator[Check]:
-    """Episodes that are there more than once."""
-    try:
-        counts = pc.value_counts(corpus.to_arrow(columns=["episode_id"]).column("episode_id"))
-    except UserError:
-        return  # a damaged file, that is named when its turn comes
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    for name, count in zip(*(column.to_pylist() for column in twice.flatten()), strict=True):
-        yield Check(name, FALSE, f"it is there {count} times; `selfplay repair` leaves one")
 
 
 def _miscounted(corpus: Corpus) -> Iterator[Check]:
@@ -207,12 +235,25 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
             yield Check(task.path, FALSE, f"the file holds {held:,} episodes, and the log says {task.counted:,}")
         for batch in _rows(corpus, task):
             refuse_long_cells(task.path, batch)
-            yield from verify_batch(batch, rules)
+            yield from verify_rows(batch, rules, corpus.schema_version)
     except Oversized as error:
         yield Check(task.path, FALSE, str(error))
     except (OSError, MemoryError, pa.ArrowException, UserError) as error:
         if damage is None:
             yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
+
+
+def verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int) -> Iterator[Check]:
+    """One answer a row. newest: the schema version of the table; no row of it has a later one."""
+    versions = batch.column("schema_version")
+    fits = pc.fill_null(pc.and_(pc.greater_equal(versions, 1), pc.less_equal(versions, newest)), False)
+    if not pc.all(fits).as_py():
+        for row in batch.filter(pc.invert(fits)).select(["episode_id", "schema_version"]).to_pylist():
+            reason = f"its schema version is {row['schema_version']}, and that of its table {newest}"
+            yield Check(str(row["episode_id"]), FALSE, reason)
+        batch = batch.filter(fits)
+    if batch.num_rows:
+        yield from verify_batch(batch, rules)
 
 
 def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
@@ -246,8 +287,3 @@ def _damage(uri: str) -> str | None:
     except Damaged as error:
         return f"the file cannot be read: {error.reason}"
     return None
-
-
-def summary(checks: list[Check]) -> dict[str, int]:
-    """How many of each answer."""
-    return {state: sum(check.state == state for check in checks) for state in (TRUE, FALSE, NOT_CHECKABLE)}

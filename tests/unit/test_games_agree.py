@@ -32,7 +32,7 @@ from selfplay.store.release.verifier.searches import settings_of
 
 Row = dict[str, Any]
 Path = tuple[str | int, ...]
-SEARCH = {"c_visit": 50.0, "c_scale": 0.2, "considered": 4, "simulations": 9, "cheap_simulations": 3, "full_fraction": 0.5}
+SEARCH = {"c_visit": 50.0, "c_scale": 0.2, "considered": 4, "simulations": 9, "cheap_simulations": 3}
 PLAY = {"temperature": 1.0, "temperature_plies": 2, "opening_plies": 2, "ply_limit": 7}
 RUNS = [
     {
@@ -132,7 +132,8 @@ def changed(value: Any, draw: st.DrawFn) -> Any:
     if isinstance(value, float):
         return draw(st.sampled_from([None, -value, value + 0.01, value * 2, float("nan"), float("inf"), 0.0, 64.0]))
     if isinstance(value, str):
-        return draw(st.sampled_from([None, "", value + "0", value[:-1], "x" * 64, "random", "search", "human", "error"]))
+        others = ["random", "search", "human", "error", "x" * 64]
+        return draw(st.sampled_from([None, "", value + "0", value[:-1], *others]))
     if isinstance(value, list):
         return draw(st.sampled_from([None, [], value[:-1], value + value[-1:], value[::-1]]))
     return None

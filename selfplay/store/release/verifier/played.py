@@ -102,6 +102,8 @@ def teaching_lies(row: Row, settings: Row | None) -> None:
         raise Lie("it is marked trainable, and has no search that could be learned from, or is of an evaluation")
     if origin == "self_play" and searches and done and not row["trainable"]:
         raise Lie("it is a finished game of self-play, and not marked trainable")
+    if origin == "self_play" and others:
+        raise Lie("its origin is self-play, and some of its moves are another's")
     if origin == "random" and searches + sources["opening"] + others:
         raise Lie("its origin is random play, and some of its moves are not")
     if origin in ("human", "solver") and not others:
@@ -110,6 +112,9 @@ def teaching_lies(row: Row, settings: Row | None) -> None:
         raise Lie("it is a game, and its origin a kind of dialogues")
     if settings is None or origin != "self_play" or not searches:
         return
+    resigned = row["game"]["played_on_after_resignation"] or row["game"]["resigned_seat"] is not None
+    if resigned and settings["selfplay"].get("resign_threshold", 1) is None:
+        raise Lie("it tells of a resignation, and nobody resigns in its run")
     limit, openings = settings["selfplay"].get("ply_limit"), settings["selfplay"].get("opening_plies")
     if row["game"]["ended_by"] == "ply_limit" and limit is not None and searches + sources["opening"] < limit:
         raise Lie(f"it was cut after {searches + sources['opening']} moves, and its run cuts after {limit}")

@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from selfplay.store.release.verifier.rows import (
     BATCH_ROWS,
-    MOST_FILE_BYTES,
     MOST_GROUP_BYTES,
     MOST_RATIO,
     PLAIN_PATH,
@@ -93,7 +91,11 @@ def file_lies(data: bytes, path: str, certified: Row | None) -> None:
 def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | None) -> Iterator[Row]:
     """The rows of a Parquet file, all or those with the `chosen` indices; two columns are in its path, not in it."""
     before = 0
-    file = parquet(data)
+    file = pq.ParquetFile(pa.BufferReader(data))
+    for number in range(file.num_row_groups):
+        size = file.metadata.row_group(number).total_byte_size
+        if size > SMALL_GROUP_BYTES and size > min(MOST_GROUP_BYTES, MOST_RATIO * len(data)):
+            raise ValueError(f"{len(data):,} bytes of it unpack to {size:,} at once")
     for batch in file.iter_batches(BATCH_ROWS):
         columns = {name: batch.column(name) for name in batch.schema.names}
         columns |= {name: pa.array([value] * batch.num_rows, pa.string()) for name, value in partition.items()}
@@ -103,25 +105,3 @@ def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | N
         inside = [i for i in range(batch.num_rows) if chosen is None or before + i in chosen]
         yield from pa.Table.from_arrays(arrays, list(columns)).take(pa.array(inside, pa.int64())).to_pylist()
         before += batch.num_rows
-
-
-def parquet(data: bytes) -> pq.ParquetFile:
-    """A Parquet file. Raises `ValueError` for one that unpacks to far more than an honest one."""
-    file = pq.ParquetFile(pa.BufferReader(data))
-    for number in range(file.num_row_groups):
-        size = file.metadata.row_group(number).total_byte_size
-        if size > SMALL_GROUP_BYTES and size > min(MOST_GROUP_BYTES, MOST_RATIO * len(data)):
-            raise ValueError(f"{len(data):,} bytes of it unpack to {size:,} at once")
-    return file
-
-
-def side_rows(corpus: str, name: str) -> list[Row]:
-    """The rows of a side table as it is now; none where there is no table."""
-    try:
-        table = DeltaTable(f"{corpus}/{name}", storage_options=options())
-    except TableNotFoundError:
-        return []
-    refuse_outside(table)
-    paths = pa.table(table.get_add_actions()).column("path").to_pylist()
-    files = [read(f"{corpus}/{name}", path, MOST_FILE_BYTES) for path in paths]
-    return [row for data in files for row in parquet(data).read().to_pylist()]
