@@ -87,6 +87,8 @@ def _origin_lies(p: Provenance) -> str | None:
 
 
 def _time_lies(head: Episode) -> str | None:
+    if head.number < 0 or head.epoch < 0:
+        return f"it is number {head.number} of epoch {head.epoch}"
     if not 0 <= head.seed:
         return f"its seed is {head.seed}"
     if not EARLIEST <= head.started_at < LATEST:

@@ -65,7 +65,7 @@ CASES = [
     Case("game.steps[].action", "game", at_search("action", 77), FALSE, FALSE, "not among its candidates"),
     Case("game.steps[].joint[]", "game", put("game.steps.0.joint", [1, 2]), FALSE, FALSE, "joint action"),
     Case("game.steps[].source", "game", at_search("source", "human"), FALSE, FALSE, "are another's"),
-    Case("game.steps[].source", "game", at_search("source", "random"), FALSE, FALSE, "policy span is of random moves"),
+    Case("game.steps[].source", "game", at_search("source", "random"), FALSE, FALSE, "nobody searched"),
     Case("game.steps[].source", "game", at_search("source", "Stock Fish"), FALSE, FALSE, "its source is no name"),
     Case("game.steps[].simulations", "game", at_search("simulations", 3), FALSE, FALSE, "made 3 simulations"),
     Case("game.steps[].full_search", "game", at_search("full_search", False), FALSE, FALSE, "cheap searches"),

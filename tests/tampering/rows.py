@@ -42,7 +42,7 @@ CASES = [
     Case("epoch", "game", _named("epoch", 1001), FALSE, TRUE, "missing"),
     Case("epoch", "game", _named("epoch", 2000), FALSE, TRUE, ""),
     Case("number", "game", _renumbered(500), FALSE, TRUE, "missing"),
-    Case("number", "game", _renumbered(-1), FALSE, TRUE, ""),
+    Case("number", "game", _renumbered(-1), FALSE, FALSE, ""),
     Case("status", "game", put("status", "error"), FALSE, FALSE, "its status is error"),
     Case("status", "cut game", put("status", "ok"), FALSE, FALSE, "its status is ok"),
     Case("status", "dialogue", put("status", "aborted"), FALSE, NOT_CHECKABLE, ""),

@@ -163,9 +163,21 @@ def test_honest_rows_are_true_three_times() -> None:
     assert any(row["game"]["would_have_resigned_seat"] is not None for row in honest())
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(edits(), min_size=6, max_size=6))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(edits(), min_size=8, max_size=8))
 def test_whatever_is_edited_three_checks_agree(rows: list[Row]) -> None:
+    agree(rows)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(st.lists(edits(), min_size=8, max_size=8))
+def test_they_agree_at_length(rows: list[Row]) -> None:
+    agree(rows)
+
+
+def agree(rows: list[Row]) -> None:
+    """All three say the same of each row."""
     whole = []
     for row in rows:
         try:

@@ -245,18 +245,22 @@ def lies(true: Episode) -> dict[str, Episode]:
     def with_game(**changes: Any) -> Episode:
         return dataclasses.replace(true, game=dataclasses.replace(game, **changes))
 
+    away = np.where(step.actions > step.action, 77, -77)
+    others = np.where(step.actions == step.action, step.actions, step.actions + away).astype(np.int32)
     span = dataclasses.replace(true.policy_spans[0], last_step=len(game.steps))
     return {
         "its returns are": dataclasses.replace(true, returns=(0.25, -0.25)),
         "no return for every seat": dataclasses.replace(true, returns=None),
         "its status is truncated": dataclasses.replace(true, status="truncated"),
-        "trainable with status error": dataclasses.replace(true, status="error", trainable=True),
+        "its status is error": dataclasses.replace(true, status="error"),
+        "not marked trainable": dataclasses.replace(true, trainable=False),
+        "in units of": with_game(value_scale=64.0),
         "ended by ply_limit": with_game(ended_by="ply_limit"),
         "resigned seat contradicts": with_game(resigned_seat=0),
         "the rules say otherwise": with_game(replay_digest="0" * 64),
-        "is not legal": with_step(action=77),
-        "is to move": with_step(seat=1 - step.seat),
-        "not the legal actions": with_step(actions=step.actions + 1),
+        "not among its candidates": with_step(action=77),
+        "policy span": with_step(seat=1 - step.seat),
+        "not the legal actions": with_step(actions=others),
         "simulations": with_step(simulations=1),
         "the priors sum to": with_step(prior=np.zeros_like(step.prior)),
         "without a value": with_step(q=np.full_like(step.q, np.nan)),

@@ -45,6 +45,8 @@ def origin_lies(row: Row) -> None:
         raise Lie("its code_commit is no commit")
     if not is_name(row["origin"], "_"):
         raise Lie("its origin is no name")
+    if row["number"] < 0 or row["epoch"] < 0:
+        raise Lie(f"it is number {row['number']} of epoch {row['epoch']}")
     if row["seed"] < 0 or row["wall_ms"] < 0:
         raise Lie(f"its seed is {row['seed']}, and it took {row['wall_ms']} milliseconds")
     if not EARLIEST <= row["started_at"] < LATEST:
