@@ -26,7 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
-RUN, NEIGHBOURS = "run", "neighbours"
+RUN, NEIGHBOURS, GAPS = "run", "neighbours", "gaps"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -39,6 +39,7 @@ UNCOVERED = {
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
     RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
+    GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",
     NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
 }
 

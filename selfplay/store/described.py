@@ -136,7 +136,7 @@ class Described:
         if row["config_digest"] is None:
             return None
         for name in ("config_digest", "env_id", "code_commit", "package_version"):
-            if getattr(how, name) != row[name]:
+            if getattr(how, name) != row[name] and (row[name] is not None or name == "code_commit"):
                 return f"its {name} is {getattr(how, name)!r}, and that of its run {row[name]!r}"
         if (how.env_id, how.ruleset_digest) not in self._rules:
             return f"the table of environments has no {how.env_id} with its rules"

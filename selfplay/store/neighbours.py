@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from selfplay.episode.digest import content_digests
 from selfplay.episode.schema import EPISODES
 from selfplay.store.commit import WRITERS_PER_DRIVER
-from selfplay.store.coverage import FALSE, GROUP, Check
+from selfplay.store.coverage import FALSE, GAPS, GROUP, Check
 from selfplay.store.described import Combination, Described, Named
 
 #: Streams the rows of a corpus: the columns to read, and a filter.
@@ -28,14 +28,14 @@ Scan = Callable[[Mapping[str, pc.Expression], pc.Expression | None], Iterator[pa
 Array = np.ndarray[Any, Any]
 
 _PLAIN = (
-    "episode_id run_id slot epoch number kind status origin env_id ruleset_digest seed code_commit config_digest "
-    "package_version host started_at wall_ms policy_spans parents"
+    "episode_id run_id slot epoch number schema_version kind status origin env_id ruleset_digest seed code_commit "
+    "config_digest package_version host started_at wall_ms policy_spans parents"
 ).split()
 _NESTED = ("group_id", "sample_index", "difficulty")
 COLUMNS: dict[str, pc.Expression] = {name: pc.field(name) for name in _PLAIN}
 COLUMNS |= {name: pc.field("reasoning", name) for name in _NESTED}
 #: What two copies of one game have in common, and of one episode of any kind (which was begun at one time).
-_GAME = ("env_id", "seed", "game")
+_GAME = ("kind", "env_id", "seed", "game")
 _ANY = ("kind", "env_id", "seed", "started_at", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
 #: How far the clock of one machine may be set back, microseconds.
 CLOCK_US = 600 * 10**6
@@ -55,10 +55,14 @@ class Survey:
 @dataclass
 class _Writer:
     """The episodes of one writer, as they come; `[n]` each. version: of the run's own policy, -1 where none played, or
-    where a later one may have been known (aborted). group: hash of the group's name; index: in it, -1 without one."""
+    where a later one may have been known (aborted). linked: the rows have a schema version with which every deletion is
+    entered in a table. group: hash of the group's name; index: in it, -1 without one."""
 
     name: str
-    game: bool = False
+    run: str
+    title: str
+    game: bool
+    linked: bool
     number: array[int] = field(default_factory=lambda: array("q"))
     seed: array[int] = field(default_factory=lambda: array("q"))
     ended: array[int] = field(default_factory=lambda: array("q"))
@@ -75,17 +79,33 @@ class _Alike:
     keys: array[int] = field(default_factory=lambda: array("q"))
     seeds: array[int] = field(default_factory=lambda: array("q"))
 
-    def suspects(self) -> tuple[set[int], list[int]]:
-        """Keys that are there more than once, and the seeds that go with them."""
-        keys = np.frombuffer(self.keys, np.int64) if len(self.keys) else np.zeros(0, np.int64)
-        found, counts = np.unique(keys, return_counts=True)
-        twice = found[counts > 1]
-        seeds = np.frombuffer(self.seeds, np.int64)[np.isin(keys, twice)] if len(twice) else keys[:0]
-        return set(twice.tolist()), sorted(set(seeds.tolist()))
+    def suspects(self) -> list[int]:
+        """The seeds of episodes that have a hash in common."""
+        if not len(self.keys):
+            return []
+        _, which, counts = np.unique(np.frombuffer(self.keys, np.int64), return_inverse=True, return_counts=True)
+        return list(np.unique(np.frombuffer(self.seeds, np.int64)[counts[which] > 1]).tolist())
 
 
-def survey(scan: Scan, described: Described, holes: Mapping[str, set[int]] | None = None) -> Survey:
-    """Looks at all episodes together. scan: streams them. holes: numbers that were deleted with a reason, by writer."""
+@dataclass(frozen=True)
+class Deleted:
+    """What was taken out of a corpus, and why is known. spans: writer (run/slot/epoch) -> first and last numbers,
+    inclusive. runs: of which it is not known which episodes. repaired: a repair may have left no entry."""
+
+    spans: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    runs: frozenset[str] = frozenset()
+    repaired: bool = False
+
+    def holds(self, writer: str, first: int, last: int) -> bool:
+        """Whether all of these numbers were taken out."""
+        for a, b in sorted(self.spans.get(writer, ())):
+            first = b + 1 if a <= first <= b else first
+        return first > last
+
+
+def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> Survey:
+    """Looks at all episodes together. scan: streams them."""
+    deleted = deleted or Deleted()
     writers: dict[tuple[Any, ...], _Writer] = {}
     games, anything = _Alike(), _Alike()
     parents: list[tuple[str, str]] = []
@@ -101,19 +121,20 @@ def survey(scan: Scan, described: Described, holes: Mapping[str, set[int]] | Non
             if (reason := described.contradiction(*_told(row))) is not None:
                 lies.append(Check(str(row["episode_id"]), FALSE, reason))
     for key, writer in sorted(writers.items(), key=lambda item: item[1].name):
-        lies += _writer_lies(writer, key, described, (holes or {}).get(writer.name, set()))
-    lies += _parents_lie(parents, writers, holes or {})
+        lies += _writer_lies(writer, key, described, deleted)
+    lies += _parents_lie(parents, writers, deleted)
     lies += _copies(scan, games, anything)
     return Survey(lies, described.uncovered())
 
 
 def _rows(scan: Scan) -> Iterator[dict[str, Any]]:
     """The columns looked at, of each episode; times in microseconds, 0: unknown."""
+    names = list(COLUMNS)
     for batch in scan(COLUMNS, None):
-        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "started_at"}
-        columns["started_at"] = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0).to_pylist()
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
+        times = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0)
+        columns = ((times if name == "started_at" else batch.column(name)).to_pylist() for name in names)
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def _told(row: dict[str, Any]) -> tuple[Combination, int, list[Named], int]:
@@ -132,7 +153,9 @@ def _look(row: dict[str, Any], ended: int, writers: dict[tuple[Any, ...], _Write
     run, slot, epoch = key = (row["run_id"], row["slot"], row["epoch"])
     writer = writers.get(key)
     if writer is None:
-        writer = writers[key] = _Writer(f"{run}/{slot}/{epoch}", row["kind"] == "game")
+        title = f"run {run}: slot {slot}, epoch {epoch}"
+        linked = (row["schema_version"] or 0) > 1
+        writer = writers[key] = _Writer(f"{run}/{slot}/{epoch}", run, title, row["kind"] == "game", linked)
     own = -1
     if row["status"] != "aborted":
         mine = (span["version"] or 0 for span in row["policy_spans"] or () if span and span["policy_id"] == run)
@@ -149,7 +172,7 @@ def _look(row: dict[str, Any], ended: int, writers: dict[tuple[Any, ...], _Write
 
 def _remember(row: dict[str, Any], games: _Alike, anything: _Alike) -> None:
     seed = row["seed"] or 0
-    if row["kind"] == "game":
+    if row["kind"] == "game" and _by_own_policy(row["run_id"], row["policy_spans"]):
         games.keys.append(hash((row["run_id"], seed)))
         games.seeds.append(seed)
     if row["started_at"] > 0:
@@ -157,16 +180,20 @@ def _remember(row: dict[str, Any], games: _Alike, anything: _Alike) -> None:
         anything.seeds.append(seed)
 
 
-def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, holes: set[int]) -> Iterator[Check]:
+def _by_own_policy(run: str, spans: Any) -> bool:
+    """Whether the policy of the run played. Games at random follow from their seed, and two writers may have one."""
+    return any(span is not None and span["policy_id"] == run for span in spans or ())
+
+
+def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, deleted: Deleted) -> Iterator[Check]:
     """What is wrong with the episodes of one writer: gaps, doubles, order of times and versions, seeds, groups."""
     columns = {name: np.frombuffer(getattr(w, name), np.int64) for name in ("number", "seed", "ended", "version")}
     order = np.argsort(columns["number"], kind="stable")
     number, seed, ended, version = (column[order] for column in columns.values())
-    for value, count in zip(*np.unique(number, return_counts=True), strict=True):
-        if count > 1:
-            yield Check(f"{w.name}/{value}", FALSE, f"it is there {count} times; `selfplay repair` leaves one")
-    present = np.unique(number)
-    yield from _gaps(w.name, present, holes)
+    present, times = np.unique(number, return_counts=True)
+    for i in np.flatnonzero(times > 1).tolist():
+        yield Check(f"{w.name}/{present[i]}", FALSE, f"it is there {times[i]} times; `selfplay repair` leaves one")
+    yield from _gaps(w, present, described, deleted)
     yield from _times(w.name, number, ended)
     known, at = version[version >= 0], number[version >= 0]
     for i in (np.flatnonzero(np.diff(known) < 0) + 1).tolist():
@@ -175,23 +202,26 @@ def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, holes: 
     settings = described.settings(key[0], (key[2] or 0) // WRITERS_PER_DRIVER)
     if w.game and settings is not None:
         yield from _seeds(w.name, key, number, seed, settings)
-    if not holes and len(present) == len(number):
+    if present[0] == 0 and len(number) == len(present) == present[-1] + 1:
         yield from _groups(w, key, settings, described)
 
 
-def _gaps(name: str, present: Array, holes: set[int]) -> Iterator[Check]:
+def _gaps(w: _Writer, present: Array, described: Described, deleted: Deleted) -> Iterator[Check]:
     """Numbers begin with 0 and leave none out: what was lost when a writer died had not been given one, or the last.
 
-    present: ascending. holes: numbers that may be missing.
+    present: ascending.
     """
-    before = -1
     for i in np.flatnonzero(np.diff(present, prepend=-1) != 1).tolist():
         number, before = int(present[i]), max(-1, int(present[i - 1]) if i else -1)
         if number < 0:
-            yield Check(f"{name}/{number}", FALSE, "its number is below 0")
-        elif number - before - 1 > sum(before < hole < number for hole in holes):
+            yield Check(f"{w.name}/{number}", FALSE, "its number is below 0")
+        elif deleted.holds(w.name, before + 1, number - 1):
+            continue
+        elif w.run in deleted.runs or (not w.linked and (before < 0 or deleted.repaired)):
+            described.lacks(w.run, GAPS)
+        else:
             which = f"episode {number - 1} is" if number - before == 2 else f"episodes {before + 1} to {number - 1} are"
-            yield Check(f"writer {name}", FALSE, f"{which} missing, and later ones are there")
+            yield Check(w.title, FALSE, f"{which} missing, and later ones are there")
 
 
 def _times(name: str, number: Array, ended: Array) -> Iterator[Check]:
@@ -227,10 +257,10 @@ def _seeds(name: str, key: tuple[Any, ...], number: Array, seed: Array, settings
     turn = order[place]
     for i in np.flatnonzero((drawn[turn] != seed) | (turn >= number + 2 * games)).tolist():
         yield Check(f"{name}/{number[i]}", FALSE, "its seed is none that its writer had drawn when it was sealed")
-    first: dict[int, int] = {}
-    for one, value in zip(number.tolist(), seed.tolist(), strict=True):
-        if first.setdefault(value, one) != one:
-            yield Check(f"{name}/{one}", FALSE, f"it has the seed of {name}/{first[value]}, and each is drawn once")
+    _, first, which = np.unique(seed, return_index=True, return_inverse=True)
+    for i in np.flatnonzero(number != number[first][which]).tolist():
+        before = number[first[which[i]]]
+        yield Check(f"{name}/{number[i]}", FALSE, f"it has the seed of {name}/{before}, and each is drawn once")
 
 
 def _groups(w: _Writer, key: tuple[Any, ...], settings: dict[str, Any] | None, described: Described) -> Iterator[Check]:
@@ -258,7 +288,7 @@ def _groups(w: _Writer, key: tuple[Any, ...], settings: dict[str, Any] | None, d
 
 
 def _parents_lie(
-    parents: list[tuple[str, str]], writers: Mapping[tuple[Any, ...], _Writer], holes: Mapping[str, set[int]]
+    parents: list[tuple[str, str]], writers: Mapping[tuple[Any, ...], _Writer], deleted: Deleted
 ) -> Iterator[Check]:
     """An episode that one was made from is here, if its run is; of another corpus it may be."""
     runs = {key[0] for key in writers}
@@ -266,36 +296,42 @@ def _parents_lie(
     wanted = {parent.rpartition("/")[0] for _, parent in parents}
     for writer in writers.values():
         if writer.name in wanted:
-            there[writer.name] = set(writer.number) | holes.get(writer.name, set())
+            there[writer.name] = set(writer.number)
     for child, parent in parents:
         name, _, number = parent.rpartition("/")
         if parent == child:
             yield Check(child, FALSE, "it names itself as a parent")
-        elif parent.split("/")[0] in runs and not (number.isdecimal() and int(number) in there[name]):
+        elif parent.split("/")[0] in runs - deleted.runs and not (
+            number.isdecimal() and (int(number) in there[name] or deleted.holds(name, int(number), int(number)))
+        ):
             yield Check(child, FALSE, f"it names the parent {parent}, which is not in the corpus, though its run is")
 
 
 def _copies(scan: Scan, games: _Alike, anything: _Alike) -> Iterator[Check]:
-    """Episodes that are another one under a new id: games of one run with the same seed and steps, and episodes that
-    were begun in the same microsecond and have the same content."""
-    (twins, some), (others, more) = games.suspects(), anything.suspects()
-    if not twins and not others:
+    """Episodes that are another one under a new id: games of one run's policy with the same seed and steps, and
+    episodes that were begun in the same microsecond and have the same content."""
+    seeds = sorted({*games.suspects(), *anything.suspects()})
+    if not seeds:
         return
-    seen: dict[Any, str] = {}
-    seeds = pa.array(sorted({*some, *more}), pa.int64())
+    first: dict[Any, str] = {}
     told = set[str]()
-    for batch in scan({name: pc.field(name) for name in EPISODES.names}, pc.field("seed").isin(seeds)):
-        for kept, within_run in ((_GAME, True), (_ANY, False)):
-            columns = {field.name: pa.nulls(batch.num_rows, field.type) for field in EPISODES}
-            columns |= {name: batch.column(name) for name in kept}
-            columns["schema_version"] = pa.array([1] * batch.num_rows, pa.int32())
-            names, runs, kinds = (batch.column(name).to_pylist() for name in ("episode_id", "run_id", "kind"))
-            times = batch.column("started_at").cast(pa.int64()).to_pylist()
-            for name, run, kind, time, digest in zip(
-                names, runs, kinds, times, content_digests(columns), strict=True
-            ):
-                if (kind == "game") if within_run else (time or 0) > 0:
-                    first = seen.setdefault((run if within_run else "", digest), name)
-                    if first != name and name not in told:
-                        told.add(name)
-                        yield Check(name, FALSE, f"it is episode {first} again, under another name")
+    for batch in scan({name: pc.field(name) for name in EPISODES.names}, pc.field("seed").isin(pa.array(seeds))):
+        names, runs, spans = (batch.column(name).to_pylist() for name in ("episode_id", "run_id", "policy_spans"))
+        times = pc.fill_null(batch.column("started_at").cast(pa.int64()), 0).to_pylist()
+        same_game, same = (_digests(batch, kept) for kept in (_GAME, _ANY))
+        for i, name in enumerate(names):
+            keys: list[Any] = [same[i]] if times[i] > 0 else []
+            if _by_own_policy(runs[i], spans[i]):
+                keys.append((runs[i], same_game[i]))
+            others = {first.setdefault(key, name) for key in keys} - {name}
+            if others and name not in told:
+                told.add(name)
+                yield Check(name, FALSE, f"it is episode {min(others)} again, under another name")
+
+
+def _digests(batch: pa.RecordBatch, kept: tuple[str, ...]) -> list[str]:
+    """A digest of some columns, an episode each."""
+    columns = {field.name: pa.nulls(batch.num_rows, field.type) for field in EPISODES}
+    columns |= {name: batch.column(name) for name in kept}
+    columns["schema_version"] = pa.array([1] * batch.num_rows, pa.int32())
+    return content_digests(columns)

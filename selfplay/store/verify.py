@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,8 +26,9 @@ from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
 from selfplay.store.described import Described
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
-from selfplay.store.neighbours import Survey, survey
+from selfplay.store.neighbours import Deleted, Survey, survey
 from selfplay.store.read import Corpus, readable
+from selfplay.store.repair import ASIDE
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
 from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
@@ -115,7 +117,7 @@ def _surveyed(corpus: Corpus) -> Survey | None:
 
     tables = (corpus.table(name).to_pylist() for name in ("runs", "policies", "environments"))
     try:
-        return survey(scan, Described(*tables))
+        return survey(scan, Described(*tables), _deleted(corpus))
     except UserError:
         return None
 
@@ -163,6 +165,19 @@ def outside(corpus: Corpus) -> tuple[list[Check], list[str]]:
 def uncommitted(corpus: Corpus) -> list[str]:
     """The blocks that perhaps never were part of the corpus: see `outside`."""
     return outside(corpus)[1]
+
+
+def _deleted(corpus: Corpus) -> Deleted:
+    """What the corpus says was taken out of it."""
+    spans, runs = defaultdict[str, list[tuple[int, int]]](list), set[str]()
+    for row in corpus.table("deletions").to_pylist() if "deletions" in SIDE_TABLES else ():
+        if row["writers"] is None:
+            runs.add(row["run_id"])
+        for one in row["writers"] or ():
+            if one is not None and None not in (one["first"], one["last"]):
+                spans[f"{row['run_id']}/{one['slot']}/{one['epoch']}"].append((one["first"], one["last"]))
+    aside = storage.join(corpus.uri, ASIDE, EPISODES_TABLE)
+    return Deleted(spans, frozenset(runs), next(iter(storage.entries(aside)), None) is not None)
 
 
 def _damaged_logs(corpus: Corpus) -> Iterator[Check]:

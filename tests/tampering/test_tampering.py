@@ -131,7 +131,7 @@ def test_what_is_taken_away_or_doubled_is_noticed(corpus: Honest) -> None:
     where = corpus.victims["game"]
     rest = pa.concat_tables([table.slice(0, where), table.slice(where + 1)])
     (lie,) = together(rest, corpus.tables).lies
-    assert lie.subject == "writer gumbel/p0000/1000" and "is missing, and later ones are there" in lie.reason
+    assert lie.subject == "run gumbel: slot p0000, epoch 1000" and "is missing, and later ones are there" in lie.reason
     mine = [i for i, one in enumerate(corpus.episodes) if one.provenance.run_id == "gumbel"]
     again = corpus.rows()[where] | {"number": len(mine), "episode_id": f"gumbel/p0000/1000/{len(mine)}"}
     lies = together(pa.concat_tables([table, pa.Table.from_batches([sealed([again])])]), corpus.tables).lies

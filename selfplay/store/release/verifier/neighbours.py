@@ -93,7 +93,7 @@ class Neighbours:
         kept = Told(row["number"], ended, version, row["seed"], row["kind"], words.get("group_id"),
                     words.get("sample_index"), row["origin"] == "cot_rl")  # fmt: skip
         self.writers.setdefault((run, row["slot"], epoch), []).append(kept)
-        if row["game"] is not None:
+        if row["game"] is not None and any(span["policy_id"] == run for span in row["policy_spans"] or ()):
             self.content(row["episode_id"], (run, row["env_id"], row["seed"], row["game"]))
         if started > 0:
             names = ("kind", "env_id", "seed", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
@@ -104,8 +104,13 @@ class Neighbours:
         if first != name:
             self.copies.append((name, f"it is episode {first} again, under another name"))
 
-    def lies(self, runs: list[Row], policies: list[Row], environments: list[Row], redacted: bool) -> Iterator[Any]:
-        """What is false, as (episode, writer or run; reason)."""
+    def lies(
+        self, runs: list[Row], policies: list[Row], environments: list[Row], deletions: list[Row], certificate: Row
+    ) -> Iterator[Any]:
+        """What is false, as (episode, writer or run; reason). deletions: what was taken out, and why."""
+        redacted, said = certificate.get("redacted") is True, certificate.get("verification")
+        gaps = isinstance(said, dict) and isinstance(said.get("uncovered"), dict) and "gaps" in said["uncovered"]
+        open_runs = {row["run_id"] for row in deletions if row["writers"] is None}
         yield from dict(self.copies).items()
         here = {run for run, _, _ in self.writers}
         wanted = {parent.rpartition("/")[0] for _, parent in self.parents}
@@ -118,6 +123,14 @@ class Neighbours:
         known = {run for run, _ in of}
         settings = {key: parsed(row["config"]) for key, row in of.items()}
         for (run, slot, epoch), rows in sorted(self.writers.items()):
+            taken = [(one["first"], one["last"]) for row in deletions for one in row["writers"] or ()
+                     if (row["run_id"], one["slot"], one["epoch"]) == (run, slot, epoch)]  # fmt: skip
+            before = -1
+            for number in sorted({row.number for row in rows}):
+                if number < 0 or not (gaps or run in open_runs or covered(before + 1, number - 1, taken)):
+                    told = f"episodes {before + 1} to {number - 1} are missing, and later ones are there"
+                    yield f"run {run}: slot {slot}, epoch {epoch}", told
+                before = number
             yield from writer_lies(run, slot, epoch, rows, settings.get((run, epoch // DRIVER), {}))
         for (run, epoch), row in of.items():
             text = json.dumps(settings[run, epoch], sort_keys=True, separators=(",", ":"))
@@ -144,6 +157,13 @@ class Neighbours:
                     yield name, f"it ended before version {version} of {policy} was published"
 
 
+def covered(first: int, last: int, spans: list[tuple[int, int]]) -> bool:
+    """Whether the spans, each with its ends, hold all numbers from first to last; of none they hold all."""
+    for a, b in sorted(spans):
+        first = b + 1 if a <= first <= b else first
+    return first > last
+
+
 def made_lies(name: str, how: tuple[Any, ...], started: int, row: Row | None, rules: set[Any]) -> Iterator[Any]:
     """What is false of how an episode was made. row: of the table of runs, for its driver."""
     if row is None:
@@ -152,7 +172,7 @@ def made_lies(name: str, how: tuple[Any, ...], started: int, row: Row | None, ru
         said = (how[2], *how[4:7])
         names = ("env_id", "config_digest", "code_commit", "package_version")
         for column, value in zip(names, said, strict=True):
-            if row[column] != value:
+            if row[column] != value and (row[column] is not None or column == "code_commit"):
                 yield name, f"its {column} is {value}, and that of its run {row[column]}"
         if (how[2], how[3]) not in rules:
             yield name, f"the table of environments has no {how[2]} with its rules"
@@ -166,9 +186,6 @@ def writer_lies(run: str, slot: str, epoch: int, rows: list[Told], settings: Row
     """What is false of the episodes of one writer together. settings: of its run, {} where they are not here."""
     writer = f"{run}/{slot}/{epoch}"
     rows = sorted(rows, key=lambda row: row.number)
-    numbers = [row.number for row in rows]
-    if sorted(set(numbers)) != list(range(len(set(numbers)))):
-        yield f"writer {writer}", "its numbers do not begin with 0, or leave some out: episodes are missing"
     for before, row in zip(rows, rows[1:], strict=False):
         if row.ended < before.ended - CLOCK:
             yield f"{writer}/{row.number}", "it ended before the one that its writer had sealed before it"
@@ -182,8 +199,9 @@ def writer_lies(run: str, slot: str, epoch: int, rows: list[Told], settings: Row
     for row in rows:
         if row.group is not None and row.index is not None:
             groups.setdefault(row.group, []).append(row)
+    whole = [row.number for row in rows] == list(range(len(rows)))  # else samples may be missing, too
     size = settings["generation"].get("group") if isinstance(settings.get("generation"), dict) else None
-    for some in groups.values():
+    for some in groups.values() if whole else ():
         times = Counter(row.index for row in some)
         if sorted(times) != list(range(len(times))) or len(set(times.values())) != 1:
             yield f"{writer}/{some[0].number}", "of its group some samples are missing, or there twice"
@@ -200,7 +218,7 @@ def seeds_lie(writer: str, slot: str, epoch: int, rows: list[Told], settings: Ro
         return
     if begun < 0 or not 0 < games <= 1_000_000:
         return
-    most = len(rows) + 2 * games
+    most = min(rows[-1].number, 50_000_000) + 1 + 2 * games
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((begun, int(found[1]), epoch))))
     turns = {seed: turn for turn, seed in enumerate(generator.integers(2**63, size=most).tolist())}
     for row in rows:

@@ -154,9 +154,9 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
         report.lies.append(("corpus", "all rows together do not have the certified content digest"))
     if drawn is None:
-        tables = [side_table(corpus, name) for name in ("runs", "policies", "environments")]
+        tables = [side_table(corpus, name) for name in ("runs", "policies", "environments", "deletions")]
         try:
-            found = list(report.neighbours.lies(*tables, certificate.get("redacted") is True))
+            found = list(report.neighbours.lies(*tables, certificate))
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             found = [("corpus", f"its side tables are none: {str(error).splitlines()[0]}")]
         report.together(found)
