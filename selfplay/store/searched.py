@@ -44,6 +44,8 @@ class SearchSettings:
     opening_plies: int | None = None
     ply_limit: int | None = None
     resigns: bool = True
+    resign_threshold: float | None = None
+    resign_moves: int | None = None
 
 
 def search_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, SearchSettings]:
@@ -64,6 +66,7 @@ def _settings(config: str | None) -> SearchSettings | None:
         told = {name: search.get(name) for name in ("c_visit", "c_scale", "full_fraction")}
         told |= {name: search.get(name) for name in ("considered", "simulations", "cheap_simulations")}
         told |= {name: play.get(name) for name in ("temperature", "temperature_plies", "opening_plies", "ply_limit")}
+        told |= {name: play.get(name) for name in ("resign_threshold", "resign_moves")}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     algorithm = search.get("algorithm")

@@ -41,7 +41,7 @@ from selfplay.store.coverage import (
     unknown,
 )
 from selfplay.store.payloads import judgement_lies, payload_lies
-from selfplay.store.played import Story, row_lies, stories
+from selfplay.store.played import Story, resignation_lies, row_lies, stories
 from selfplay.store.plies import Plies, integers, plies_of
 from selfplay.store.rows import episodes_of
 from selfplay.store.searched import SearchSettings, search_lies, search_settings
@@ -251,7 +251,8 @@ def _looked_at(columns: Mapping[str, pa.Array], rules: Rules) -> _Games:
     seats = np.maximum(integers(columns["seats"]), 0)
     settings = [rules.settings.get(digest) for digest in columns["config_digest"].to_pylist()]
     games = np.asarray(columns["game"].is_valid())
-    lies = span_lies(columns["policy_spans"], plies, seats, games) | search_lies(plies, seats, settings)
+    lies = resignation_lies(columns["game"], plies, settings)
+    lies |= span_lies(columns["policy_spans"], plies, seats, games) | search_lies(plies, seats, settings)
     return _Games(_lines(plies), stories(plies), settings, lies)
 
 

@@ -33,7 +33,8 @@ from selfplay.store.release.verifier.searches import settings_of
 Row = dict[str, Any]
 Path = tuple[str | int, ...]
 SEARCH = {"c_visit": 50.0, "c_scale": 0.2, "considered": 4, "simulations": 9, "cheap_simulations": 3}
-PLAY = {"temperature": 1.0, "temperature_plies": 2, "opening_plies": 2, "ply_limit": 7}
+PLAY = {"temperature": 1.0, "temperature_plies": 2, "opening_plies": 2, "ply_limit": 7, "resign_threshold": 0.6,
+        "resign_moves": 2}  # fmt: skip
 RUNS = [
     {
         "config": json.dumps({"search": {"algorithm": name} | SEARCH, "selfplay": PLAY, "learner": {}}),
@@ -57,7 +58,7 @@ def searched(algorithm: str, config: str) -> list[Episode]:
     game = load(registry.find("tic_tac_toe"))
     play = PlaySettings(
         slots=4, simulations=9, cheap_simulations=3, full_fraction=0.5, opening_fraction=0.5, opening_plies=2,
-        temperature_plies=2, ply_limit=7, resign_threshold=0.6, resign_moves=1, resign_playon=0.5,
+        temperature_plies=2, ply_limit=7, resign_threshold=0.6, resign_moves=2, resign_playon=0.5,
     )  # fmt: skip
     one = Generator(
         game, HashNet(game.num_actions, value_range=1.0), SearchConfig(algorithm=algorithm, considered=4),  # type: ignore[arg-type]
@@ -66,7 +67,7 @@ def searched(algorithm: str, config: str) -> list[Episode]:
     made: list[Episode] = []
     for version in (1, 2):
         one.set_policy(Policy("run", version, f"{version}" * 64))
-        made += one.play(lambda sealed, _: sealed >= 10)
+        made += one.play(lambda sealed, _: sealed >= 12)
     return made + one.abort()
 
 

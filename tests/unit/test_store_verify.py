@@ -148,9 +148,8 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    blocks = [
-        store.write_block(uri, to_batch([searched(n, 2 * n), searched(n, 2 * n + 1)]), "a0", 1000, n) for n in range(4)
-    ]
+    pairs = [to_batch([searched(n, n), searched(n + 1, n + 1)]) for n in range(0, 8, 2)]
+    blocks = [store.write_block(uri, pair, "a0", 1000, n) for n, pair in enumerate(pairs)]
     committer.commit(blocks)
     assert [c.state for c in verify_corpus(store.open(uri))] == ["true"] * 8
     flipped, missing, torn, swapped = (Path(episodes_uri(uri)) / block.path for block in blocks)

@@ -6,8 +6,8 @@ import math
 import re
 from collections import Counter
 
-from selfplay.store.release.verifier.rows import CHANCE, SIMULTANEOUS, STATUS_OF, Lie, Row
-from selfplay.store.release.verifier.searches import UNSEARCHED, is_name, search_lies, step_lies
+from selfplay.store.release.verifier.rows import CHANCE, SIMULTANEOUS, STATUS_OF, UNITS, Lie, Row
+from selfplay.store.release.verifier.searches import SLACK, UNSEARCHED, is_name, search_lies, step_lies
 
 #: Microseconds since 1970: the beginnings of 2020 and of 2100.
 EARLIEST, LATEST = 1_577_836_800_000_000, 4_102_444_800_000_000
@@ -117,11 +117,24 @@ def teaching_lies(row: Row, settings: Row | None) -> None:
     resigned = row["game"]["played_on_after_resignation"] or row["game"]["resigned_seat"] is not None
     if resigned and settings["selfplay"].get("resign_threshold", 1) is None:
         raise Lie("it tells of a resignation, and nobody resigns in its run")
+    threshold, moves = (settings["selfplay"].get(f"resign_{of}") for of in ("threshold", "moves"))
+    for word in ("resigned_seat", "would_have_resigned_seat"):
+        if row["game"][word] is not None and threshold is not None and moves is not None:
+            hopeless_lies(row, row["game"][word], threshold, int(moves), word == "resigned_seat")
     limit, openings = settings["selfplay"].get("ply_limit"), settings["selfplay"].get("opening_plies")
     if row["game"]["ended_by"] == "ply_limit" and limit is not None and searches + sources["opening"] < limit:
         raise Lie(f"it was cut after {searches + sources['opening']} moves, and its run cuts after {limit}")
     if openings is not None and sources["opening"] > openings:
         raise Lie(f"it has {sources['opening']} opening moves, and its run makes at most {openings}")
+
+
+def hopeless_lies(row: Row, seat: int, threshold: float, moves: int, last: bool) -> None:
+    """A seat resigns after so many moves in a row, the last ones, whose roots are worth less than -threshold."""
+    searches = [step for step in row["game"]["steps"] if step["seat"] == seat and step["source"] == "search"]
+    low = [step["root_value"] < SLACK - threshold * UNITS for step in searches]
+    ends = [len(low)] if last else range(moves, len(low) + 1)
+    if moves > len(low) or not any(all(low[end - moves : end]) for end in ends):
+        raise Lie(f"seat {seat} was not without hope for {moves} moves in a row")
 
 
 def spans_lie(row: Row) -> None:
