@@ -77,7 +77,8 @@ def blocks() -> dict[str, list[Episode]]:
         origin = provenance(f"openspiel:{name}")
         rules = pyspiel.load_game(name)
         found[slot] = [random_episode(rules, n, origin, slot=slot, epoch=1000, number=n) for n in range(5)]
-    away = dataclasses.replace(provenance("tic_tac_toe"), env_id="unheard_of-v3", env_version=3, ruleset_digest="d" * 64)
+    other = {"env_id": "unheard_of-v3", "env_version": 3, "ruleset_digest": "d" * 64}
+    away = dataclasses.replace(provenance("tic_tac_toe"), **other)
     away_game = random_episode(pyspiel.load_game("tic_tac_toe"), 1, away, slot="away", epoch=1000)
     assert away_game.game is not None
     unknown = dataclasses.replace(away_game.game, game_string="unheard_of()")
@@ -273,7 +274,7 @@ def test_both_name_the_same_lies(
 ) -> None:
     uri = str(tmp_path / "corpus")
     said = lies(blocks["search"][0])
-    false = [dataclasses.replace(lie, number=12 + n) for n, lie in enumerate(said.values())]
+    false = [dataclasses.replace(lie, number=12 + n, seed=n) for n, lie in enumerate(said.values())]
     corpus = archive(uri, {"search": [*blocks["search"], *false]})
     monkeypatch.setattr(job, "verified", lambda *_: job.Verified(0, 0, {}, None, None))
     releases.release(corpus, "first")
