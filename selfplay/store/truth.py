@@ -242,7 +242,10 @@ class _Games:
     lies: dict[int, str]
 
     def uncovered(self, row: int) -> tuple[str, ...]:
-        return () if self.settings[row] or not self.stories[row].searches else (SURPRISE, CONFIG)
+        settings = self.settings[row]
+        if not self.stories[row].searches or (settings is not None and settings.simulations is not None):
+            return ()
+        return (SURPRISE, CONFIG) if settings is None else (CONFIG,)  # a redacted configuration keeps little
 
 
 def _looked_at(columns: Mapping[str, pa.Array], rules: Rules) -> _Games:
