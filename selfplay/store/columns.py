@@ -19,6 +19,11 @@ def refuse_others(table: DeltaTable) -> None:
         raise UserError(f"the table at {table.table_uri} is not one of episodes: {wrong}")
 
 
+def of_newer(schema: pa.Schema) -> bool:
+    """Whether there are columns, or fields in one, that are not known here."""
+    return _difference(pa.struct(list(schema)), pa.struct(list(EPISODES)), "") is not None
+
+
 def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | None:
     """What `found` lacks or has otherwise, in words; None where nothing."""
     if pa.types.is_struct(wanted) and pa.types.is_struct(found):

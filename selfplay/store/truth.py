@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from selfplay.task import Task
 
 Array = np.ndarray[Any, Any]
-_LOOKED_AT = ("game", "policy_spans", "seats", "config_digest")
 
 
 @dataclass(frozen=True)
@@ -297,9 +296,7 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
         batch = to_batch([episode])
     except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         return Check(name, FALSE, f"it cannot be a row: {first_line(error)}")
-    found = _looked_at({column: batch.column(column) for column in _LOOKED_AT}, rules)
-    lie = row_lies(episode, episode.game, found.stories[0], found.settings[0]) or found.lies.get(0)
-    return Check(name, FALSE, lie) if lie is not None else _replayed(episode, rules, found.uncovered(0))
+    return verify_batch(batch, rules)[0]
 
 
 def _replayed(episode: Episode, rules: Rules, uncovered: tuple[str, ...]) -> Check:

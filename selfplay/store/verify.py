@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
 from selfplay.store import log
+from selfplay.store.columns import of_newer
 from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
 from selfplay.store.described import Described
@@ -241,6 +242,7 @@ def _tasks(corpus: Corpus, sample: int | None, seed: int) -> list[_Task]:
 
 def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
     root = storage.join(corpus.uri, EPISODES_TABLE)
+    newest = None if of_newer(corpus.dataset.schema) else corpus.schema_version
     damage = _damage(storage.join(root, task.path)) if task.first else None
     if damage is not None:
         yield Check(task.path, FALSE, damage)
@@ -250,7 +252,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
             yield Check(task.path, FALSE, f"the file holds {held:,} episodes, and the log says {task.counted:,}")
         for batch in _rows(corpus, task):
             refuse_long_cells(task.path, batch)
-            yield from verify_rows(batch, rules, corpus.schema_version)
+            yield from verify_rows(batch, rules, newest)
     except Oversized as error:
         yield Check(task.path, FALSE, str(error))
     except (OSError, MemoryError, pa.ArrowException, UserError) as error:
@@ -258,10 +260,12 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
             yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
 
 
-def verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int) -> Iterator[Check]:
-    """One answer a row. newest: the schema version of the table; no row of it has a later one."""
+def verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int | None) -> Iterator[Check]:
+    """One answer a row. newest: the schema version that the table states, and no row has a later one; None: the table
+    has columns that only a newer version of this package knows, and rows of it."""
     versions = batch.column("schema_version")
-    fits = pc.fill_null(pc.and_(pc.greater_equal(versions, 1), pc.less_equal(versions, newest)), False)
+    most = pc.less_equal(versions, np.iinfo(np.int32).max if newest is None else newest)
+    fits = pc.fill_null(pc.and_(pc.greater_equal(versions, 1), most), False)
     if not pc.all(fits).as_py():
         for row in batch.filter(pc.invert(fits)).select(["episode_id", "schema_version"]).to_pylist():
             reason = f"its schema version is {row['schema_version']}, and that of its table {newest}"

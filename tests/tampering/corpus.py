@@ -70,8 +70,7 @@ def honest() -> Honest:
     torch.set_num_threads(1)
     started = datetime.now(UTC)
     gumbel, puct = _games("gumbel"), _games("puct")
-    words, tokenizer = _words()
-    walks = _walks()
+    words, walks = _words(), _walks()
     episodes = [*gumbel, *puct, *words, *walks]
     tables = {name: list[dict[str, Any]]() for name in SIDE_TABLES}
     for one in (gumbel[0], puct[0], words[0], walks[0]):
@@ -93,8 +92,9 @@ def honest() -> Honest:
 
 def _config(run: str) -> Experiment:
     if run == "words":
-        data = {"name": run, "env": {"id": "parity"}, "generation": {"group": 4}}
-        return ReasoningConfig.model_validate(data)
+        policy = {"layers": 1, "hidden": 16, "heads": 2, "context": 200}
+        words = {"name": run, "task": {"id": "parity"}, "policy": policy, "generation": {"group": 4, "max_tokens": 6}}
+        return ReasoningConfig.model_validate(words)
     data = {
         "name": run,
         "env": {"id": "tic_tac_toe"},
@@ -136,7 +136,7 @@ def _games(run: str) -> list[Episode]:
     return made + one.abort()
 
 
-def _words() -> tuple[list[Episode], Any]:
+def _words() -> list[Episode]:
     spec = registry.find_task("parity")
     task = Task(spec)
     provenance = _provenance("words", spec, task_digest(task), "cot_rl")
@@ -157,7 +157,7 @@ def _words() -> tuple[list[Episode], Any]:
         evaluation = replace(one.provenance, origin="evaluation")
         made.append(replace(one, provenance=evaluation, trainable=False))
     task.close()
-    return made, _TOKENIZER
+    return made
 
 
 def _walks() -> list[Episode]:
@@ -179,14 +179,14 @@ def _walks() -> list[Episode]:
 def _describe(episode: Episode, started: datetime, tables: dict[str, list[dict[str, Any]]]) -> None:
     """The rows of the side tables that the office of a run enters."""
     p, config = episode.provenance, _config(episode.provenance.run_id)
-    tables["environments"].append(
-        {
-            "env_id": p.env_id, "ruleset_digest": p.ruleset_digest,
-            "game_string": episode.game and episode.game.game_string, "package": "selfplay-factory",
-            "package_version": selfplay.__version__, "source_digest": None, "source": None, "licence": p.licence,
-            "added_at": started,
-        }
-    )  # fmt: skip
+    environment = {
+        "env_id": p.env_id, "ruleset_digest": p.ruleset_digest,
+        "game_string": episode.game and episode.game.game_string, "package": "selfplay-factory",
+        "package_version": selfplay.__version__, "source_digest": None, "source": None, "licence": p.licence,
+        "added_at": started,
+    }  # fmt: skip
+    if environment not in tables["environments"]:
+        tables["environments"].append(environment)
     tables["runs"].append(
         {
             "run_id": p.run_id, "epoch": EPOCH // 1000, "started_at": started, "env_id": p.env_id,

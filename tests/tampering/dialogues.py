@@ -27,7 +27,7 @@ CASES = [
     Case(f"{_R}.top_p", "dialogue", put("reasoning.top_p", 0.5), TRUE, _UNKNOWN, caught=CHAIN),
     Case(f"{_R}.answer", "dialogue", put("reasoning.answer", "x"), TRUE, _UNKNOWN, caught=CHAIN),
     Case(f"{_R}.turns[].seat", "dialogue", said("seat", 3), FALSE, _UNKNOWN, "by seat 3"),
-    Case(f"{_R}.turns[].role", "dialogue", said("role", "tool"), FALSE, _UNKNOWN, ""),
+    Case(f"{_R}.turns[].role", "dialogue", said("role", "tool"), TRUE, _UNKNOWN, caught=CHAIN),
     Case(f"{_R}.turns[].parent", "dialogue", said("parent", 50), FALSE, _UNKNOWN, "does not come before"),
     Case(f"{_R}.turns[].suffix_ids[]", "dialogue", said("suffix_ids", [1]), TRUE, _UNKNOWN, caught=CHAIN),
     Case(f"{_R}.turns[].token_ids[]", "dialogue", said("token_ids.0", 2), TRUE, _UNKNOWN, caught=CHAIN),

@@ -6,8 +6,6 @@ from typing import Any
 
 from tests.tampering.cases import CHAIN, FALSE, FREELY, NOT_CHECKABLE, TRUE, Case, both, put
 
-_HOUR = 3600
-
 
 def _later(hours: float) -> Any:
     from datetime import timedelta
@@ -36,7 +34,7 @@ CASES = [
     Case("kind", "game", put("kind", "control"), FALSE, FALSE, "its id, kind"),
     Case("run_id", "game", _named("run_id", "puct"), FALSE, TRUE, ""),
     Case("run_id", "game", _named("run_id", "elsewhere"), FALSE, TRUE, "missing"),
-    Case("schema_version", "game", put("schema_version", 9), FALSE, NOT_CHECKABLE, "its schema version is 9"),
+    Case("schema_version", "game", put("schema_version", 9), FALSE, FALSE, "its schema version is 9"),
     Case("schema_version", "game", put("schema_version", 0), FALSE, FALSE, "its schema version is 0"),
     Case("slot", "game", _named("slot", "p0001"), FALSE, TRUE, "missing"),
     Case("epoch", "game", _named("epoch", 1001), FALSE, TRUE, "missing"),
@@ -45,7 +43,7 @@ CASES = [
     Case("number", "game", _renumbered(-1), FALSE, FALSE, ""),
     Case("status", "game", put("status", "error"), FALSE, FALSE, "its status is error"),
     Case("status", "cut game", put("status", "ok"), FALSE, FALSE, "its status is ok"),
-    Case("status", "dialogue", put("status", "aborted"), FALSE, NOT_CHECKABLE, ""),
+    Case("status", "dialogue", put("status", "aborted"), TRUE, NOT_CHECKABLE, caught=CHAIN),
     Case("trainable", "game", put("trainable", False), FALSE, FALSE, "not marked trainable"),
     Case("trainable", "aborted game", put("trainable", True), FALSE, FALSE, "trainable"),
     Case("error.kind", "game", put("error", {"kind": "x", "message": "y"}), FALSE, FALSE, "an error is told"),

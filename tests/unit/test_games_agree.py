@@ -164,7 +164,7 @@ def test_honest_rows_are_true_three_times() -> None:
     assert any(row["game"]["would_have_resigned_seat"] is not None for row in honest())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, print_blob=True)
 @given(st.lists(edits(), min_size=8, max_size=8))
 def test_whatever_is_edited_three_checks_agree(rows: list[Row]) -> None:
     agree(rows)

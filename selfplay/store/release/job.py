@@ -134,9 +134,14 @@ def verified(corpus: Corpus, sample: int | None, seed: int, processes: int, prog
         more = f" and {len(lies) - _SHOWN:,} more" if len(lies) > _SHOWN else ""
         raise UserError(f"nothing was released: version {corpus.version} is not true ({shown}{more})")
     whole = sample is None or sample >= corpus.count()
-    drawn = (None, None) if whole else (sample, seed)
     return Verified(
-        tally.true, tally.not_checkable, tally.by_reason, *drawn, tally.by_class, dict(sorted(tally.uncovered.items()))
+        true=tally.true,
+        not_checkable=tally.not_checkable,
+        reasons=tally.by_reason,
+        sample=None if whole else sample,
+        seed=None if whole else seed,
+        classes=tally.by_class,
+        uncovered=dict(sorted(tally.uncovered.items())),
     )
 
 

@@ -104,10 +104,10 @@ class Neighbours:
         if first != name:
             self.copies.append((name, f"it is episode {first} again, under another name"))
 
-    def lies(
-        self, runs: list[Row], policies: list[Row], environments: list[Row], deletions: list[Row], certificate: Row
-    ) -> Iterator[Any]:
-        """What is false, as (episode, writer or run; reason). deletions: what was taken out, and why."""
+    def lies(self, tables: dict[str, list[Row]], certificate: Row) -> Iterator[tuple[str, str]]:
+        """What is false, as (episode, writer or run; reason). tables: the side tables, by name."""
+        runs, policies, environments = (tables[name] for name in ("runs", "policies", "environments"))
+        deletions = tables["deletions"]
         redacted, said = certificate.get("redacted") is True, certificate.get("verification")
         gaps = isinstance(said, dict) and isinstance(said.get("uncovered"), dict) and "gaps" in said["uncovered"]
         open_runs = {row["run_id"] for row in deletions if row["writers"] is None}
@@ -202,7 +202,7 @@ def writer_lies(run: str, slot: str, epoch: int, rows: list[Told], settings: Row
     whole = [row.number for row in rows] == list(range(len(rows)))  # else samples may be missing, too
     size = settings["generation"].get("group") if isinstance(settings.get("generation"), dict) else None
     for some in groups.values() if whole else ():
-        times = Counter(row.index for row in some)
+        times = Counter(row.index or 0 for row in some)
         if sorted(times) != list(range(len(times))) or len(set(times.values())) != 1:
             yield f"{writer}/{some[0].number}", "of its group some samples are missing, or there twice"
         elif some[0].sampled and size is not None and len(times) != size:
