@@ -78,18 +78,21 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         yield from _damaged_logs(corpus)
         yield from _miscounted(corpus)
         together = _surveyed(corpus)
-    false = set[str]()
-    for check in () if together is None else together.lies:
-        if check.subject not in false:
-            false.add(check.subject)
-            yield check
+    lies: dict[str, Check] = {}
+    for lie in () if together is None else together.lies:
+        lies.setdefault(lie.subject, lie)
+    told = set[str]()
     for check in _each(corpus, _tasks(corpus, sample, seed), processes):
-        if check.subject in false:  # told already; what else is wrong with it is not
-            continue
-        if check.state == TRUE:
+        if check.subject in lies:  # what is wrong with an episode by itself says more
+            if check.subject not in told:
+                told.add(check.subject)
+                yield check if check.state == FALSE else lies[check.subject]
+        elif check.state == TRUE:
             more = (NEIGHBOURS,) if together is None else together.uncovered.get(check.subject.split("/")[0], ())
-            check = replace(check, uncovered=tuple(sorted({*check.uncovered, *more}))) if more else check
-        yield check
+            yield replace(check, uncovered=tuple(sorted({*check.uncovered, *more}))) if more else check
+        else:
+            yield check
+    yield from (lie for subject, lie in lies.items() if subject not in told)
 
 
 def _each(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[Check]:

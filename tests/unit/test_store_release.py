@@ -36,6 +36,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import release as releases
 from selfplay.store import upkeep
+from selfplay.store.coverage import COVERED, meaning
 from selfplay.store.release import job
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.diversity import diversity
@@ -138,7 +139,11 @@ def test_the_certificate_holds_what_the_files_are(made: tuple[str, releases.Rele
         "reasons": {"unheard_of-v3 is not installed; install their-games 2.1": 1},
         "sample": None,
         "seed": None,
+        "classes": {"no plug-in": 1},
+        "uncovered": {"run": 27},
+        "meaning": meaning({"run": 27}),
     }
+    assert meaning({"run": 27}) in text(uri, "README.md") and all(line in text(uri, "README.md") for line in COVERED)
     for name, digest in certificate["release_files"].items():
         assert hashlib.sha256(text(uri, name).encode()).hexdigest() == digest
     assert hashlib.sha256(text(uri, "certificate.json").encode()).hexdigest() == done.certificate_sha256
@@ -274,7 +279,7 @@ def test_both_name_the_same_lies(
 ) -> None:
     uri = str(tmp_path / "corpus")
     said = lies(blocks["search"][0])
-    false = [dataclasses.replace(lie, number=12 + n, seed=n) for n, lie in enumerate(said.values())]
+    false = [dataclasses.replace(lie, number=12 + n) for n, lie in enumerate(said.values())]
     corpus = archive(uri, {"search": [*blocks["search"], *false]})
     monkeypatch.setattr(job, "verified", lambda *_: job.Verified(0, 0, {}, None, None))
     releases.release(corpus, "first")

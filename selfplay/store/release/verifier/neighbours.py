@@ -38,7 +38,7 @@ def side_table(corpus: str, name: str) -> list[Row]:
         file = pq.ParquetFile(pa.BufferReader(read(f"{corpus}/{name}", path, MOST_FILE_BYTES)))
         if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > SMALL_GROUP_BYTES:
             raise ValueError(f"the table {name} is larger than it can be")
-        rows += file.read().to_pylist()
+        rows += file.read(use_threads=False).to_pylist()
     return rows
 
 
