@@ -29,7 +29,7 @@ STATUS_OF = {
 }
 #: The first and the last moment (excluded) at which a game can have begun: 2020 and 2100, microseconds since 1970.
 EARLIEST, LATEST = 1_577_836_800_000_000, 4_102_444_800_000_000
-_SHA256, _COMMIT, _ORIGIN = r"[0-9a-f]{64}", r"[0-9a-f]{7,64}(-dirty)?", r"[a-z][a-z0-9_]{0,39}"
+_SHA256, _COMMIT, _ORIGIN = r"[0-9a-f]{64}", r"[0-9a-f]{7,64}(-dirty)?", r"[a-z][a-z0-9_.-]{0,39}"
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def _origin_lies(p: Provenance) -> str | None:
         if not re.fullmatch(_SHA256, value):
             return f"its {name} is no sha256"
     for name, value in (("licence", p.licence), ("package_version", p.package_version), ("host", p.host)):
-        if not value:
-            return f"its {name} is empty"
+        if value is None:
+            return f"it has no {name}"
     if p.code_commit is not None and not re.fullmatch(_COMMIT, p.code_commit):
         return "its code_commit is no commit"
     return None if re.fullmatch(_ORIGIN, p.origin) else "its origin is no name"

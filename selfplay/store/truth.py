@@ -230,10 +230,7 @@ def _lines(plies: Plies) -> list[_Line]:
 
 @dataclass(frozen=True)
 class _Games:
-    """What is asked of all rows of a batch at once. lies: row -> what contradicts itself there, whatever the rules.
-
-    uncovered: of each row, what could not be looked at because the settings of its run are not here.
-    """
+    """What is asked of all rows of a batch at once; N each, but for lies: row -> what contradicts itself there."""
 
     lines: list[_Line]
     stories: list[Story]
@@ -241,6 +238,7 @@ class _Games:
     lies: dict[int, str]
 
     def uncovered(self, row: int) -> tuple[str, ...]:
+        """What could not be looked at in a game, as the settings of its run are not here; keys of `UNCOVERED`."""
         settings = self.settings[row]
         if not self.stories[row].searches or (settings is not None and settings.simulations is not None):
             return ()

@@ -39,11 +39,11 @@ def origin_lies(row: Row) -> None:
         if not SHA256.fullmatch(row[name]):
             raise Lie(f"its {name} is no sha256")
     for name in ("licence", "package_version", "host"):
-        if not row[name]:
-            raise Lie(f"its {name} is empty")
+        if row[name] is None:
+            raise Lie(f"it has no {name}")
     if row["code_commit"] is not None and not re.fullmatch("[0-9a-f]{7,64}(-dirty)?", row["code_commit"]):
         raise Lie("its code_commit is no commit")
-    if not is_name(row["origin"], "_"):
+    if not is_name(row["origin"]):
         raise Lie("its origin is no name")
     if row["number"] < 0 or row["epoch"] < 0:
         raise Lie(f"it is number {row['number']} of epoch {row['epoch']}")

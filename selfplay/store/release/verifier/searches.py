@@ -55,7 +55,7 @@ def step_lies(ply: int, step: Row, seats: int) -> None:
     seat, source, candidates = step["seat"], step["source"], step["candidates"]
     if any(step[name] is None for name in ("seat", "action", "source", "simulations", "full_search", "candidates")):
         lie("it lacks its seat, action, source, simulations, full_search or candidates")
-    if not is_name(source, "_.-"):
+    if not is_name(source):
         lie("its source is no name")
     if (step["joint"] is not None) != (seat == SIMULTANEOUS):
         lie("it has a joint action exactly if all seats moved at once")
@@ -83,10 +83,10 @@ def step_lies(ply: int, step: Row, seats: int) -> None:
         lie("its seat values are not one a seat")
 
 
-def is_name(text: str, marks: str) -> bool:
-    """At most 40 of small letters, digits and these marks, a letter first."""
+def is_name(text: str) -> bool:
+    """At most 40 of small letters, digits and a few marks, a letter first."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    return 0 < len(text) <= 40 and text[0] in letters and set(text) <= set(letters + "0123456789" + marks)
+    return 0 < len(text) <= 40 and text[0] in letters and set(text) <= set(letters + "0123456789_.-")
 
 
 def finite(number: Any) -> bool:
