@@ -72,7 +72,7 @@ NOT_COVERED = (
     "that an episode was not left out at the end of a writer, or a whole writer or run: the chain and its closing tell",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
     "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
-    "annotations: they are their authors' word",
+    "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
 )
 
 

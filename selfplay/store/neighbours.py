@@ -39,8 +39,8 @@ _GAME = ("kind", "env_id", "seed", "game")
 _ANY = ("kind", "env_id", "seed", "started_at", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
 #: How far the clock of one machine may be set back, microseconds.
 CLOCK_US = 600 * 10**6
-#: Seeds of a writer that are drawn anew to look for its episodes' among them, at most.
-_MOST_SEEDS = 50_000_000
+#: Seeds of a writer are drawn anew to look for its episodes' among them: so many more than it has episodes, at most.
+_MORE_SEEDS = 2_000_000
 _PLAYER = re.compile(r"p([0-9]{1,9})\Z")
 
 
@@ -115,7 +115,7 @@ def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> 
         _look(row, told[-1], writers)
         _remember(row, games, anything)
         parents += [(row["episode_id"], str(one["episode_id"])) for one in row["parents"] or () if one]
-    lies = list(described.lies())
+    lies = [*_copies(scan, games, anything), *described.lies()]  # of an episode the first is told
     if described.contradicted():
         for row in _rows(scan):
             if (reason := described.contradiction(*_told(row))) is not None:
@@ -123,7 +123,6 @@ def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> 
     for key, writer in sorted(writers.items(), key=lambda item: item[1].name):
         lies += _writer_lies(writer, key, described, deleted)
     lies += _parents_lie(parents, writers, deleted)
-    lies += _copies(scan, games, anything)
     return Survey(lies, described.uncovered())
 
 
@@ -248,7 +247,8 @@ def _seeds(name: str, key: tuple[Any, ...], number: Array, seed: Array, settings
     except (KeyError, TypeError, ValueError, OverflowError):
         return
     most, epoch = int(number[-1]) + 1 + 2 * games, key[2]
-    if found is None or begun < 0 or (epoch or -1) < 0 or not 0 < games <= 10**6 or not 0 < most <= _MOST_SEEDS:
+    bounded = 0 < games <= 10**5 and 0 < most <= len(number) + _MORE_SEEDS  # a stranger's numbers may be any
+    if found is None or not bounded or begun < 0 or epoch is None or epoch < 0:
         return
     sequence = np.random.SeedSequence((begun, int(found[1]), epoch))
     drawn = np.random.Generator(np.random.PCG64(sequence)).integers(2**63, size=most)

@@ -15,13 +15,15 @@ _SIGNED = [
     "environments.source", "environments.licence", "environments.added_at", "runs.run_uri", "policies.run_id",
     "policies.parent_digest", "policies.training_steps", "policies.training_samples", "policies.uri", "policies.net",
     "policies.metrics", "releases.name", "releases.table_version", "releases.created_at", "releases.note",
-    "releases.certificate", "uses.run_id", "uses.version_in", "uses.digest_in", "uses.version_out", "uses.digest_out",
-    "uses.first_step", "uses.last_step", "uses.table_version", "uses.events[].what", "uses.events[].table_version",
-    "uses.events[].slot", "uses.events[].epoch", "uses.events[].first", "uses.events[].last",
-    "uses.events[].first_step", "uses.events[].last_step", "uses.sampler", "uses.code_commit", "uses.episodes[]",
-    "uses.recorded_at",
+    "releases.certificate",
 ]  # fmt: skip
 _SAID = [f"annotations.{name}" for name in "episode_id step name value author source recorded_at".split()]
+_SAID += [
+    "uses.run_id", "uses.version_in", "uses.digest_in", "uses.version_out", "uses.digest_out", "uses.first_step",
+    "uses.last_step", "uses.table_version", "uses.events[].what", "uses.events[].table_version", "uses.events[].slot",
+    "uses.events[].epoch", "uses.events[].first", "uses.events[].last", "uses.events[].first_step",
+    "uses.events[].last_step", "uses.sampler", "uses.code_commit", "uses.episodes[]", "uses.recorded_at",
+]  # fmt: skip
 
 #: Columns of side tables that no episode depends on: their edits leave every episode as it was.
 LEFT = {name: SIGNATURE for name in _SIGNED} | {name: FREELY for name in _SAID}

@@ -216,9 +216,9 @@ def seeds_lie(writer: str, slot: str, epoch: int, rows: list[Told], settings: Ro
                     for part, key in (("run", "seed"), ("selfplay", "games")))  # fmt: skip
     if not found or rows[0].kind != "game" or type(begun) is not int or type(games) is not int:
         return
-    if begun < 0 or not 0 < games <= 1_000_000:
+    most = rows[-1].number + 1 + 2 * games
+    if begun < 0 or epoch < 0 or not 0 < games <= 100_000 or not 0 < most <= len(rows) + 2_000_000:
         return
-    most = min(rows[-1].number, 50_000_000) + 1 + 2 * games
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((begun, int(found[1]), epoch))))
     turns = {seed: turn for turn, seed in enumerate(generator.integers(2**63, size=most).tolist())}
     for row in rows:
