@@ -93,7 +93,8 @@ def test_surprise_lies_within_its_bounds_whatever_was_rounded() -> None:
         ("connect_four", {"algorithm": "gumbel"}, {"full_fraction": 0.5, "cheap_simulations": 0}, 2.0),
         ("connect_four", {"algorithm": "gumbel", "considered": 3, "c_scale": 1.0}, {"opening_choices": 3}, 32.0),
         ("connect_four", {"algorithm": "puct"}, {"full_fraction": 0.5, "temperature": 0.3}, 8.0),
-        ("openspiel:oware", {"algorithm": "gumbel"}, {"ply_limit": 12}, 2.0),  # value_scale 48
+        ("openspiel:oware", {"algorithm": "gumbel"}, {"ply_limit": 12}, 2.0),
+        ("openspiel:dots_and_boxes(num_rows=2,num_cols=2,utility_margin=True)", {"algorithm": "gumbel"}, {}, 2.0),
         ("openspiel:dots_and_boxes(num_rows=2,num_cols=2)", {"algorithm": "puct"}, {"temperature": 0.0}, 2.0),
     ],
 )
