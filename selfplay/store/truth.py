@@ -10,42 +10,41 @@ digest holds, and give the recorded returns in the end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from selfplay.author import TIMEOUT
-from selfplay.contract import Transcript, Turn
 from selfplay.episode import Episode, GameRecord, ReplayDigest, content_digests, from_batch, to_batch
 from selfplay.episode.random_play import value_scale
 from selfplay.episode.replay import ReplayError, advance
-from selfplay.episode.schema import CHANCE_ROLE, EPISODES, SCHEMA_VERSION
+from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.coverage import (
-    CANNOT_TELL,
     CONFIG,
     FALSE,
     NEWER_SCHEMA,
     NO_PLUGIN,
     NO_VERIFIER,
-    NOT_TOLD,
     OTHER_RULES,
     REFUSED,
     SURPRISE,
-    TIMED_OUT,
     TRUE,
     Check,
     unknown,
 )
+from selfplay.store.dialogues import Neighbourhood, dialogue_lies
+from selfplay.store.judged import judged
 from selfplay.store.payloads import judgement_lies, payload_lies
 from selfplay.store.played import Story, resignation_lies, row_lies, stories
 from selfplay.store.plies import Plies, integers, plies_of
 from selfplay.store.rows import episodes_of
 from selfplay.store.searched import SearchSettings, search_lies, search_settings
 from selfplay.store.spans import span_lies
+from selfplay.store.spelling import is_digest
 from selfplay.store.table import first_line
 
 if TYPE_CHECKING:
@@ -67,8 +66,18 @@ class Missing:
 class Rules:
     """Rules and verifiers installed here, loaded once each and compared with those that an episode was played under."""
 
-    def __init__(self, environments: list[dict[str, Any]], runs: Iterable[Mapping[str, Any]] = ()) -> None:
-        """environments, runs: rows of these tables of the corpus; they say what to install, and how runs searched."""
+    def __init__(
+        self,
+        environments: list[dict[str, Any]],
+        runs: Iterable[Mapping[str, Any]] = (),
+        tokenizers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """environments, runs: rows of these tables of the corpus; they say what to install, and what runs were told.
+
+        tokenizers: the files of each, by its digest, as that table has them.
+        """
+        runs = list(runs)
+        self.around = Neighbourhood(runs, tokenizers)
         self.settings = search_settings(runs)
         self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
         self._games: dict[tuple[str, str, str], pyspiel.Game | Missing] = {}
@@ -82,39 +91,12 @@ class Rules:
             self._games[key] = self._load(*key)
         return self._games[key]
 
-    def judge(self, episode: Episode) -> Check:
-        """A dialogue, judged again by the task's own verifier on the problem made again."""
-        name, p, record = episode.episode_id, episode.provenance, episode.reasoning
-        assert record is not None
-        key = (p.env_id, p.ruleset_digest)
+    def task(self, episode: Episode) -> Task | Missing:
+        """The task that a dialogue was held about, or why it cannot be judged here."""
+        key = (episode.provenance.env_id, episode.provenance.ruleset_digest)
         if key not in self._tasks:
             self._tasks[key] = self._load_task(*key)
-        task = self._tasks[key]
-        if isinstance(task, Missing):
-            return unknown(name, task.why, task.reason)
-        try:
-            posed = task.pose(record["problem_seed"], record["difficulty"])
-        except UserError as error:
-            return Check(name, FALSE, str(error))
-        if posed.digest != record["problem_digest"]:
-            return Check(name, FALSE, "the problem, made again, is another")
-        turns = [turn for turn in record["turns"] if turn["role"] != CHANCE_ROLE]
-        said = Transcript(tuple(Turn(turn["seat"], turn["role"], turn["text"] or "") for turn in turns))
-        if said.turns[: len(posed.messages)] != posed.opening.turns:
-            return Check(name, FALSE, "what was asked is not the problem")
-        recorded = {verdict["seat"]: verdict for verdict in episode.verdicts or ()}
-        for seat, verdict in enumerate(task.judge(posed.problem, said)):
-            if verdict.state == "unverifiable":
-                return unknown(name, CANNOT_TELL, f"the verifier of {p.env_id} cannot tell: {verdict.error}")
-            told = recorded.get(seat)
-            if told is None or told["state"] == "unverifiable":
-                return unknown(name, NOT_TOLD, "nobody could tell when it was sealed")
-            if any(one["criterion"] == TIMEOUT for one in told["criteria"]):
-                return unknown(name, TIMED_OUT, "it was rejected because its verification took too long")
-            if (told["state"], told["reward"]) != (verdict.state, verdict.reward):
-                was, now = f"{told['state']}, {told['reward']:g}", f"{verdict.state}, {verdict.reward:g}"
-                return Check(name, FALSE, f"seat {seat} was judged {was}, and its verifier says {now}")
-        return Check(name, TRUE)
+        return self._tasks[key]
 
     def _load_task(self, env_id: str, ruleset: str) -> Task | Missing:
         from selfplay import archived
@@ -288,7 +270,7 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
         if lie is not None:
             return Check(name, FALSE, lie)
         if episode.reasoning is not None:
-            return rules.judge(episode)
+            return _dialogue_checked(episode, episode.reasoning, rules)
         return unknown(name, NO_VERIFIER, f"no verifier for kind {episode.kind} is installed")
     try:
         batch = to_batch([episode])
@@ -309,6 +291,21 @@ def _replayed(episode: Episode, rules: Rules, uncovered: tuple[str, ...]) -> Che
     except ReplayError as error:
         reason = str(error)
     return Check(name, TRUE, uncovered=uncovered) if reason is None else Check(name, FALSE, reason)
+
+
+def _dialogue_checked(episode: Episode, record: Mapping[str, Any], rules: Rules) -> Check:
+    """A dialogue against what its recorder writes, then against its task."""
+    name, recorded = episode.episode_id, is_digest(record["tokenizer"])
+    lie, uncovered = dialogue_lies(episode, rules.around) if recorded else (None, ())
+    if lie is not None:
+        return Check(name, FALSE, lie)
+    task = rules.task(episode)
+    if isinstance(task, Missing):
+        return unknown(name, task.why, task.reason)
+    if not recorded:  # of a task of another program, which may record otherwise, nothing is known here
+        return Check(name, FALSE, "it names no tokenizer by its digest, and dialogues of its task are recorded so")
+    check = judged(task, episode, rules.around.settings(episode))
+    return replace(check, uncovered=uncovered) if check.state == TRUE else check
 
 
 def _game_lies(game: pyspiel.Game, episode: Episode, record: GameRecord) -> str | None:

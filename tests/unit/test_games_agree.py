@@ -25,6 +25,7 @@ from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import truth
+from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules as OneFileRules
 from selfplay.store.release.verifier.rows import Lie, Unknown
@@ -98,7 +99,7 @@ def by_one_file(batch: pa.RecordBatch) -> list[tuple[str, str]]:
     found = []
     for row in rows:
         try:
-            row_lies(row, EPISODES, rules)
+            row_lies(row, EPISODES, rules, Tokenizers({}))
             found.append(("true", ""))
         except Lie as lie:
             found.append(("false", str(lie)))
