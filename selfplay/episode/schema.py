@@ -27,7 +27,12 @@ CHANCE_ROLE = "chance"
 KINDS = ("game", "reasoning", "control")
 STATUSES = ("ok", "truncated", "aborted", "timeout", "error", "invalid")
 ENDINGS = ("terminal", "ply_limit", "resignation", "aborted")
+RELATIONS = ("fork", "reanalysis", "retry", "critique")
 PARTITION_BY = ["kind", "run_id"]
+
+#: Policies without weights of their own: uniformly random moves, and openings of random moves that are the evenest of
+#: several lines by the net of the span's version.
+UNIFORM, EVENEST = "random", "random-evenest"
 
 
 def _field(name: str, kind: pa.DataType, comment: str) -> pa.Field:

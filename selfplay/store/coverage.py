@@ -32,8 +32,8 @@ RUN, NEIGHBOURS, GAPS = "run", "neighbours", "gaps"
 UNCOVERED = {
     WEIGHTS: "that raw values, priors and log-probabilities are those of the weights that its spans name",
     SURPRISE: "surprise and policy target: the settings of its search are not here",
-    TOKENS: "that its text is what its tokens say: the tokenizer of its run is not here",
-    TEMPLATE: "that its prompts are what the template makes of the messages: it is not here",
+    TOKENS: "that its tokens spell its texts: its tokenizer is not in the corpus, or not one that is read as data",
+    TEMPLATE: "that its prompts are what its chat template makes of the messages: a template is not run",
     ANSWER: "the answer that the verifier read",
     SPLIT: "that its problem is one to train on",
     GROUP: "the size of its group: the settings of its run are not here",
@@ -46,10 +46,21 @@ UNCOVERED = {
 #: What "true" covers of an episode, line by line.
 COVERED = (
     "its row is as it was sealed, by its content digest, and its file as it was written, by its name",
-    "a game: every step is legal under the rules installed here, every search weighed just the legal actions and adds "
-    "up, the rules say along the way what its replay digest holds, and give its status and its returns",
-    "a dialogue: the problem, made again from its seed, is the one that was asked, and its verifier gives the state "
-    "and the reward of every verdict again, from the text",
+    "a game: every step is legal under the rules installed here, every search weighed just the legal actions, the "
+    "rules say along the way what its replay digest holds, and give its end, its returns and its unit of values",
+    "searches add up: visits sum to simulations, the value of the root is the mean of all that was backed up, the "
+    "action played was visited, priors and values are within bounds",
+    "searches are those of their run: as long, visited as sequential halving does, played as Gumbel or PUCT plays, "
+    "and as surprising as priors, visits and values make them, all within what rounding hides",
+    "each decision of a game lies in one policy span, of a policy that can have made it; resignation, error, origin "
+    "and whether it may be learned from agree with its steps and its end",
+    "a dialogue: the problem, made again from its seed, is the one that was asked, the task says to each seat what it "
+    "was told, and its verifier gives state, reward and criteria of every verdict again, from the text",
+    "the tokens of an answer spell its text, and those before it what its seat was told, by the tokenizer that the "
+    "corpus keeps; how a byte-level tokenizer splits a prompt is not done again",
+    "each answer is of one policy, and all or none of its tokens are to be learned from, as its origin says; its "
+    "log-probabilities are possible under its sampling, its length and its end under the limits of its run",
+    "what is trainable was judged, and is neither of a held-out problem nor an evaluation",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
     "none is missing: the numbers of each writer begin with 0 and leave none out",
     "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "

@@ -77,6 +77,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     if sample is None:
         yield from _damaged_logs(corpus)
         yield from _miscounted(corpus)
+        yield from _exchanged(corpus)
         together = _surveyed(corpus)
     lies: dict[str, Check] = {}
     for lie in () if together is None else together.lies:
@@ -98,7 +99,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
 def _each(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[Check]:
     """Every episode and file by itself."""
     if processes <= 1 or len(tasks) <= 1:
-        rules = Rules(corpus.environments())
+        rules = rules_of(corpus)
         for task in tasks:
             yield from _verify_part(corpus, task, rules)
         return
@@ -203,6 +204,20 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
             yield Check(f"run {run_id}", FALSE, f"{reason}; the next start of the run counts them again")
 
 
+def _exchanged(corpus: Corpus) -> Iterator[Check]:
+    """Tokenizers whose files do not have the digest by which episodes name them."""
+    for row in corpus.table("tokenizers").to_pylist():
+        digest, files = row["digest"] or "", row["files"] or ""
+        if hashlib.sha256(files.encode()).hexdigest() != digest:
+            yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
+
+
+def rules_of(corpus: Corpus) -> Rules:
+    """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
+    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers").to_pylist()}
+    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), files)
+
+
 _working: tuple[Corpus, Rules] | None = None
 
 
@@ -215,7 +230,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     for portable in trusted:
         registry.unpack_any(portable)
     corpus = open(uri, version)
-    _working = (corpus, Rules(corpus.environments()))
+    _working = (corpus, rules_of(corpus))
 
 
 def _work(task: _Task) -> list[Check]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,9 +27,13 @@ from selfplay.cli.main import call
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, random_episode, to_batch
 from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
+from selfplay.store import spelling
 from selfplay.store.annotations import Label, annotate
-from selfplay.store.release import redaction
+from selfplay.store.release import redacted, redaction
+from selfplay.store.release.verifier.dialogues import Tokenizers
+from selfplay.store.table import SIDE_TABLES
 from selfplay.store.targets import targets_of
+from selfplay.store.verify import verify_corpus
 
 HOST, OTHER, USER = "gpu-7.lab.example.org", "laptop-of-zoe", "zoe.q"
 HOME = f"/home/{USER}"
@@ -46,22 +51,24 @@ CONFIG = {
 DIGEST = hashlib.sha256(json.dumps(CONFIG, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def episode(number: int, host: str, **changes: Any) -> Episode:
+def episode(number: int, host: str, ply_limit: int = 9, **changes: Any) -> Episode:
     spec = registry.find("tic_tac_toe")
     origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), DIGEST, "0.1.0", host, "CC0-1.0")
-    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, slot="a", epoch=1000, number=number)
-    return dataclasses.replace(made, started_at=10**15 + number, **changes)
+    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, "a", 1000, number, ply_limit)
+    return dataclasses.replace(made, started_at=1_700_000_000_000_000 + number, **changes)
 
 
 def archive(uri: str, *more: Episode) -> store.Corpus:
     """Episodes of two machines, side tables that tell of them, and a failure whose message names a file."""
     text = f"cannot read {PLACE}/x.json on {HOST} as {USER}: see {ADDRESS}/help, ~/.cache/a, 1/2 of / it; 10.1.2.3: no"
-    failed = episode(8, HOST, error=("worker", text), status="error", trainable=False)
+    failed = episode(8, HOST, ply_limit=2, error=("worker", text), status="error")
+    assert failed.game is not None
+    failed = dataclasses.replace(failed, game=dataclasses.replace(failed.game, ended_by="aborted"))
     episodes = [*(episode(n, HOST if n % 2 else OTHER) for n in range(8)), failed, *more]
     committer = store.Committer(uri, "run", 1)
     committer.register("a")
     committer.commit([store.write_block(uri, to_batch(episodes), "a", 1000, 0)])
-    began, spec = datetime.fromtimestamp(10**9, UTC), registry.find("tic_tac_toe")
+    began, spec = datetime.fromtimestamp(1_700_000_000, UTC), registry.find("tic_tac_toe")
     run = {"run_id": "run", "epoch": 1, "started_at": began, "config": json.dumps(CONFIG), "config_digest": DIGEST,
            "host": HOST, "run_uri": PLACE}  # fmt: skip
     store.append(uri, "environments", [{"env_id": spec.id, "ruleset_digest": ruleset_digest(spec)}])
@@ -211,3 +218,23 @@ def test_killed_before_the_end_nothing_is_there(made: tuple[str, str], tmp_path:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith("copy.incomplete-")
     assert call(words) == 0 and call(["corpus", "verify", str(tmp_path / "copy")]) == 0
+
+
+def test_tokenizers_go_along_unless_their_files_tell() -> None:
+    corpus = store.open(str(Path(__file__).parents[1] / "golden" / "corpus_v1"))
+    rows = [{"digest": "bytes", "files": '{"a": "/usr/share"}'}, {"digest": "nobody's", "files": "{}"},
+            {"digest": "bytes", "files": f'{{"name_or_path": "{corpus.uri}/m"}}'}]  # fmt: skip
+    kept = pa.Table.from_pylist(rows, SIDE_TABLES["tokenizers"].schema)
+    kept = redacted._tellable_tokenizers(corpus, kept, redaction.secrets_of(corpus))
+    assert kept.column("files").to_pylist() == ['{"a": "/usr/share"}']
+
+
+def test_a_tokenizer_that_was_exchanged_is_named(tmp_path: Path) -> None:
+    source = str(tmp_path / "corpus")
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "corpus_v1", source)
+    digest, files = spelling.kept({"tokenizer.json": "{}"}) or ("", "")
+    store.append(source, "tokenizers", [{"digest": digest, "files": files}, {"digest": "0" * 64, "files": files}])
+    wrong = [check for check in verify_corpus(store.open(source)) if check.state == "false"]
+    said = ("tokenizer 000000000000", "the table of tokenizers has files that are not its own")
+    assert [(check.subject, check.reason) for check in wrong] == [said]
+    assert Tokenizers({digest: files, "0" * 64: files}).lies() == [said]

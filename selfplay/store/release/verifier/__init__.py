@@ -12,7 +12,19 @@ import sys
 from pathlib import Path
 
 #: In the order in which they stand in the one file; each may import those before it. `program` has its docstring.
-PARTS = ("rows", "games", "episodes", "table", "neighbours", "signed", "proofs", "program")
+PARTS = (
+    "rows",
+    "searches",
+    "played",
+    "games",
+    "dialogues",
+    "episodes",
+    "table",
+    "neighbours",
+    "signed",
+    "proofs",
+    "program",
+)
 _OURS = __name__ + "."
 
 

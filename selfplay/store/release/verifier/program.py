@@ -9,15 +9,21 @@
 What "true" means here:
 - a file is one that the certificate lists, and its sha256 is the certified one (and the one in its name);
 - a row has the content digest that follows from all its other columns (`content_digest` below);
+- a game agrees with itself (`played_lies` below): the visits of a search sum to its simulations, its value is the mean
+  of what was backed up, the move played follows from both, every move was made by one policy; where the table `runs`
+  has the settings of its search, also its length and its surprise, within what rounding hides;
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
-  and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
+  and its end, its returns and its unit of values agree with them (`game_lies` below);
+- a dialogue and a walk agree with themselves (`dialogue_lies`, `walk_lies` below): turns, tokens, masks, spans,
+  verdicts, returns; a tokenizer that the corpus keeps spells each text. Whether an answer is right needs the task: such
+  rows are false here, or not checkable;
 - all rows together have the certified content digest: none is missing, none came later, none is there twice; and the
   Merkle root over them is the certified one (it is computed as RFC 6962 says, see `leaf`);
 - the release's other files and the rows of side tables are the certified ones, and the row of the table `releases`
   says what the certificate says;
 - the key that the certificate names has signed it: certificate.sig. Whoever rewrites all of a release can sign it with
   a key of his own, so ask its owner for the key, and give it as --key. `pip install cryptography` is needed for that;
-  without it everything else is checked.
+  without it everything else is checked;
 - numbers of a writer have no gaps, its times and versions never go back, its groups are whole, its seeds are those that
   it drew, and its settings, code, rules and policies are those that the side tables have for its run (`Neighbours`).
 
@@ -28,9 +34,8 @@ these were left out: they prove what was released, not what was sealed. README.m
 to act, returns from each seat's own, in the game's utility units.
 
 Exit codes: 0 all that could be checked is true; 1 something is false; 2 it cannot be read; 3 with --strict, something
-is not checkable. S3 keys and endpoint come
-from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Read the table through its log only, never by a
-pattern of file names: files of other versions lie in the same folders.
+is not checkable. S3 keys and endpoint come from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Read the
+table through its log only, never by a pattern of file names: files of other versions lie in the same folders.
 """
 
 from __future__ import annotations
@@ -46,11 +51,13 @@ import sys
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.neighbours import Neighbours
 from selfplay.store.release.verifier.proofs import MOST_PROOF_BYTES, proof_of, prove
 from selfplay.store.release.verifier.rows import COLUMNS, MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.searches import settings_of
 from selfplay.store.release.verifier.signed import certificate_signer, key_of, release_lies, root_lies
 from selfplay.store.release.verifier.table import (
     certificate_of,
@@ -66,10 +73,14 @@ from selfplay.store.release.verifier.table import (
 
 
 class Report:
-    """Counts of episodes; `lies` also holds what is false of files and of the whole."""
+    """Counts of episodes; `lies` also holds what is false of files and of the whole.
 
-    def __init__(self) -> None:
-        self.true = self.unknown = self.false = 0
+    unset: true games whose searches could not be held against the settings of their run.
+    """
+
+    def __init__(self, tokenizers: Tokenizers) -> None:
+        self.tokenizers = tokenizers
+        self.true = self.unknown = self.false = self.unset = 0
         self.lies: list[tuple[str, str]] = []
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
@@ -91,8 +102,11 @@ class Report:
             self.digests.append(row["content_digest"])
             self.neighbours.add(row)
             self.sealed[row["episode_id"]] = row["content_digest"]
-            row_lies(row, schema, rules)
+            row_lies(row, schema, rules, self.tokenizers)
             self.true += 1
+            self.unset += row["config_digest"] not in rules.searches and any(
+                step["candidates"] for step in (row["game"] or {"steps": ()})["steps"]
+            )
         except Lie as lie:
             self.false += 1
             self.lies.append((row["episode_id"], str(lie)))
@@ -125,9 +139,12 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
     certified = {file["path"]: file for file in certificate["files"]}
     stated = re.search(r"schema_version=([0-9]{1,18})", table.metadata().description or "")
-    report, rules, newest = Report(), Rules(certificate), int(stated[1]) if stated else 1
+    tokenizers = Tokenizers({row["digest"]: row["files"] for row in side_table(corpus, "tokenizers")})
+    report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
+    rules.searches = settings_of(side_table(corpus, "runs"))
     if set(schema.names) - {*COLUMNS, "content_digest"}:  # of a version that this file does not know
         newest = sys.maxsize
+    report.lies += tokenizers.lies()
     total = sum(file["num_records"] for file in files)
     drawn = None if sample is None else set(random.Random(seed).sample(range(total), min(sample, total)))
     before = 0
@@ -242,12 +259,16 @@ def main() -> int:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
         told = {"key": report.key, "standing": report.standing, "merkle_root": certificate.get("merkle_root")}
+        told["without_settings"] = report.unset
         print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing, **told}))
     else:
         for subject, reason in report.lies:
             print(f"false {shown(subject)}: {shown(reason)}")
         for reason, count in report.missing.items():
             print(f"not checkable ({count:,} episodes): {shown(reason)}")
+        if report.unset:
+            print(f"not covered ({report.unset:,} episodes): length and surprise of searches: the table runs does not "
+                  "tell their settings")  # fmt: skip
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', redacted' if certificate.get('redacted') is True else ''}"
