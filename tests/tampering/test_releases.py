@@ -26,6 +26,7 @@ from selfplay.store.release import merkle, proof, signature, tables
 from selfplay.store.release.certificate import digest_of, merkle_root, summary
 from selfplay.store.release.check import check_release, parsed, released_version
 from selfplay.store.release.verifier import program, signed
+from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.table import certificate_of
 from selfplay.store.table import SIDE_TABLES
 from tests.tampering import released
@@ -55,7 +56,7 @@ def said(uri: str, key: str | None = None, name: str = "first") -> tuple[set[str
 
 def stands(uri: str, name: str = "first") -> list[tuple[str, str]]:
     """What the one file says that is false of a release but for its episodes."""
-    data, report = Path(uri, "released", name, "certificate.json").read_bytes(), program.Report()
+    data, report = Path(uri, "released", name, "certificate.json").read_bytes(), program.Report(Tokenizers({}))
     program.stand(report, uri, certificate_of(data), data, None)
     return report.lies
 

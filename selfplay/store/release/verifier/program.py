@@ -34,8 +34,8 @@ these were left out: they prove what was released, not what was sealed. README.m
 to act, returns from each seat's own, in the game's utility units.
 
 Exit codes: 0 all that could be checked is true; 1 something is false; 2 it cannot be read; 3 with --strict, something
-is not checkable. S3 keys and endpoint come from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Read the
-table through its log only, never by a pattern of file names: files of other versions lie in the same folders.
+is not checkable. S3 keys and endpoint come from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Read
+the table through its log only, never by a pattern of file names: files of other versions lie in the same folders.
 """
 
 from __future__ import annotations
