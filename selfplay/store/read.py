@@ -362,7 +362,7 @@ class Corpus:
         return latest(self, which, min_positions)
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added.
+        """A side table, such as environments, runs, policies (see `SIDE_TABLES`); empty if nothing was added.
 
         columns: default all.
         """
@@ -378,6 +378,12 @@ class Corpus:
             dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
             refuse_bombs(dataset.get_fragments())
             return dataset.to_table(columns=None if columns is None else list(columns))
+
+    def tokenizer(self, digest: str) -> str | None:
+        """The files of the tokenizer that rows name by this digest, as `store.spelling` reads them; None: not here."""
+        rows = self.table("tokenizers", ["digest", "files"])
+        found = rows.filter(pc.equal(rows.column("digest"), digest)).column("files")
+        return found[0].as_py() if len(found) else None
 
     def environments(self) -> list[dict[str, Any]]:
         """The environments whose episodes are here; see `SIDE_TABLES`. Without the times of the rows, which may be none

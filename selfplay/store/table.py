@@ -138,6 +138,15 @@ SIDE_TABLES: dict[str, SideTable] = {
         ("policy_id",),
         "version",
     ),
+    "tokenizers": SideTable(
+        _schema(
+            digest=(_TEXT, "sha256 (hex) of `files`: what reasoning.tokenizer names"),
+            files=(_TEXT, "the files that make it, name -> text, JSON with sorted keys; data, never to be run"),
+            added_at=(_TIME, "when the row was written"),
+        ),
+        ("digest",),
+        ("digest",),
+    ),
     "uses": SideTable(
         _schema(
             run_id=(_TEXT, "the run that learned"),

@@ -7,7 +7,8 @@ digest holds, and give the recorded returns in the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +16,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay.author import TIMEOUT
-from selfplay.contract import Transcript, Turn
 from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_digests, from_batch
 from selfplay.episode.replay import ReplayError, advance
-from selfplay.episode.schema import CHANCE_ROLE, EPISODES, SCHEMA_VERSION, UNITS
+from selfplay.episode.schema import EPISODES, SCHEMA_VERSION, UNITS
 from selfplay.errors import UserError
 from selfplay.store.coverage import (
-    CANNOT_TELL,
     FALSE,
     NEWER_SCHEMA,
     NO_PLUGIN,
     NO_VERIFIER,
-    NOT_TOLD,
     OTHER_RULES,
     REFUSED,
-    TIMED_OUT,
     TRUE,
     Check,
     unknown,
 )
+from selfplay.store.dialogues import Neighbourhood, dialogue_lies
+from selfplay.store.judged import judged
 from selfplay.store.payloads import judgement_lies, payload_lies
 from selfplay.store.rows import episodes_of
+from selfplay.store.spelling import is_digest
 from selfplay.store.table import first_line
 
 if TYPE_CHECKING:
@@ -59,8 +58,18 @@ class Missing:
 class Rules:
     """Rules and verifiers installed here, loaded once each and compared with those that an episode was played under."""
 
-    def __init__(self, environments: list[dict[str, Any]]) -> None:
-        """environments: rows of the corpus's environments table; they say what to install."""
+    def __init__(
+        self,
+        environments: list[dict[str, Any]],
+        runs: Iterable[Mapping[str, Any]] = (),
+        tokenizer: Callable[[str], str | None] = lambda digest: None,
+    ) -> None:
+        """environments, runs: rows of these tables of the corpus; they say what to install, and what runs were told.
+
+        tokenizer: the files of one, by its digest, as the table of tokenizers has them; None: it has none.
+        """
+        runs = list(runs)
+        self.around = Neighbourhood(runs, tokenizer)
         self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
         self._games: dict[tuple[str, str, str], pyspiel.Game | Missing] = {}
         self._tasks: dict[tuple[str, str], Task | Missing] = {}
@@ -74,38 +83,15 @@ class Rules:
         return self._games[key]
 
     def judge(self, episode: Episode) -> Check:
-        """A dialogue, judged again by the task's own verifier on the problem made again."""
-        name, p, record = episode.episode_id, episode.provenance, episode.reasoning
-        assert record is not None
+        """A dialogue against the task that it was held about."""
+        p = episode.provenance
         key = (p.env_id, p.ruleset_digest)
         if key not in self._tasks:
             self._tasks[key] = self._load_task(*key)
         task = self._tasks[key]
         if isinstance(task, Missing):
-            return unknown(name, task.why, task.reason)
-        try:
-            posed = task.pose(record["problem_seed"], record["difficulty"])
-        except UserError as error:
-            return Check(name, FALSE, str(error))
-        if posed.digest != record["problem_digest"]:
-            return Check(name, FALSE, "the problem, made again, is another")
-        turns = [turn for turn in record["turns"] if turn["role"] != CHANCE_ROLE]
-        said = Transcript(tuple(Turn(turn["seat"], turn["role"], turn["text"] or "") for turn in turns))
-        if said.turns[: len(posed.messages)] != posed.opening.turns:
-            return Check(name, FALSE, "what was asked is not the problem")
-        recorded = {verdict["seat"]: verdict for verdict in episode.verdicts or ()}
-        for seat, verdict in enumerate(task.judge(posed.problem, said)):
-            if verdict.state == "unverifiable":
-                return unknown(name, CANNOT_TELL, f"the verifier of {p.env_id} cannot tell: {verdict.error}")
-            told = recorded.get(seat)
-            if told is None or told["state"] == "unverifiable":
-                return unknown(name, NOT_TOLD, "nobody could tell when it was sealed")
-            if any(one["criterion"] == TIMEOUT for one in told["criteria"]):
-                return unknown(name, TIMED_OUT, "it was rejected because its verification took too long")
-            if (told["state"], told["reward"]) != (verdict.state, verdict.reward):
-                was, now = f"{told['state']}, {told['reward']:g}", f"{verdict.state}, {verdict.reward:g}"
-                return Check(name, FALSE, f"seat {seat} was judged {was}, and its verifier says {now}")
-        return Check(name, TRUE)
+            return unknown(episode.episode_id, task.why, task.reason)
+        return judged(task, episode)
 
     def _load_task(self, env_id: str, ruleset: str) -> Task | Missing:
         from selfplay import archived
@@ -272,7 +258,7 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
         if lie is not None:
             return Check(name, FALSE, lie)
         if episode.reasoning is not None:
-            return rules.judge(episode)
+            return _dialogue_checked(episode, episode.reasoning, rules)
         return unknown(name, NO_VERIFIER, f"no verifier for kind {episode.kind} is installed")
     game = rules.find(episode)
     if isinstance(game, Missing):
@@ -282,6 +268,20 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
     except ReplayError as error:
         reason = str(error)
     return Check(name, TRUE) if reason is None else Check(name, FALSE, reason)
+
+
+def _dialogue_checked(episode: Episode, record: Mapping[str, Any], rules: Rules) -> Check:
+    """A dialogue against what its recorder writes, then against its task."""
+    recorded = is_digest(record["tokenizer"])
+    lie, uncovered = dialogue_lies(episode, rules.around) if recorded else (None, ())
+    if lie is not None:
+        return Check(episode.episode_id, FALSE, lie)
+    check = rules.judge(episode)
+    if check.why in (NO_PLUGIN, OTHER_RULES, REFUSED):
+        return check
+    if not recorded:  # another program's rows are looked at as far as nothing here could have written them
+        return Check(episode.episode_id, FALSE, "it names no tokenizer by its digest, and its task is recorded so")
+    return replace(check, uncovered=uncovered) if check.state == TRUE else check
 
 
 def _game_lies(game: pyspiel.Game, episode: Episode, record: GameRecord) -> str | None:

@@ -98,7 +98,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
 def _each(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[Check]:
     """Every episode and file by itself."""
     if processes <= 1 or len(tasks) <= 1:
-        rules = Rules(corpus.environments())
+        rules = rules_of(corpus)
         for task in tasks:
             yield from _verify_part(corpus, task, rules)
         return
@@ -213,6 +213,11 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
             yield Check(f"run {run_id}", FALSE, f"{reason}; the next start of the run counts them again")
 
 
+def rules_of(corpus: Corpus) -> Rules:
+    """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
+    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), corpus.tokenizer)
+
+
 _working: tuple[Corpus, Rules] | None = None
 
 
@@ -225,7 +230,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     for portable in trusted:
         registry.unpack_any(portable)
     corpus = open(uri, version)
-    _working = (corpus, Rules(corpus.environments()))
+    _working = (corpus, rules_of(corpus))
 
 
 def _work(task: _Task) -> list[Check]:

@@ -1,0 +1,185 @@
+"""What tokens spell, by a tokenizer that a corpus keeps: plain look-up, nothing of it is run.
+
+A corpus may be a stranger's, and the library that tokenizers are made for compiles regular expressions and takes what
+memory it is told to. Here its file is read as data: of tokenizers of letters (`of_characters`) and of those of bytes
+(byte-level BPE). Others are no `Spelling`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfplay.store.coverage import TEMPLATE, TOKENS
+
+if TYPE_CHECKING:
+    from selfplay.store.dialogues import Answer
+
+#: Bytes of a tokenizer's files together; larger ones are not kept, nor read.
+MOST_BYTES = 64 * 2**20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_EOS = "<eos>"
+#: The chat template of tokenizers that have none of their own: messages as they are, the end token after each answer.
+_PLAIN = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}" + _EOS + "{% endif %}{% endfor %}"
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What a tokenizer writes for its tokens.
+
+    pieces: token -> its text, or the letters that stand for its bytes. special: tokens that are no text. eos: the token
+    that ends an answer. letters: tokens are letters of the text, so that a text has one spelling; else bytes. exact:
+    the tokens that it gives to a text spell that text again. framed: a chat template stands between messages.
+    """
+
+    pieces: Mapping[int, str]
+    special: frozenset[int]
+    eos: int
+    letters: bool
+    exact: bool
+    framed: bool
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without special ones and without any that the tokenizer does not have."""
+        pieces, special = self.pieces, self.special
+        spelled = [pieces[one] for one in ids if one not in special and one in pieces]
+        return "".join(spelled) if self.letters else _read(spelled)
+
+    def is_text(self, ids: Sequence[int]) -> bool:
+        """Whether all tokens are the tokenizer's, and none is special."""
+        return self.special.isdisjoint(ids) and all(one in self.pieces for one in ids)
+
+
+def is_digest(name: object) -> bool:
+    """Whether a row names its tokenizer as the recorder does, by the sha256 (hex) of its files."""
+    return isinstance(name, str) and _DIGEST.fullmatch(name) is not None
+
+
+def kept(files: Mapping[str, str]) -> tuple[str, str] | None:
+    """Digest and text of a tokenizer's files, as the table of tokenizers keeps them; None for more than `MOST_BYTES`.
+
+    The digest is the one that rows name it by.
+    """
+    text = json.dumps(dict(files), sort_keys=True)
+    return (hashlib.sha256(text.encode()).hexdigest(), text) if len(text) <= MOST_BYTES else None
+
+
+def spelling(digest: str, text: str) -> Spelling | None:
+    """The tokenizer with this digest, out of its files as `kept`; None where the text has another, or is not read here.
+
+    Raises nothing, whatever the text is.
+    """
+    if len(text) > MOST_BYTES:
+        return None
+    try:
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            return None
+        files = json.loads(text)
+        return _parsed(json.loads(files["tokenizer.json"]), json.loads(files.get("tokenizer_config.json", "{}")), files)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def answer_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -> str | None:
+    """Whether the tokens of an answer spell its text, and end where it ended; None where they do.
+
+    uncovered: gets what could not be looked at. The tokens of a text that came first are sure only if `exact`.
+    """
+    if spelled is None or not (answer.sampled or spelled.exact):
+        uncovered.add(TOKENS)
+        return None
+    ids, place = answer.turn["token_ids"] or [], answer.place
+    if spelled.text(ids) != answer.turn["text"]:
+        return f"turn {place}: its tokens spell another text"
+    body = ids[:-1] if ids and ids[-1] == spelled.eos else ids
+    if spelled.eos in body:
+        return f"turn {place}: it goes on after the token that ends a text"
+    if answer.turn["finish_reason"] == "length" and len(body) < len(ids):
+        return f"turn {place} was cut at a limit, and ends with the token that ends a text"
+    if spelled.letters and not spelled.is_text(body):
+        return f"turn {place}: it holds tokens that are none of its tokenizer's"
+    if spelled.letters and not answer.sampled and (answer.turn["finish_reason"] == "stop") != (len(body) < len(ids)):
+        return f"turn {place} ended by {answer.turn['finish_reason']!r}, and its last token says otherwise"
+    return None
+
+
+def prompt_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -> str | None:
+    """Whether the tokens before an answer spell what its seat was told; as `answer_lies`."""
+    if spelled is None or not spelled.exact or spelled.framed:
+        uncovered.add(TOKENS if spelled is None or not spelled.exact else TEMPLATE)
+        return None
+    ids, start = answer.turn["suffix_ids"] or [], 0
+    if answer.last is None:  # what the tokenizer puts before every text
+        while not spelled.letters and start < len(ids) and ids[start] in spelled.special - {spelled.eos}:
+            start += 1
+    else:  # the end of an answer that did not end itself
+        last = answer.last["token_ids"] or []
+        ended = bool(last) and (last[-1] == spelled.eos or (not spelled.letters and last[-1] in spelled.special))
+        if not ended and (ids[:1] == [spelled.eos] or spelled.letters):
+            if ids[:1] != [spelled.eos]:
+                return f"turn {answer.place}: the answer before it did not end, and what follows does not end it"
+            start = 1
+    rest = ids[start:]
+    if not spelled.is_text(rest) or spelled.text(rest) != answer.told:
+        return f"turn {answer.place}: the tokens before it do not spell what its seat was told"
+    return None
+
+
+def _parsed(made: dict[str, Any], settings: dict[str, Any], files: dict[str, str]) -> Spelling | None:
+    model, decoder, added = made["model"], made["decoder"], made.get("added_tokens") or []
+    pieces = {int(token): str(piece) for piece, token in model["vocab"].items()}
+    pieces |= {int(one["id"]): str(one["content"]) for one in added}
+    special = frozenset(int(one["id"]) for one in added if one["special"])
+    tokens = {piece: token for token, piece in pieces.items()}
+    ends = settings.get("eos_token")
+    eos = tokens[ends["content"] if isinstance(ends, dict) else ends]
+    as_bytes = model["type"] == "BPE" and decoder["type"] == "ByteLevel"
+    if not as_bytes and (model["type"] != "WordLevel" or decoder["type"] != "Fuse"):
+        return None
+    plain = made.get("normalizer") is None and not made.get("truncation")
+    plain = plain and not any(one.get("lstrip") or one.get("rstrip") for one in added)
+    if as_bytes:
+        marks = (model.get("continuing_subword_prefix"), model.get("end_of_word_suffix"))
+        exact = plain and not any(marks) and _LETTERS.keys() <= tokens.keys() and _splits_bytes(made["pre_tokenizer"])
+    else:
+        exact = plain and made["pre_tokenizer"] == {
+            "type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False
+        }  # fmt: skip
+    template = files.get("chat_template.jinja") or settings.get("chat_template")
+    return Spelling(pieces, special, eos, not as_bytes, exact, template not in (None, _PLAIN))
+
+
+def _splits_bytes(step: Any) -> bool:
+    """Whether a text is cut somehow, its parts are written as bytes, and nothing is added or lost."""
+    if step["type"] == "Sequence":
+        steps = step["pretokenizers"]
+        return all(map(_splits_bytes, steps)) and any(one["type"] == "ByteLevel" for one in steps)
+    if step["type"] == "ByteLevel":
+        return not step.get("add_prefix_space", True)
+    return step["type"] == "Digits" or (step["type"] == "Split" and step["behavior"] != "Removed")
+
+
+def _letters() -> dict[str, int]:
+    """The letter that stands for each byte in byte-level vocabularies: itself where it can be seen, else one above."""
+    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {chr(byte): byte for byte in seen}
+    unseen = (byte for byte in range(256) if byte not in letters.values())
+    return letters | {chr(256 + n): byte for n, byte in enumerate(unseen)}
+
+
+_LETTERS = _letters()
+
+
+def _read(pieces: Sequence[str]) -> str:
+    """The text of byte-level pieces; bytes that are no UTF-8 become U+FFFD."""
+    written = bytearray()
+    for piece in pieces:
+        try:
+            written += bytes([_LETTERS[letter] for letter in piece])
+        except KeyError:  # an added token stands for itself
+            written += piece.encode()
+    return written.decode("utf-8", "replace")
