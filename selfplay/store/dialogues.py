@@ -120,8 +120,8 @@ def _head_lies(episode: Episode, record: Mapping[str, Any]) -> str | None:
 def _verdicts_lie(episode: Episode) -> str | None:
     """One verdict a seat, in order, by the environment's own verifier; the returns are their rewards, or none."""
     verdicts, p = episode.verdicts or (), episode.provenance
-    if [verdict["seat"] for verdict in verdicts] != list(range(episode.seats)):
-        return f"it has verdicts of the seats {[verdict['seat'] for verdict in verdicts]}, and {episode.seats} seats"
+    if [verdict["seat"] for verdict in verdicts] != list(range(len(verdicts))) or len(verdicts) != episode.seats:
+        return f"it does not have one verdict for each of its {episode.seats} seats, in their order"
     for verdict in verdicts:
         failed = verdict["state"] == "unverifiable"
         if failed != bool(verdict["error"]):
@@ -195,24 +195,23 @@ def _chance_lies(episode: Episode, turn: Turn) -> str | None:
 
 def _answers(episode: Episode, turns: Sequence[Turn]) -> Iterator[Answer]:
     """The answers, each with the span that covers it. Raises `ValueError` where not just one does."""
-    of: dict[int, list[PolicySpan]] = {}
+    of: dict[int, PolicySpan] = {}
     for span in episode.policy_spans:
         for place in range(span.first_step, span.last_step + 1):
-            of.setdefault(place, []).append(span)
+            if turns[place]["role"] != "assistant" or of.setdefault(place, span) is not span:
+                raise ValueError(f"a policy span covers turn {place}, which nobody wrote, or which another covers, too")
     told: dict[int, list[str]] = {}
     lengths: dict[int, int] = {}
     lasts: dict[int, Turn] = {}
     for place, turn in enumerate(turns):
-        seat, spans = turn["seat"], of.get(place, [])
+        seat = turn["seat"]
         if turn["role"] == "assistant":
-            if len(spans) != 1 or spans[0].seat != seat:
-                raise ValueError(f"the answer in turn {place} has {len(spans)} policy spans, and needs one of its seat")
+            if place not in of or of[place].seat != seat:
+                raise ValueError(f"the answer in turn {place} has no policy span of its seat")
             texts = "".join(told.pop(seat, ()))
-            yield Answer(place, turn, spans[0], texts, lengths.get(seat, 0), lasts.get(seat))
+            yield Answer(place, turn, of[place], texts, lengths.get(seat, 0), lasts.get(seat))
             lengths[seat] = lengths.get(seat, 0) + len(turn["suffix_ids"] or ()) + len(turn["token_ids"] or ())
             lasts[seat] = turn
-        elif spans:
-            raise ValueError(f"turn {place} was told, and a policy span says that {spans[0].policy_id} wrote it")
         else:
             told.setdefault(seat, []).append(turn["text"] or "")
 

@@ -147,9 +147,20 @@ def _copy_side_tables(corpus: Corpus, folder: str, known: Secrets) -> None:
     of = {"environments": "ruleset_digest", "runs": "run_id", "policies": "run_id", "annotations": "episode_id"}
     for name in redaction.SIDE:
         rows = corpus.table(name).cast(SIDE_TABLES[name].schema)
-        rows = rows.filter(pc.is_in(rows.column(of[name]), held.column(of[name]).combine_chunks()))
+        if name == "tokenizers":
+            rows = _tellable_tokenizers(corpus, rows, known)
+        else:
+            rows = rows.filter(pc.is_in(rows.column(of[name]), held.column(of[name]).combine_chunks()))
         if rows.num_rows:
             _write_side_table(folder, name, redaction.side_table(name, rows.combine_chunks(), known), known)
+
+
+def _tellable_tokenizers(corpus: Corpus, rows: pa.Table, known: Secrets) -> pa.Table:
+    """Those that episodes name, but for any whose files tell of a machine or a place."""
+    used = corpus.dataset.to_table(columns={"digest": pc.field("reasoning", "tokenizer")}).column("digest")
+    rows = rows.filter(pc.is_in(rows.column("digest"), pc.unique(used)))
+    silent = [known.found_in(files, data=True) is None for files in rows.column("files").to_pylist()]
+    return rows.filter(pa.array(silent, pa.bool_()))
 
 
 def _write_side_table(folder: str, name: str, rows: pa.Table, known: Secrets) -> None:

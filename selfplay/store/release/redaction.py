@@ -43,9 +43,9 @@ _HOME = re.compile(r"/(?:home|Users)/([^/]+)")
 _COMMON = ("root", "user", "nobody", "ubuntu", "admin", "ec2-user", "runner", "localhost", "")
 #: Texts that are data: what an agent, an author or the releaser wrote.
 DATA = ("episodes.reasoning.turns.text", "episodes.reasoning.answer", "environments.source", "annotations.value",
-        "releases.note")  # fmt: skip
+        "releases.note", "tokenizers.files")  # fmt: skip
 #: Side tables that go along. `uses` names versions of the original table, and is left out.
-SIDE = ("environments", "runs", "policies", "annotations")
+SIDE = ("environments", "runs", "policies", "tokenizers", "annotations")
 
 SAID = """\
 This is a redacted copy of a corpus. It leaves out:
@@ -56,7 +56,8 @@ This is a redacted copy of a corpus. It leaves out:
   `configuration 1`, `configuration 2`, …: equal where the settings were;
 - absolute paths, addresses, host names and user names in errors and in the reasons of verdicts, which read `[path]`,
   `[address]`, `[host]` and `[user]`;
-- the names of the authors of labels, who are numbered, too, and the table `uses`.
+- the names of the authors of labels, who are numbered, too, and the table `uses`;
+- tokenizers whose files name such a path or machine: their digests, by which rows name them, would be others.
 
 Before a row was copied it was checked against the digest that it was sealed with. The copy is not what was sealed, so
 its digests were computed anew: they prove what was released, and differ from those of the original corpus. Moves,
@@ -214,6 +215,7 @@ def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
     """The rows of a side table of `SIDE` without what is left out."""
     changes: dict[str, dict[str, Callable[[Any], Any]]] = {
         "environments": {},
+        "tokenizers": {},
         "runs": {
             "host": lambda value: secrets.hosts.get(value, value),
             "config_digest": lambda value: secrets.configs.get(value, value),

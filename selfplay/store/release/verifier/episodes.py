@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from selfplay.store.release.verifier.dialogues import Tokenizers, dialogue_lies, walk_lies
 from selfplay.store.release.verifier.games import Rules, game_lies
 from selfplay.store.release.verifier.rows import Lie, Row, Unknown, content_digest
 
 
-def row_lies(row: Row, schema: pa.Schema, rules: Rules) -> None:
+def row_lies(row: Row, schema: pa.Schema, rules: Rules, tokenizers: Tokenizers) -> None:
     """Raises `Lie` or `Unknown` unless the row is true."""
     if row["schema_version"] > 1:
         raise Unknown(f"it has schema version {row['schema_version']}, and this verifier knows 1")
@@ -18,6 +19,10 @@ def row_lies(row: Row, schema: pa.Schema, rules: Rules) -> None:
         raise Lie("its id contradicts its run, slot, epoch and number")
     if [kind for kind in ("game", "reasoning", "control") if row[kind] is not None] != [row["kind"]]:
         raise Lie("its kind contradicts its payload")
+    if row["kind"] == "reasoning":
+        dialogue_lies(row, tokenizers)
+    if row["kind"] == "control":
+        walk_lies(row)
     if row["kind"] != "game":
         raise Unknown(f"nothing here can check episodes of kind {row['kind']}: the project that made this corpus can, "
                       "with `selfplay corpus verify`")  # fmt: skip

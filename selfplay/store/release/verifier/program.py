@@ -9,6 +9,9 @@ What "true" means here:
 - a row has the content digest that follows from all its other columns (`content_digest` below);
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
   and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
+- a dialogue and a walk agree with themselves (`dialogue_lies`, `walk_lies` below): turns, tokens, masks, spans,
+  verdicts, returns; a tokenizer that the corpus keeps spells each text. Whether an answer is right needs the task: such
+  rows are false here, or not checkable;
 - all rows together have the certified content digest: none is missing, none came later, none is there twice;
 - numbers of a writer have no gaps, its times and versions never go back, its groups are whole, its seeds are those that
   it drew, and its settings, code, rules and policies are those that the side tables have for its run (`Neighbours`).
@@ -38,6 +41,7 @@ import sys
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.neighbours import Neighbours, side_table
@@ -57,7 +61,8 @@ from selfplay.store.release.verifier.table import (
 class Report:
     """Counts of episodes; `lies` also holds what is false of files and of the whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizers: Tokenizers) -> None:
+        self.tokenizers = tokenizers
         self.true = self.unknown = self.false = 0
         self.lies: list[tuple[str, str]] = []
         self.missing: dict[str, int] = {}
@@ -76,7 +81,7 @@ class Report:
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
             self.neighbours.add(row)
-            row_lies(row, schema, rules)
+            row_lies(row, schema, rules, self.tokenizers)
             self.true += 1
         except Lie as lie:
             self.false += 1
@@ -110,7 +115,8 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
     certified = {file["path"]: file for file in certificate["files"]}
     stated = re.search(r"schema_version=([0-9]{1,18})", table.metadata().description or "")
-    report, rules, newest = Report(), Rules(certificate), int(stated[1]) if stated else 1
+    tokenizers = Tokenizers({row["digest"]: row["files"] for row in side_table(corpus, "tokenizers")})
+    report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
     if set(schema.names) - {*COLUMNS, "content_digest"}:  # of a version that this file does not know
         newest = sys.maxsize
     total = sum(file["num_records"] for file in files)
