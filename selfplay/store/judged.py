@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from selfplay.author import TIMEOUT, Failure
@@ -13,6 +14,9 @@ from selfplay.store.coverage import CANNOT_TELL, FALSE, NOT_TOLD, TIMED_OUT, TRU
 
 if TYPE_CHECKING:
     from selfplay.task import Posed, Task
+
+#: How a run names the groups of held-out problems, and of those of its development split.
+_MEASURED = re.compile(r"[hd]\d{6}-.+-\d{4}")
 
 
 def judged(task: Task, episode: Episode) -> Check:
@@ -51,6 +55,8 @@ def _posed_otherwise(posed: Posed, episode: Episode) -> str | None:
         return "the problem, made again, is another"
     if episode.trainable and posed.held_out:
         return "it is marked trainable, and its problem is held out for testing"
+    if _MEASURED.fullmatch(record["group_id"] or "") and posed.held_out != record["group_id"].startswith("h"):
+        return f"its group {record['group_id']} is of problems on the other side of the split"
     may = episode.returns is not None and episode.status in ("ok", "truncated") and not posed.held_out
     if may and not episode.trainable and episode.provenance.origin != "evaluation":
         return "it is marked as not trainable, and nothing speaks against it"

@@ -34,6 +34,7 @@ from selfplay.rollout.dialogue import Dialogues, Speaker
 from selfplay.rollout.recorder import Assignment, Recorder
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
+from selfplay.store.spelling import kept
 from selfplay.store.table import SIDE_TABLES
 from selfplay.task import Task
 from selfplay.task import ruleset_digest as task_digest
@@ -86,6 +87,8 @@ def honest() -> Honest:
         "measured": lambda e: e.provenance.origin == "evaluation",
         "walk": lambda e: e.control is not None,
     }
+    digest, files = kept(_TOKENIZER.files) or ("", "")
+    tables["tokenizers"].append({"digest": digest, "files": files, "added_at": started})
     victims = {name: next(i for i, one in enumerate(episodes) if fits(one)) for name, fits in first.items()}
     return Honest(episodes, to_batch(episodes), tables, victims)
 
@@ -93,7 +96,8 @@ def honest() -> Honest:
 def _config(run: str) -> Experiment:
     if run == "words":
         policy = {"layers": 1, "hidden": 16, "heads": 2, "context": 200}
-        words = {"name": run, "task": {"id": "parity"}, "policy": policy, "generation": {"group": 4, "max_tokens": 6}}
+        generation = {"group": 4, "max_tokens": 6, "top_p": 0.95}
+        words = {"name": run, "task": {"id": "parity"}, "policy": policy, "generation": generation}
         return ReasoningConfig.model_validate(words)
     data = {
         "name": run,
@@ -145,13 +149,15 @@ def _words() -> list[Episode]:
     engine.version = 1
     keeper = Recorder(provenance, "r0000", EPOCH, task)
     speaker = Speaker(engine, _TOKENIZER, "words", DIGESTS[1], 200)
-    posed = [task.pose(seed, spec.difficulties[0]) for seed in range(1_000_000, 1_000_006)]
+    level = spec.difficulties[0]
+    tried = [task.pose(seed, level) for seed in range(1_000_000, 1_000_100)]
+    posed, kept_back = ([one for one in tried if one.held_out == side][:6] for side in (False, True))
     solved = [(Assignment(one, f"w{i:06d}", 0), task.solution(one.problem)) for i, one in enumerate(posed[4:])]
     made = keeper.all_worked(solved, _TOKENIZER, None)
     groups = [Assignment(one, f"r000000-{i:04d}", k, 0.5) for i, one in enumerate(posed[:2]) for k in range(4)]
-    made += Dialogues(keeper, {0: speaker}, Sampling(max_tokens=6)).hold(groups)
+    made += Dialogues(keeper, {0: speaker}, Sampling(max_tokens=6, top_p=0.95)).hold(groups)
     quiet = replace(speaker, learns=False)
-    held_out = [Assignment(task.pose(seed, spec.difficulties[0]), f"h000001-{seed}", 0) for seed in range(2)]
+    held_out = [Assignment(one, f"h000001-{level:g}-{i:04d}", 0) for i, one in enumerate(kept_back[:2])]
     measured = Dialogues(keeper, {0: quiet}, Sampling(max_tokens=6, temperature=0.0)).hold(held_out)
     for one in measured:
         evaluation = replace(one.provenance, origin="evaluation")

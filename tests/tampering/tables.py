@@ -15,7 +15,7 @@ _SIGNED = [
     "environments.source", "environments.licence", "environments.added_at", "runs.run_uri", "policies.run_id",
     "policies.parent_digest", "policies.training_steps", "policies.training_samples", "policies.uri", "policies.net",
     "policies.metrics", "releases.name", "releases.table_version", "releases.created_at", "releases.note",
-    "releases.certificate",
+    "releases.certificate", "tokenizers.digest", "tokenizers.files", "tokenizers.added_at",
 ]  # fmt: skip
 _SAID = [f"annotations.{name}" for name in "episode_id step name value author source recorded_at".split()]
 _SAID += [

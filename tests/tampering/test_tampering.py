@@ -21,6 +21,7 @@ from selfplay.episode.schema import EPISODES, SCHEMA_VERSION  # noqa: E402
 from selfplay.store.coverage import GAPS, RUN  # noqa: E402
 from selfplay.store.described import Described  # noqa: E402
 from selfplay.store.neighbours import Deleted, Survey, survey  # noqa: E402
+from selfplay.store.release.verifier.dialogues import Tokenizers  # noqa: E402
 from selfplay.store.release.verifier.games import Rules as Strangers  # noqa: E402
 from selfplay.store.release.verifier.program import Report  # noqa: E402
 from selfplay.store.table import SIDE_TABLES  # noqa: E402
@@ -51,11 +52,16 @@ def together(
     return survey(scan, Described(side["runs"], side["policies"], side["environments"]), deleted)
 
 
-def alone(row: dict[str, Any], rules: Strangers) -> str:
+def rules_of(corpus: Honest) -> Rules:
+    files = {row["digest"]: row["files"] for row in corpus.tables["tokenizers"]}
+    return Rules(corpus.tables["environments"], corpus.tables["runs"], files)
+
+
+def alone(row: dict[str, Any], rules: Strangers, corpus: Honest) -> str:
     """What the one-file verifier says of a row."""
     time = pa.scalar(row["started_at"], pa.timestamp("us", tz="UTC")).cast(pa.int64()).as_py()
     schema = EPISODES.set(EPISODES.get_field_index("started_at"), pa.field("started_at", pa.int64()))
-    report = Report()
+    report = Report(Tokenizers({one["digest"]: one["files"] for one in corpus.tables["tokenizers"]}))
     report.row({**row, "started_at": time}, schema, rules, SCHEMA_VERSION)
     return FALSE if report.false else NOT_CHECKABLE if report.unknown else TRUE
 
@@ -69,11 +75,11 @@ def strangers(corpus: Honest) -> Strangers:
 def test_nothing_honest_is_false(corpus: Honest) -> None:
     found = together(corpus.batch, corpus.tables)
     assert not found.lies and not found.uncovered
-    rules, others = Rules(corpus.tables["environments"]), strangers(corpus)
+    rules, others = rules_of(corpus), strangers(corpus)
     checks = list(verify_rows(corpus.batch, rules, SCHEMA_VERSION))
     assert {check.subject: check.reason for check in checks if check.state == FALSE} == {}
     assert {check.why for check in checks if check.state == NOT_CHECKABLE} == {"no verifier"}  # of walks
-    assert {alone(row, others) for row in corpus.rows()} <= {TRUE, NOT_CHECKABLE}
+    assert {alone(row, others, corpus) for row in corpus.rows()} <= {TRUE, NOT_CHECKABLE}
 
 
 def test_every_edit_is_called_what_is_written_down(corpus: Honest) -> None:
@@ -82,7 +88,7 @@ def test_every_edit_is_called_what_is_written_down(corpus: Honest) -> None:
     for case, row in zip(CASES, edited, strict=True):
         case.edit(row)
     batch = sealed(edited)
-    rules, others = Rules(corpus.tables["environments"]), strangers(corpus)
+    rules, others = rules_of(corpus), strangers(corpus)
     wrong = []
     for i, (case, row) in enumerate(zip(CASES, batch.to_pylist(), strict=True)):
         (check,) = verify_rows(batch.slice(i, 1), rules, SCHEMA_VERSION)
@@ -92,7 +98,7 @@ def test_every_edit_is_called_what_is_written_down(corpus: Honest) -> None:
             lies = together(pa.Table.from_batches(parts), corpus.tables).lies
             if lies:
                 check = Check(check.subject, FALSE, "; ".join(lie.reason for lie in lies))
-        said = (check.state, alone(row, others))
+        said = (check.state, alone(row, others, corpus))
         if said != (case.package, case.one_file) or case.words not in check.reason:
             wrong.append((i, case.column, said, (case.package, case.one_file), check.reason))
     assert not wrong, "\n".join(map(str, wrong))

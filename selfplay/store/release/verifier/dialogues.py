@@ -184,6 +184,11 @@ def verdict_lies(row: Row) -> None:
         raise Lie("it is marked trainable, and a seat has no verdict")
     if [verdict["seat"] for verdict in verdicts] != list(range(row["seats"])):
         raise Lie("it does not have one verdict for every seat")
+    if not re.fullmatch("[0-9a-f]{64}", row["reasoning"]["tokenizer"] or ""):
+        return  # by another program, which may have other verifiers
+    for one in (one for verdict in verdicts for one in verdict["criteria"] or ()):
+        if (one["verifier_id"], one["verifier_version"]) != (row["env_id"], str(row["env_version"])):
+            raise Lie(f"a verdict is by {one['verifier_id']} version {one['verifier_version']}, not by {row['env_id']}")
 
 
 def sampling_lies(row: Row) -> None:
@@ -193,7 +198,7 @@ def sampling_lies(row: Row) -> None:
     if origin in ("solver", "human"):
         if settings != (None, None, None) or row["status"] != "ok":
             raise Lie(f"its origin is {origin}, and its status {row['status']} or its settings of sampling are others'")
-    elif settings[0] is None or not 0 <= settings[0] < math.inf or (settings[1] or 1) < 1:
+    elif settings[0] is None or not 0 <= settings[0] < math.inf or (settings[1] is not None and settings[1] < 1):
         raise Lie(f"its temperature is {settings[0]}, its top_k {settings[1]}")
     elif settings[2] is not None and not 0 < settings[2] <= 1:
         raise Lie(f"its top_p is {settings[2]}")
