@@ -48,8 +48,13 @@ COVERED = (
     "its row is as it was sealed, by its content digest, and its file as it was written, by its name",
     "a game: every step is legal under the rules installed here, every search weighed just the legal actions and adds "
     "up, the rules say along the way what its replay digest holds, and give its status and its returns",
-    "a dialogue: the problem, made again from its seed, is the one that was asked, and its verifier gives the state "
-    "and the reward of every verdict again, from the text",
+    "a dialogue: the problem, made again from its seed, is the one that was asked, the task says to each seat what it "
+    "was told, and its verifier gives state, reward and criteria of every verdict again, from the text",
+    "the tokens of an answer spell its text, and those before it what its seat was told, by the tokenizer that the "
+    "corpus keeps; how a byte-level tokenizer splits a prompt is not done again",
+    "each answer is of one policy, and all or none of its tokens are to be learned from, as its origin says; its "
+    "log-probabilities are possible under its sampling, its length and its end under the limits of its run",
+    "what is trainable was judged, and is neither of a held-out problem nor an evaluation",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
     "none is missing: the numbers of each writer begin with 0 and leave none out",
     "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,10 @@ class Answer:
 class Neighbourhood:
     """What a corpus says besides its episodes that dialogues are held against: configurations and tokenizers."""
 
-    def __init__(self, runs: Iterable[Mapping[str, Any]], files_of: Callable[[str], str | None]) -> None:
-        """runs: rows of this table. files_of: the files of a tokenizer, by its digest; see `spelling.kept`."""
+    def __init__(self, runs: Iterable[Mapping[str, Any]], tokenizers: Mapping[str, str]) -> None:
+        """runs: rows of this table. tokenizers: digest -> files, as `spelling.kept` gives them."""
         self._settings = dialogue_settings(runs)
-        self._files_of = files_of
+        self._files = tokenizers
         self._newest: tuple[str, Spelling | None] = ("", None)
 
     def settings(self, episode: Episode) -> DialogueSettings | None:
@@ -69,7 +69,7 @@ class Neighbourhood:
     def spelling(self, digest: str) -> Spelling | None:
         """The tokenizer; None where it is not here, or is not read as data. One is in memory at a time."""
         if digest != self._newest[0]:
-            files = self._files_of(digest)
+            files = self._files.get(digest)
             self._newest = (digest, None if files is None else spelling(digest, files))
         return self._newest[1]
 

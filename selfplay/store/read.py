@@ -379,12 +379,6 @@ class Corpus:
             refuse_bombs(dataset.get_fragments())
             return dataset.to_table(columns=None if columns is None else list(columns))
 
-    def tokenizer(self, digest: str) -> str | None:
-        """The files of the tokenizer that rows name by this digest, as `store.spelling` reads them; None: not here."""
-        rows = self.table("tokenizers", ["digest", "files"])
-        found = rows.filter(pc.equal(rows.column("digest"), digest)).column("files")
-        return found[0].as_py() if len(found) else None
-
     def environments(self) -> list[dict[str, Any]]:
         """The environments whose episodes are here; see `SIDE_TABLES`. Without the times of the rows, which may be none
         that a date can be: the table may be a stranger's."""

@@ -7,9 +7,10 @@ digest holds, and give the recorded returns in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,14 +63,14 @@ class Rules:
         self,
         environments: list[dict[str, Any]],
         runs: Iterable[Mapping[str, Any]] = (),
-        tokenizer: Callable[[str], str | None] = lambda digest: None,
+        tokenizers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """environments, runs: rows of these tables of the corpus; they say what to install, and what runs were told.
 
-        tokenizer: the files of one, by its digest, as the table of tokenizers has them; None: it has none.
+        tokenizers: the files of each, by its digest, as that table has them.
         """
         runs = list(runs)
-        self.around = Neighbourhood(runs, tokenizer)
+        self.around = Neighbourhood(runs, tokenizers)
         self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
         self._games: dict[tuple[str, str, str], pyspiel.Game | Missing] = {}
         self._tasks: dict[tuple[str, str], Task | Missing] = {}

@@ -215,7 +215,8 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
 
 def rules_of(corpus: Corpus) -> Rules:
     """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
-    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), corpus.tokenizer)
+    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers").to_pylist()}
+    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), files)
 
 
 _working: tuple[Corpus, Rules] | None = None
