@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from selfplay.episode import EPISODES, Episode, Provenance, content_digests, ran
 from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
 from selfplay.store.annotations import Label, annotate
-from selfplay.store.release import redaction
+from selfplay.store.release import redacted, redaction
 from selfplay.store.targets import targets_of
 
 HOST, OTHER, USER = "gpu-7.lab.example.org", "laptop-of-zoe", "zoe.q"
@@ -203,3 +204,19 @@ def test_killed_before_the_end_nothing_is_there(made: tuple[str, str], tmp_path:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith("copy.incomplete-")
     assert call(words) == 0 and call(["corpus", "verify", str(tmp_path / "copy")]) == 0
+
+
+def test_tokenizers_go_along_unless_their_files_tell(tmp_path: Path) -> None:
+    source, copy = str(tmp_path / "corpus"), str(tmp_path / "copy")
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "corpus_v1", source)
+    used, other = {"digest": "bytes", "files": '{"a": "/usr/share"}'}, {"digest": "other", "files": "{}"}
+    store.append(source, "tokenizers", [used, other])
+    assert call(["corpus", "release", "first", source, "--redact-to", copy]) == 0
+    (row,) = store.open(copy).table("tokenizers").to_pylist()
+    assert (row["digest"], row["files"]) == ("bytes", used["files"])
+    corpus = store.open(source)
+    telling = corpus.table("tokenizers").slice(0, 0)
+    for files in (f'{{"name_or_path": "{source}/m"}}', "{}"):
+        telling = pa.concat_tables([telling, pa.Table.from_pylist([{**used, "files": files}], telling.schema)])
+    kept = redacted._tellable_tokenizers(corpus, telling, redaction.secrets_of(corpus))
+    assert kept.column("files").to_pylist() == ["{}"]
