@@ -8,6 +8,7 @@ with the configuration of its run more does (`selfplay.store.sampled`), with its
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def _verdicts_lie(episode: Episode) -> str | None:
                 return f"a verdict is by {one['verifier_id']} version {one['verifier_version']}, and not by {p.env_id}"
             if one["low"] is None or one["high"] is None or (one["score"] is None) != failed:
                 return f"criterion {one['criterion']} of a verdict that is {verdict['state']} lacks a number"
-            if not -1e12 <= one["low"] <= one["high"] <= 1e12:
+            if not -math.inf < one["low"] <= one["high"] < math.inf:
                 return f"criterion {one['criterion']} ranges from {one['low']} to {one['high']}"
     rewards = [verdict["reward"] for verdict in verdicts]
     known = None if None in rewards else tuple(rewards)

@@ -95,7 +95,8 @@ def sampling_lies(
         return f"its temperature is {temperature}"
     if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         return f"its top_k is {top_k} and its top_p {top_p}"
-    vocabulary = len(spelled.pieces) if settings and settings.fresh and spelled is not None else _MOST_TOKENS
+    own = settings is not None and settings.fresh and spelled is not None
+    vocabulary = len(spelled.pieces) if own and spelled is not None else _MOST_TOKENS
     least = max(_LEAST, _least(top_p, vocabulary))
     for answer in answers:
         logprobs, place = answer.turn["logprobs"], answer.place
@@ -109,14 +110,26 @@ def sampling_lies(
             return f"turn {place} has a log-probability above zero"
         if logprobs and min(logprobs) < least:
             return f"turn {place} has the log-probability {min(logprobs):g}, and no token below {least:.4g} was drawn"
+        if own and settings is not None and spelled is not None and _stopped_for_nothing(answer, settings, spelled):
+            return f"turn {place} stopped, and neither its last token nor any text of its run's settings ends it"
     return None
+
+
+def _stopped_for_nothing(answer: Answer, settings: DialogueSettings, spelled: Spelling) -> bool:
+    ids, text = answer.turn["token_ids"], answer.turn["text"]
+    return bool(
+        answer.turn["finish_reason"] == "stop"
+        and ids
+        and ids[-1] != spelled.eos
+        and not any(stop in text for stop in settings.stop)
+    )
 
 
 def _least(top_p: float | None, vocabulary: int) -> float:
     """Nats; the least log-probability of a token drawn with top_p, -inf where rounding decides."""
-    if top_p is None or top_p > 1 - 1e-4:
+    if top_p is None or top_p > 0.99:
         return -math.inf
-    return math.log((1 - top_p - 2e-5) / vocabulary) - 1e-3  # sums of float32 are off by less
+    return math.log((1 - top_p) / vocabulary) - 1.0  # sums of float32 over a large vocabulary may be off by a third
 
 
 def settings_lie(

@@ -98,8 +98,6 @@ def answer_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -
     body = ids[:-1] if ids and ids[-1] == spelled.eos else ids
     if spelled.eos in body:
         return f"turn {place}: it goes on after the token that ends a text"
-    if answer.turn["finish_reason"] == "length" and len(body) < len(ids):
-        return f"turn {place} was cut at a limit, and ends with the token that ends a text"
     if spelled.letters and not (spelled.pieces.keys() >= set(body) if answer.sampled else spelled.is_text(body)):
         return f"turn {place}: it holds tokens that are none of its tokenizer's"
     if spelled.letters and not answer.sampled and (answer.turn["finish_reason"] == "stop") != (len(body) < len(ids)):
