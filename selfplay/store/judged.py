@@ -11,6 +11,7 @@ from selfplay.episode import Episode
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.store.coverage import CANNOT_TELL, FALSE, NOT_TOLD, TIMED_OUT, TRUE, Check, unknown
+from selfplay.store.sampled import DialogueSettings, chance_lies
 
 if TYPE_CHECKING:
     from selfplay.task import Posed, Task
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 _MEASURED = re.compile(r"[hd]\d{6}-.+-\d{4}")
 
 
-def judged(task: Task, episode: Episode) -> Check:
-    """Whether the task poses the problem, leads the dialogue and judges it as the episode says."""
+def judged(task: Task, episode: Episode, settings: DialogueSettings | None) -> Check:
+    """Whether the task poses the problem, leads the dialogue and judges it as the episode says.
+
+    settings: of its run, if they are here.
+    """
     name, record = episode.episode_id, episode.reasoning
     assert record is not None
     if episode.seats != task.spec.seats:
@@ -30,6 +34,8 @@ def judged(task: Task, episode: Episode) -> Check:
     except UserError as error:
         return Check(name, FALSE, str(error))
     lie = _posed_otherwise(posed, episode)
+    if lie is None and settings is not None and not settings.levels:
+        lie = chance_lies(episode, settings, task.spec.difficulties)
     if lie is not None:
         return Check(name, FALSE, lie)
     turns = tuple(

@@ -29,6 +29,7 @@ _LEAST = -104.0
 _ROUNDING = 1e-3
 #: Tokens of the largest vocabularies that there are, several times over.
 _MOST_TOKENS = 2**20
+_MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class DialogueSettings:
     """What a run's configuration says of its dialogues: `trainers.reasoning_config`.
 
     fresh: the policy began here, and has no tokens and no end but its tokenizer's. context: most tokens of a line, None
-    where a model decides. levels: of the problems to learn from; empty: all. chance: of a level, where all are alike.
+    where a model decides. levels: of the problems to learn from; empty: all of the task. draws: how their levels are
+    drawn, "one" (each with probability 1), "even", or else with a share `floor` spread evenly.
     """
 
     temperature: float
@@ -48,7 +50,8 @@ class DialogueSettings:
     fresh: bool
     context: int | None
     levels: tuple[float, ...]
-    chance: float | None
+    draws: str
+    floor: float
 
 
 def dialogue_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, DialogueSettings]:
@@ -70,12 +73,15 @@ def dialogue_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, DialogueSe
 
 
 def _settings(config: Mapping[str, Any]) -> DialogueSettings:
-    g, policy, levels = config["generation"], config["policy"], tuple(map(float, config["task"]["difficulties"]))
-    fresh, even = policy["path"] is None, config["curriculum"]["kind"] == "uniform"
-    chance = 1.0 if config["learner"]["algorithm"] == "expert" else 1.0 / len(levels) if levels and even else None
+    g, policy, curriculum = config["generation"], config["policy"], config["curriculum"]
+    levels, stop, fresh = config["task"]["difficulties"], g["stop"], policy["path"] is None
+    if not isinstance(stop, list) or not isinstance(levels, list) or max(len(stop), len(levels)) > _MOST_LISTED:
+        raise ValueError("more texts or levels than any run has")
+    even = "even" if curriculum["kind"] == "uniform" else "learnability"
     return DialogueSettings(
-        float(g["temperature"]), g["top_k"], g["top_p"], int(g["max_tokens"]), tuple(map(str, g["stop"])),
-        int(g["group"]), fresh, int(policy["context"]) if fresh else None, levels, chance
+        float(g["temperature"]), g["top_k"], g["top_p"], int(g["max_tokens"]), tuple(map(str, stop)), int(g["group"]),
+        fresh, int(policy["context"]) if fresh else None, tuple(map(float, levels)),
+        "one" if config["learner"]["algorithm"] == "expert" else even, float(curriculum["floor"]),
     )  # fmt: skip
 
 
@@ -147,12 +153,22 @@ def settings_lie(
         return f"it is sample {record['sample_index']}, and a group of its run has {settings.group}"
     if origin == "cot_rl" and settings.levels and record["difficulty"] not in settings.levels:
         return f"its difficulty is {record['difficulty']:g}, and its run has the levels {settings.levels}"
-    first = record["turns"][0]
-    if origin == "cot_rl" and settings.chance is not None and first["role"] == "chance":
-        probability = json.loads(first["text"])["probability"]
-        if not math.isclose(probability, settings.chance, rel_tol=1e-9):
-            return f"its level was drawn with probability {probability:g}, and its run says {settings.chance:g}"
+    if settings.levels and (lie := chance_lies(episode, settings, settings.levels)) is not None:
+        return lie
     return next((lie for answer in answers if (lie := _limit_lies(answer, settings)) is not None), None)
+
+
+def chance_lies(episode: Episode, settings: DialogueSettings, levels: Sequence[float]) -> str | None:
+    """The probability that the level of its problem was drawn with, among `levels`, against how its run draws."""
+    turns = (episode.reasoning or {})["turns"]
+    if episode.provenance.origin != "cot_rl" or not turns or turns[0]["role"] != "chance":
+        return None
+    probability, even = json.loads(turns[0]["text"])["probability"], 1.0 / len(levels)
+    least = {"one": 1.0, "even": even}.get(settings.draws, settings.floor * even)
+    most = even if settings.draws == "even" else 1.0
+    if least * (1 - 1e-9) <= probability <= most * (1 + 1e-9):
+        return None
+    return f"its level was drawn with probability {probability:g}, and its run draws it with {least:g} to {most:g}"
 
 
 def _limit_lies(answer: Answer, settings: DialogueSettings) -> str | None:

@@ -83,16 +83,12 @@ class Rules:
             self._games[key] = self._load(*key)
         return self._games[key]
 
-    def judge(self, episode: Episode) -> Check:
-        """A dialogue against the task that it was held about."""
-        p = episode.provenance
-        key = (p.env_id, p.ruleset_digest)
+    def task(self, episode: Episode) -> Task | Missing:
+        """The task that a dialogue was held about, or why it cannot be judged here."""
+        key = (episode.provenance.env_id, episode.provenance.ruleset_digest)
         if key not in self._tasks:
             self._tasks[key] = self._load_task(*key)
-        task = self._tasks[key]
-        if isinstance(task, Missing):
-            return unknown(episode.episode_id, task.why, task.reason)
-        return judged(task, episode)
+        return self._tasks[key]
 
     def _load_task(self, env_id: str, ruleset: str) -> Task | Missing:
         from selfplay import archived
@@ -273,15 +269,16 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
 
 def _dialogue_checked(episode: Episode, record: Mapping[str, Any], rules: Rules) -> Check:
     """A dialogue against what its recorder writes, then against its task."""
-    recorded = is_digest(record["tokenizer"])
+    name, recorded = episode.episode_id, is_digest(record["tokenizer"])
     lie, uncovered = dialogue_lies(episode, rules.around) if recorded else (None, ())
     if lie is not None:
-        return Check(episode.episode_id, FALSE, lie)
-    check = rules.judge(episode)
-    if check.why in (NO_PLUGIN, OTHER_RULES, REFUSED):
-        return check
-    if not recorded:  # another program's rows are looked at as far as nothing here could have written them
-        return Check(episode.episode_id, FALSE, "it names no tokenizer by its digest, and its task is recorded so")
+        return Check(name, FALSE, lie)
+    task = rules.task(episode)
+    if isinstance(task, Missing):
+        return unknown(name, task.why, task.reason)
+    if not recorded:  # of a task of another program, which may record otherwise, nothing is known here
+        return Check(name, FALSE, "it names no tokenizer by its digest, and dialogues of its task are recorded so")
+    check = judged(task, episode, rules.around.settings(episode))
     return replace(check, uncovered=uncovered) if check.state == TRUE else check
 
 

@@ -103,6 +103,8 @@ CASES = [
     Case(f"{_T}.text", "dialogue", put("reasoning.turns.1.text", "1="), FALSE, FALSE, "do not spell"),
     Case(f"{_T}.text", "dialogue", put("reasoning.turns.0.text", '{"difficulty": 2, "probability": 7}'), FALSE, FALSE,
          "of chance"),
+    Case(f"{_T}.text", "dialogue", put("reasoning.turns.0.text", lambda text: text.replace("0.5", "0.0001")), FALSE,
+         _UNKNOWN, "was drawn with probability 0.0001"),
     Case(f"{_V}.seat", "dialogue", put("verdicts.0.seat", 1), FALSE, FALSE, "about seat 1"),
     Case(f"{_V}.state", "solved", put("verdicts.0.state", "rejected"), FALSE, _UNKNOWN, "was judged"),
     Case(f"{_V}.state", "solved", judged("rejected", 0.0), FALSE, _UNKNOWN, "was judged"),
