@@ -1,8 +1,8 @@
 """What tokens spell, by a tokenizer that a corpus keeps: plain look-up, nothing of it is run.
 
 A corpus may be a stranger's, and the library that tokenizers are made for compiles regular expressions and takes what
-memory it is told to. Here its file is read as data: of tokenizers of letters (`of_characters`) and of those of bytes
-(byte-level BPE). Others are no `Spelling`.
+memory it is told to. Here its file is read as data: of tokenizers of letters (`of_characters`), of bytes (byte-level
+BPE), and of pieces of words with a letter for the space (SentencePiece). Others are no `Spelling`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from selfplay.store.coverage import TEMPLATE, TOKENS
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 #: Bytes of a tokenizer's files together; larger ones are not kept, nor read.
 MOST_BYTES = 64 * 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Letters that a decoder may put in place of others.
+_MOST_INSTEAD = 16
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _EOS = "<eos>"
 #: The chat template of tokenizers that have none of their own: messages as they are, the end token after each answer.
 _PLAIN = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}" + _EOS + "{% endif %}{% endfor %}"
@@ -31,12 +35,14 @@ _PLAIN = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant
 class Spelling:
     """What a tokenizer writes for its tokens.
 
-    pieces: token -> its text, or the letters that stand for its bytes. special: tokens that are no text. eos: the token
-    that ends an answer. letters: tokens are letters of the text, so that a text has one spelling; else bytes. exact:
-    the tokens that it gives to a text spell that text again. framed: a chat template stands between messages.
+    pieces: token -> its text, or the letters that stand for its bytes. steps: how a text is made of pieces, each a
+    function from pieces to pieces. special: tokens that are no text. eos: the token that ends an answer. letters:
+    tokens are letters of the text, so that a text has one spelling. exact: the tokens that it gives to a text spell
+    that text again. framed: a chat template stands between messages.
     """
 
     pieces: Mapping[int, str]
+    steps: tuple[Callable[[list[str]], list[str]], ...]
     special: frozenset[int]
     eos: int
     letters: bool
@@ -47,7 +53,9 @@ class Spelling:
         """The text of tokens, without special ones and without any that the tokenizer does not have."""
         pieces, special = self.pieces, self.special
         spelled = [pieces[one] for one in ids if one not in special and one in pieces]
-        return "".join(spelled) if self.letters else _read(spelled)
+        for step in self.steps:
+            spelled = step(spelled)
+        return "".join(spelled)
 
     def is_text(self, ids: Sequence[int]) -> bool:
         """Whether all tokens are the tokenizer's, and none is special."""
@@ -128,27 +136,78 @@ def prompt_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -
 
 
 def _parsed(made: dict[str, Any], settings: dict[str, Any], files: dict[str, str]) -> Spelling | None:
-    model, decoder, added = made["model"], made["decoder"], made.get("added_tokens") or []
-    pieces = {int(token): str(piece) for piece, token in model["vocab"].items()}
+    model, added = made["model"], made.get("added_tokens") or []
+    listed = enumerate(row[0] for row in model["vocab"]) if model["type"] == "Unigram" else _turned(model["vocab"])
+    pieces = {int(token): str(piece) for token, piece in listed}
     pieces |= {int(one["id"]): str(one["content"]) for one in added}
     special = frozenset(int(one["id"]) for one in added if one["special"])
     tokens = {piece: token for token, piece in pieces.items()}
     ends = settings.get("eos_token")
     eos = tokens[ends["content"] if isinstance(ends, dict) else ends]
-    as_bytes = model["type"] == "BPE" and decoder["type"] == "ByteLevel"
-    if not as_bytes and (model["type"] != "WordLevel" or decoder["type"] != "Fuse"):
-        return None
-    plain = made.get("normalizer") is None and not made.get("truncation")
-    plain = plain and not any(one.get("lstrip") or one.get("rstrip") for one in added)
-    if as_bytes:
-        marks = (model.get("continuing_subword_prefix"), model.get("end_of_word_suffix"))
-        exact = plain and not any(marks) and _LETTERS.keys() <= tokens.keys() and _splits_bytes(made["pre_tokenizer"])
-    else:
-        exact = plain and made["pre_tokenizer"] == {
+    steps = _steps(made["decoder"])
+    letters = (model["type"], made["decoder"]["type"]) == ("WordLevel", "Fuse")
+    exact = made.get("normalizer") is None and not made.get("truncation")
+    exact = exact and not any(one.get("lstrip") or one.get("rstrip") for one in added)
+    if letters:
+        exact = exact and made["pre_tokenizer"] == {
             "type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False
         }  # fmt: skip
+    else:
+        marks = (model.get("continuing_subword_prefix"), model.get("end_of_word_suffix"))
+        exact = exact and steps == (_from_bytes,) and model["type"] == "BPE" and not any(marks)
+        exact = exact and _LETTERS.keys() <= tokens.keys() and _splits_bytes(made["pre_tokenizer"])
     template = files.get("chat_template.jinja") or settings.get("chat_template")
-    return Spelling(pieces, special, eos, not as_bytes, exact, template not in (None, _PLAIN))
+    return Spelling(pieces, steps, special, eos, letters, exact, template not in (None, _PLAIN))
+
+
+def _turned(vocabulary: Mapping[str, int]) -> Iterable[tuple[int, str]]:
+    return ((token, piece) for piece, token in vocabulary.items())
+
+
+def _steps(decoder: Mapping[str, Any]) -> tuple[Callable[[list[str]], list[str]], ...]:
+    """What a decoder does with pieces. Raises `LookupError` or `ValueError` for one that is not known here."""
+    kind = decoder["type"]
+    if kind == "Sequence":
+        return tuple(step for one in decoder["decoders"] for step in _steps(one))
+    if kind == "Replace":
+        pattern, instead = str(decoder["pattern"]["String"]), str(decoder["content"])
+        if not pattern or len(instead) > _MOST_INSTEAD:
+            raise ValueError("a text would grow without bound")
+        return (lambda pieces: [piece.replace(pattern, instead) for piece in pieces],)
+    if kind == "Metaspace":
+        space, dropped = str(decoder["replacement"]), decoder["prepend_scheme"] != "never"
+        first = "" if dropped else " "
+        return (lambda pieces: [piece.replace(space, " " if n else first) for n, piece in enumerate(pieces)],)
+    if kind == "Strip" and decoder["stop"] == 0:
+        content, most = str(decoder["content"]), int(decoder["start"])
+        return (lambda pieces: [piece[_leading(piece, content, most) :] for piece in pieces],)
+    return ({"Fuse": _fused, "ByteFallback": _bytes_joined, "ByteLevel": _from_bytes}[kind],)
+
+
+def _leading(piece: str, letter: str, most: int) -> int:
+    count = 0
+    while count < min(most, len(piece)) and piece[count] == letter:
+        count += 1
+    return count
+
+
+def _fused(pieces: list[str]) -> list[str]:
+    return ["".join(pieces)]
+
+
+def _bytes_joined(pieces: list[str]) -> list[str]:
+    """Pieces such as <0xE4> that follow one another, as the text that they are; U+FFFD each where they are none."""
+    found: list[str] = []
+    for are_bytes, some in groupby(pieces, key=lambda piece: _BYTE.fullmatch(piece) is not None):
+        if not are_bytes:
+            found += some
+            continue
+        written = bytes(int(piece[3:5], 16) for piece in some)
+        try:
+            found.append(written.decode())
+        except UnicodeDecodeError:
+            found += ["\ufffd"] * len(written)
+    return found
 
 
 def _splits_bytes(step: Any) -> bool:
@@ -172,7 +231,7 @@ def _letters() -> dict[str, int]:
 _LETTERS = _letters()
 
 
-def _read(pieces: Sequence[str]) -> str:
+def _from_bytes(pieces: list[str]) -> list[str]:
     """The text of byte-level pieces; bytes that are no UTF-8 become U+FFFD."""
     written = bytearray()
     for piece in pieces:
@@ -180,4 +239,4 @@ def _read(pieces: Sequence[str]) -> str:
             written += bytes([_LETTERS[letter] for letter in piece])
         except KeyError:  # an added token stands for itself
             written += piece.encode()
-    return written.decode("utf-8", "replace")
+    return [written.decode("utf-8", "replace")]

@@ -24,7 +24,7 @@ LEAST_LOGPROB = -104.0
 
 
 class Pieces:
-    """A tokenizer as data: letters, or byte-level BPE. Others are read as nothing: `known` is false."""
+    """A tokenizer as data: letters, byte-level BPE or SentencePiece. Others are read as nothing: `known` is false."""
 
     def __init__(self, digest: str, files: str | None) -> None:
         self.known = self.faithful = False
@@ -38,8 +38,12 @@ class Pieces:
 
     def _take(self, made: Row, settings: Row, given: Row) -> None:
         model, added = made["model"], made["added_tokens"] or []
-        self.bytewise = (model["type"], made["decoder"]["type"]) == ("BPE", "ByteLevel")
-        self.text_of = {token: piece for piece, token in model["vocab"].items()}
+        self.decoders = made["decoder"].get("decoders", [made["decoder"]])
+        kinds = [one["type"] for one in self.decoders]
+        self.bytewise = (model["type"], kinds) == ("BPE", ["ByteLevel"])
+        listed = model["vocab"]
+        self.text_of = ({i: one[0] for i, one in enumerate(listed)} if model["type"] == "Unigram"
+                        else {token: piece for piece, token in listed.items()})  # fmt: skip
         self.text_of.update({one["id"]: one["content"] for one in added})
         self.special = {one["id"] for one in added if one["special"]}
         end = settings["eos_token"]
@@ -47,7 +51,10 @@ class Pieces:
         self.end = next(token for token, piece in self.text_of.items() if piece == end)
         template = given.get("chat_template.jinja") or settings.get("chat_template")
         self.templated = template is not None and template != PLAIN_TEMPLATE
-        self.known = self.bytewise or (model["type"], made["decoder"]["type"]) == ("WordLevel", "Fuse")
+        letters = (model["type"], kinds) == ("WordLevel", ["Fuse"])
+        bounded = all(one.get("stop", 0) == 0 and len(one.get("content") or "") <= 16
+                      and one.get("pattern", {"String": " "})["String"] for one in self.decoders)  # fmt: skip
+        self.known = bounded and set(kinds) <= {"Fuse", "ByteLevel", "ByteFallback", "Replace", "Metaspace", "Strip"}
         plain = made["normalizer"] is None and made["truncation"] is None
         plain = plain and not any(one["lstrip"] or one["rstrip"] for one in added)
         first = made["pre_tokenizer"]
@@ -55,19 +62,49 @@ class Pieces:
             first["type"] == "ByteLevel" and not first["add_prefix_space"]
             and set(BYTE_LETTERS) <= set(model["vocab"]) and not model["end_of_word_suffix"]
             and not model["continuing_subword_prefix"] if self.bytewise
-            else (first["type"], first["pattern"], first["behavior"]) == ("Split", {"Regex": "[\\s\\S]"}, "Isolated")
+            else letters and (first["type"], first["behavior"]) == ("Split", "Isolated")
+            and first["pattern"] == {"Regex": "[\\s\\S]"}
         )  # fmt: skip
 
     def read(self, ids: list[int]) -> str:
         """The text of tokens but for special ones and unknown ones."""
         pieces = [self.text_of[one] for one in ids if one in self.text_of and one not in self.special]
-        if not self.bytewise:
-            return "".join(pieces)
+        for decoder in self.decoders:
+            pieces = decoded(pieces, decoder)
+        return "".join(pieces)
+
+
+def decoded(pieces: list[str], decoder: Row) -> list[str]:
+    """One step from pieces to text."""
+    kind = decoder["type"]
+    if kind == "Replace":
+        return [piece.replace(decoder["pattern"]["String"], decoder["content"]) for piece in pieces]
+    if kind == "Metaspace":  # the first piece loses the space that was put before the text
+        first = " " if decoder["prepend_scheme"] == "never" else ""
+        return [piece.replace(decoder["replacement"], " " if i else first) for i, piece in enumerate(pieces)]
+    if kind == "Strip":
+        most = decoder["start"]
+        return [piece[:most].lstrip(decoder["content"]) + piece[most:] for piece in pieces]
+    if kind == "ByteLevel":
         data = b""
         for piece in pieces:
             letters = [BYTE_LETTERS.get(letter) for letter in piece]
             data += piece.encode() if None in letters else bytes(letters)
-        return data.decode("utf-8", "replace")
+        return [data.decode("utf-8", "replace")]
+    if kind == "ByteFallback":
+        out, waiting = [], b""
+        for piece in [*pieces, ""]:
+            if re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece):
+                waiting += bytes([int(piece[3:5], 16)])
+                continue
+            try:
+                out.append(waiting.decode())
+            except UnicodeDecodeError:
+                out.append("\ufffd" * len(waiting))
+            waiting = b""
+            out.append(piece)
+        return out
+    return ["".join(pieces)]
 
 
 class Tokenizers:
