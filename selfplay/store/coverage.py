@@ -32,8 +32,8 @@ RUN, NEIGHBOURS, GAPS = "run", "neighbours", "gaps"
 UNCOVERED = {
     WEIGHTS: "that raw values, priors and log-probabilities are those of the weights that its spans name",
     SURPRISE: "surprise and policy target: the settings of its search are not here",
-    TOKENS: "that its tokens spell its texts: its tokenizer is not in the corpus, or of a kind that is not read as data",
-    TEMPLATE: "that its prompts are what its chat template makes of the messages: a template is a program, and not run",
+    TOKENS: "that its tokens spell its texts: its tokenizer is not in the corpus, or not one that is read as data",
+    TEMPLATE: "that its prompts are what its chat template makes of the messages: a template is not run",
     ANSWER: "the answer that the verifier read",
     SPLIT: "that its problem is one to train on",
     GROUP: "the size of its group: the settings of its run are not here",

@@ -90,10 +90,11 @@ def dialogue_lies(episode: Episode, known: Neighbourhood) -> tuple[str | None, t
     uncovered: set[str] = set() if settings is not None else {CONFIG}
     lie = _policies_lie(episode, answers) or _end_lies(episode, record, answers)
     lie = lie or sampling_lies(episode, record, answers, settings, spelled)
-    lie = lie or (settings and settings_lie(episode, record, answers, settings))
-    for answer in answers if lie is None else ():
+    if lie is None and settings is not None:
+        lie = settings_lie(episode, record, answers, settings)
+    for answer in answers:
         lie = lie or answer_lies(answer, spelled, uncovered) or prompt_lies(answer, spelled, uncovered)
-    return lie or None, () if lie else tuple(sorted(uncovered))
+    return lie, () if lie else tuple(sorted(uncovered))
 
 
 def _head_lies(episode: Episode, record: Mapping[str, Any]) -> str | None:
@@ -238,7 +239,7 @@ def _policies_lie(episode: Episode, answers: Sequence[Answer]) -> str | None:
         mask, tokens = turn["loss_mask"] or (), turn["token_ids"] or ()
         if len(mask) != len(tokens) or len(set(mask)) > 1 or None in mask:
             return f"turn {place} has {len(tokens)} tokens, and its loss_mask is not one answer for all of them"
-        learned = bool(mask) and mask[0]
+        learned = any(mask)
         if learned and (p.origin == "evaluation" or (behind and p.origin != "teacher")):
             return f"turn {place} by {span.policy_id} is to be learned from, and its origin is {p.origin}"
         wanted = p.origin in (*WORKED, "teacher") or (p.origin == "cot_rl" and span.policy_id == p.run_id)

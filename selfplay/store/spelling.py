@@ -142,7 +142,7 @@ def _parsed(made: dict[str, Any], settings: dict[str, Any], files: dict[str, str
     pieces |= {int(one["id"]): str(one["content"]) for one in added}
     special = frozenset(int(one["id"]) for one in added if one["special"])
     tokens = {piece: token for token, piece in pieces.items()}
-    ends = settings.get("eos_token")
+    ends: Any = settings["eos_token"]
     eos = tokens[ends["content"] if isinstance(ends, dict) else ends]
     steps = _steps(made["decoder"])
     letters = (model["type"], made["decoder"]["type"]) == ("WordLevel", "Fuse")
@@ -217,7 +217,7 @@ def _splits_bytes(step: Any) -> bool:
         return all(map(_splits_bytes, steps)) and any(one["type"] == "ByteLevel" for one in steps)
     if step["type"] == "ByteLevel":
         return not step.get("add_prefix_space", True)
-    return step["type"] == "Digits" or (step["type"] == "Split" and step["behavior"] != "Removed")
+    return bool(step["type"] == "Digits" or (step["type"] == "Split" and step["behavior"] != "Removed"))
 
 
 def _letters() -> dict[str, int]:

@@ -88,8 +88,8 @@ def decoded(pieces: list[str], decoder: Row) -> list[str]:
     if kind == "ByteLevel":
         data = b""
         for piece in pieces:
-            letters = [BYTE_LETTERS.get(letter) for letter in piece]
-            data += piece.encode() if None in letters else bytes(letters)
+            known = all(letter in BYTE_LETTERS for letter in piece)
+            data += bytes(BYTE_LETTERS[letter] for letter in piece) if known else piece.encode()
         return [data.decode("utf-8", "replace")]
     if kind == "ByteFallback":
         out, waiting = [], b""
