@@ -150,8 +150,8 @@ def dialogue_lies(row: Row, tokenizers: Tokenizers) -> None:
     for pattern, origins in GROUPS.items():
         if re.fullmatch(pattern, record["group_id"] or "") and origin not in origins:
             raise Lie(f"its group {record['group_id']} is of origin {' or '.join(origins)}, and its own is {origin}")
-    if record["sample_index"] < 0:
-        raise Lie("its place in its group is below 0")
+    if record["sample_index"] < 0 or (record["sample_index"] and origin in UNSAMPLED):
+        raise Lie(f"it is sample {record['sample_index']} of its group, and its origin {origin}")
     sampling_lies(row)
     wrote = {}
     for span in row["policy_spans"] or ():
@@ -261,6 +261,8 @@ def answer_lies(row: Row, place: int, turn: Row, span: Row | None, pieces: Piece
     if origin in ("solver", "human"):
         if (span["policy_id"], span["version"], span["digest"]) != (origin, row["env_version"], None):
             raise Lie(f"turn {place}: its origin is {origin}, and {span['policy_id']} wrote it")
+        if turn["finish_reason"] != "stop":
+            raise Lie(f"turn {place} is of origin {origin} and ended by {turn['finish_reason']!r}")
     if (logprobs is None) != (endpoint or origin in UNSAMPLED) and (origin in (*UNSAMPLED, "cot_rl", "evaluation")):
         raise Lie(f"turn {place} by {span['policy_id']}, origin {origin}: log-probabilities are there, or are not")
     if len(mask) != len(ids) or len(set(mask)) > 1:
