@@ -126,7 +126,7 @@ def _stopped_for_nothing(answer: Answer, settings: DialogueSettings, spelled: Sp
     return bool(
         answer.turn["finish_reason"] == "stop"
         and ids
-        and ids[-1] != spelled.eos
+        and ids[-1] not in spelled.ends
         and not any(stop in text for stop in settings.stop)
     )
 

@@ -36,15 +36,16 @@ class Spelling:
     """What a tokenizer writes for its tokens.
 
     pieces: token -> its text, or the letters that stand for its bytes. steps: how a text is made of pieces, each a
-    function from pieces to pieces. special: tokens that are no text. eos: the token that ends an answer. letters:
-    tokens are letters of the text, so that a text has one spelling. exact: the tokens that it gives to a text spell
-    that text again. framed: a chat template stands between messages.
+    function from pieces to pieces. special: tokens that are no text. eos: the token that ends a text. ends: all that
+    end an answer. letters: tokens are letters of the text, so that a text has one spelling. exact: the tokens that it
+    gives to a text spell that text again. framed: a chat template stands between messages.
     """
 
     pieces: Mapping[int, str]
     steps: tuple[Callable[[list[str]], list[str]], ...]
     special: frozenset[int]
     eos: int
+    ends: frozenset[int]
     letters: bool
     exact: bool
     framed: bool
@@ -101,10 +102,10 @@ def answer_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -
         uncovered.add(TOKENS)
         return None
     ids, place = answer.turn["token_ids"] or [], answer.place
-    if spelled.text(ids) != answer.turn["text"]:
+    body = ids[:-1] if ids and ids[-1] in spelled.ends else ids
+    if spelled.text(ids if answer.sampled else body) != answer.turn["text"]:
         return f"turn {place}: its tokens spell another text"
-    body = ids[:-1] if ids and ids[-1] == spelled.eos else ids
-    if spelled.eos in body:
+    if not spelled.ends.isdisjoint(body):
         return f"turn {place}: it goes on after the token that ends a text"
     if spelled.letters and not (spelled.pieces.keys() >= set(body) if answer.sampled else spelled.is_text(body)):
         return f"turn {place}: it holds tokens that are none of its tokenizer's"
@@ -124,8 +125,7 @@ def prompt_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -
             start += 1
     else:  # the end of an answer that did not end itself
         last = answer.last["token_ids"] or []
-        ended = bool(last) and (last[-1] == spelled.eos or (not spelled.letters and last[-1] in spelled.special))
-        if not ended and (ids[:1] == [spelled.eos] or spelled.letters):
+        if not last or last[-1] not in spelled.ends:
             if ids[:1] != [spelled.eos]:
                 return f"turn {answer.place}: the answer before it did not end, and what follows does not end it"
             start = 1
@@ -157,7 +157,9 @@ def _parsed(made: dict[str, Any], settings: dict[str, Any], files: dict[str, str
         exact = exact and steps == (_from_bytes,) and model["type"] == "BPE" and not any(marks)
         exact = exact and _LETTERS.keys() <= tokens.keys() and _splits_bytes(made["pre_tokenizer"])
     template = files.get("chat_template.jinja") or settings.get("chat_template")
-    return Spelling(pieces, steps, special, eos, letters, exact, template not in (None, _PLAIN))
+    more = json.loads(files.get("generation_config.json", "{}")).get("eos_token_id")
+    also = frozenset(map(int, more if isinstance(more, list) else [] if more is None else [more]))
+    return Spelling(pieces, steps, special, eos, also | {eos}, letters, exact, template not in (None, _PLAIN))
 
 
 def _turned(vocabulary: Mapping[str, int]) -> Iterable[tuple[int, str]]:

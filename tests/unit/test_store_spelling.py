@@ -89,6 +89,16 @@ def test_it_spells_as_the_library_does(make: Callable[[], Any]) -> None:
         assert ours.text(ids) == text and ours.is_text(ids)
 
 
+@pytest.mark.parametrize("more", [5, [5, 6], None])
+def test_all_tokens_that_end_an_answer_are_known(more: Any) -> None:
+    made = of_bytes()
+    files = {"tokenizer.json": made.to_str(), "tokenizer_config.json": json.dumps({"eos_token": {"content": END}})}
+    digest, text = kept({**files, "generation_config.json": json.dumps({"eos_token_id": more})}) or ("", "")
+    ours, theirs, end = spelling(digest, text), Pieces(digest, text), made.token_to_id(END)
+    wanted = {end, *(more if isinstance(more, list) else [] if more is None else [more])}
+    assert ours is not None and ours.ends == theirs.ends == wanted
+
+
 def test_what_a_tokenizer_may_lose_is_not_taken_for_exact() -> None:
     prefixed, normalised, stripping = of_bytes(add_prefix_space=True), of_bytes(), of_bytes()
     normalised.normalizer = tokenizers.normalizers.NFKC()

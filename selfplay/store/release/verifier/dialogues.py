@@ -49,6 +49,8 @@ class Pieces:
         end = settings["eos_token"]
         end = end["content"] if isinstance(end, dict) else end
         self.end = next(token for token, piece in self.text_of.items() if piece == end)
+        more = json.loads(given.get("generation_config.json", "{}")).get("eos_token_id")
+        self.ends = {self.end, *(more if isinstance(more, list) else [] if more is None else [more])}
         template = given.get("chat_template.jinja") or settings.get("chat_template")
         self.templated = template is not None and template != PLAIN_TEMPLATE
         letters = (model["type"], kinds) == ("WordLevel", ["Fuse"])
@@ -282,9 +284,10 @@ def answer_lies(row: Row, place: int, turn: Row, span: Row | None, pieces: Piece
         if not re.fullmatch("[0-9a-f]{64}", span["digest"] or ""):
             raise Lie(f"turn {place} was sampled, and its policy has no digest of weights")
     if pieces.known and (logprobs is not None or pieces.faithful):
-        if pieces.read(ids) != turn["text"]:
+        said = ids[:-1] if logprobs is None and ids and ids[-1] in pieces.ends else ids
+        if pieces.read(said) != turn["text"]:
             raise Lie(f"turn {place}: its tokens spell another text")
-        if pieces.end in ids[:-1]:
+        if pieces.ends & set(ids[:-1]):
             raise Lie(f"turn {place} goes on after its end")
 
 
@@ -296,7 +299,7 @@ def prompt_lies(turns: list[Row], line: list[int], place: int, pieces: Pieces) -
     for index in (line[i] for i in range(len(line) - 2, -1, -1)):
         if turns[index]["role"] == "assistant":
             last = turns[index]["token_ids"] or []
-            if (not last or last[-1] != pieces.end) and ids[:1] == [pieces.end]:
+            if (not last or last[-1] not in pieces.ends) and ids[:1] == [pieces.end]:
                 del ids[0]
             break
         told.append(turns[index]["text"])
