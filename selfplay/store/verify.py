@@ -77,6 +77,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     if sample is None:
         yield from _damaged_logs(corpus)
         yield from _miscounted(corpus)
+        yield from _exchanged(corpus)
         together = _surveyed(corpus)
     lies: dict[str, Check] = {}
     for lie in () if together is None else together.lies:
@@ -211,6 +212,14 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
         if counted is not None and counted.episodes != rows:
             reason = f"its files hold {rows:,} episodes, and its counter in the log says {counted.episodes:,}"
             yield Check(f"run {run_id}", FALSE, f"{reason}; the next start of the run counts them again")
+
+
+def _exchanged(corpus: Corpus) -> Iterator[Check]:
+    """Tokenizers whose files do not have the digest by which episodes name them."""
+    for row in corpus.table("tokenizers").to_pylist():
+        digest, files = row["digest"] or "", row["files"] or ""
+        if hashlib.sha256(files.encode()).hexdigest() != digest:
+            yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
 
 
 def rules_of(corpus: Corpus) -> Rules:

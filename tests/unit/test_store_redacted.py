@@ -27,9 +27,13 @@ from selfplay.cli.main import call
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, random_episode, to_batch
 from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
+from selfplay.store import spelling
 from selfplay.store.annotations import Label, annotate
 from selfplay.store.release import redacted, redaction
+from selfplay.store.release.verifier.dialogues import Tokenizers
+from selfplay.store.table import SIDE_TABLES
 from selfplay.store.targets import targets_of
+from selfplay.store.verify import verify_corpus
 
 HOST, OTHER, USER = "gpu-7.lab.example.org", "laptop-of-zoe", "zoe.q"
 HOME = f"/home/{USER}"
@@ -206,17 +210,21 @@ def test_killed_before_the_end_nothing_is_there(made: tuple[str, str], tmp_path:
     assert call(words) == 0 and call(["corpus", "verify", str(tmp_path / "copy")]) == 0
 
 
-def test_tokenizers_go_along_unless_their_files_tell(tmp_path: Path) -> None:
-    source, copy = str(tmp_path / "corpus"), str(tmp_path / "copy")
+def test_tokenizers_go_along_unless_their_files_tell() -> None:
+    corpus = store.open(str(Path(__file__).parents[1] / "golden" / "corpus_v1"))
+    rows = [{"digest": "bytes", "files": '{"a": "/usr/share"}'}, {"digest": "nobody's", "files": "{}"},
+            {"digest": "bytes", "files": f'{{"name_or_path": "{corpus.uri}/m"}}'}]  # fmt: skip
+    kept = pa.Table.from_pylist(rows, SIDE_TABLES["tokenizers"].schema)
+    kept = redacted._tellable_tokenizers(corpus, kept, redaction.secrets_of(corpus))
+    assert kept.column("files").to_pylist() == ['{"a": "/usr/share"}']
+
+
+def test_a_tokenizer_that_was_exchanged_is_named(tmp_path: Path) -> None:
+    source = str(tmp_path / "corpus")
     shutil.copytree(Path(__file__).parents[1] / "golden" / "corpus_v1", source)
-    used, other = {"digest": "bytes", "files": '{"a": "/usr/share"}'}, {"digest": "other", "files": "{}"}
-    store.append(source, "tokenizers", [used, other])
-    assert call(["corpus", "release", "first", source, "--redact-to", copy]) == 0
-    (row,) = store.open(copy).table("tokenizers").to_pylist()
-    assert (row["digest"], row["files"]) == ("bytes", used["files"])
-    corpus = store.open(source)
-    telling = corpus.table("tokenizers").slice(0, 0)
-    for files in (f'{{"name_or_path": "{source}/m"}}', "{}"):
-        telling = pa.concat_tables([telling, pa.Table.from_pylist([{**used, "files": files}], telling.schema)])
-    kept = redacted._tellable_tokenizers(corpus, telling, redaction.secrets_of(corpus))
-    assert kept.column("files").to_pylist() == ["{}"]
+    digest, files = spelling.kept({"tokenizer.json": "{}"}) or ("", "")
+    store.append(source, "tokenizers", [{"digest": digest, "files": files}, {"digest": "0" * 64, "files": files}])
+    wrong = [check for check in verify_corpus(store.open(source)) if check.state == "false"]
+    said = ("tokenizer 000000000000", "the table of tokenizers has files that are not its own")
+    assert [(check.subject, check.reason) for check in wrong] == [said]
+    assert Tokenizers({digest: files, "0" * 64: files}).lies() == [said]

@@ -119,6 +119,7 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
     if set(schema.names) - {*COLUMNS, "content_digest"}:  # of a version that this file does not know
         newest = sys.maxsize
+    report.lies += tokenizers.lies()
     total = sum(file["num_records"] for file in files)
     drawn = None if sample is None else set(random.Random(seed).sample(range(total), min(sample, total)))
     before = 0
