@@ -21,6 +21,20 @@ from selfplay.episode import Episode, GameRecord, ReplayDigest, Step, content_di
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.episode.schema import CHANCE_ROLE, EPISODES, SCHEMA_VERSION, UNITS
 from selfplay.errors import UserError
+from selfplay.store.coverage import (
+    CANNOT_TELL,
+    FALSE,
+    NEWER_SCHEMA,
+    NO_PLUGIN,
+    NO_VERIFIER,
+    NOT_TOLD,
+    OTHER_RULES,
+    REFUSED,
+    TIMED_OUT,
+    TRUE,
+    Check,
+    unknown,
+)
 from selfplay.store.payloads import judgement_lies, payload_lies
 from selfplay.store.rows import episodes_of
 from selfplay.store.table import first_line
@@ -30,21 +44,16 @@ if TYPE_CHECKING:
 
     from selfplay.task import Task
 
-TRUE, FALSE, NOT_CHECKABLE = "true", "false", "not checkable"
 Array = np.ndarray[Any, Any]
 _STATUS_OF = {"terminal": ("ok",), "resignation": ("ok",), "ply_limit": ("truncated",), "aborted": ("aborted",)}
 
 
 @dataclass(frozen=True)
-class Check:
-    """The answer for one episode, or for one file (`subject` is then its path).
+class Missing:
+    """Why something cannot be judged here: the class, a key of `coverage.WHY`, and the reason in words."""
 
-    state: "true", "false" or "not checkable". reason: what is wrong, or what is missing; "" if true.
-    """
-
-    subject: str
-    state: str
-    reason: str = ""
+    why: str
+    reason: str
 
 
 class Rules:
@@ -53,10 +62,10 @@ class Rules:
     def __init__(self, environments: list[dict[str, Any]]) -> None:
         """environments: rows of the corpus's environments table; they say what to install."""
         self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
-        self._games: dict[tuple[str, str, str], pyspiel.Game | str] = {}
-        self._tasks: dict[tuple[str, str], Task | str] = {}
+        self._games: dict[tuple[str, str, str], pyspiel.Game | Missing] = {}
+        self._tasks: dict[tuple[str, str], Task | Missing] = {}
 
-    def find(self, episode: Episode) -> pyspiel.Game | str:
+    def find(self, episode: Episode) -> pyspiel.Game | Missing:
         """The game, or in words why it cannot be replayed here."""
         assert episode.game is not None
         key = (episode.provenance.env_id, episode.provenance.ruleset_digest, episode.game.game_string)
@@ -72,8 +81,8 @@ class Rules:
         if key not in self._tasks:
             self._tasks[key] = self._load_task(*key)
         task = self._tasks[key]
-        if isinstance(task, str):
-            return Check(name, NOT_CHECKABLE, task)
+        if isinstance(task, Missing):
+            return unknown(name, task.why, task.reason)
         try:
             posed = task.pose(record["problem_seed"], record["difficulty"])
         except UserError as error:
@@ -87,34 +96,35 @@ class Rules:
         recorded = {verdict["seat"]: verdict for verdict in episode.verdicts or ()}
         for seat, verdict in enumerate(task.judge(posed.problem, said)):
             if verdict.state == "unverifiable":
-                return Check(name, NOT_CHECKABLE, f"the verifier of {p.env_id} cannot tell: {verdict.error}")
+                return unknown(name, CANNOT_TELL, f"the verifier of {p.env_id} cannot tell: {verdict.error}")
             told = recorded.get(seat)
             if told is None or told["state"] == "unverifiable":
-                return Check(name, NOT_CHECKABLE, "nobody could tell when it was sealed")
+                return unknown(name, NOT_TOLD, "nobody could tell when it was sealed")
             if any(one["criterion"] == TIMEOUT for one in told["criteria"]):
-                return Check(name, NOT_CHECKABLE, "it was rejected because its verification took too long")
+                return unknown(name, TIMED_OUT, "it was rejected because its verification took too long")
             if (told["state"], told["reward"]) != (verdict.state, verdict.reward):
                 was, now = f"{told['state']}, {told['reward']:g}", f"{verdict.state}, {verdict.reward:g}"
                 return Check(name, FALSE, f"seat {seat} was judged {was}, and its verifier says {now}")
         return Check(name, TRUE)
 
-    def _load_task(self, env_id: str, ruleset: str) -> Task | str:
+    def _load_task(self, env_id: str, ruleset: str) -> Task | Missing:
         from selfplay import archived
         from selfplay.task import Task, ruleset_digest
 
         try:
             spec = archived.find_task(env_id)
         except archived.NotInstalled as error:
-            return f"{error}; {self._hint(env_id, ruleset)}"
+            return Missing(NO_PLUGIN, f"{error}; {self._hint(env_id, ruleset)}")
         except UserError as error:
-            return str(error)  # which package it needs, or why it is not looked up
+            return Missing(REFUSED, str(error))  # which package it needs, or why it is not looked up
         task = Task(spec)
         if ruleset_digest(task) != ruleset:
             task.close()
-            return f"{env_id} installed here is not the one that it was judged by; {self._hint(env_id, ruleset)}"
+            hint = self._hint(env_id, ruleset)
+            return Missing(OTHER_RULES, f"{env_id} installed here is not the one that it was judged by; {hint}")
         return task
 
-    def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | str:
+    def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | Missing:
         from selfplay import archived
         from selfplay.game import load
         from selfplay.playthrough import ruleset_digest as digest_of
@@ -124,11 +134,12 @@ class Rules:
             game = load(spec).game
             if digest_of(spec) != ruleset_digest:
                 hint = self._hint(env_id, ruleset_digest)
-                return f"the rules of {env_id} installed here are not those it was played under; {hint}"
+                reason = f"the rules of {env_id} installed here are not those it was played under; {hint}"
+                return Missing(OTHER_RULES, reason)
         except archived.NotInstalled as error:
-            return f"{error}; {self._hint(env_id, ruleset_digest)}"
+            return Missing(NO_PLUGIN, f"{error}; {self._hint(env_id, ruleset_digest)}")
         except UserError as error:
-            return str(error)
+            return Missing(REFUSED, str(error))
         return game
 
     def _hint(self, env_id: str, ruleset_digest: str) -> str:
@@ -157,7 +168,7 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
     for row, (name, n_steps, kind) in enumerate(derived):
         head, line = heads[row], lines[row]
         if newer[row]:
-            checks.append(Check(name, NOT_CHECKABLE, "it has a newer schema: update this package"))
+            checks.append(unknown(name, NEWER_SCHEMA, "it has a newer schema: update this package"))
         elif digests[row] != stored[row]:
             checks.append(Check(name, FALSE, "the row was changed after sealing: its content digest does not fit"))
         elif isinstance(head, str):
@@ -236,7 +247,7 @@ def _plainly_true(head: Episode, line: _Line, rules: Rules) -> bool:
     if record is None or not line.sound:
         return False
     game = rules.find(head)
-    if isinstance(game, str) or record.game_string != str(game) or head.seats != game.num_players():
+    if isinstance(game, Missing) or record.game_string != str(game) or head.seats != game.num_players():
         return False
     state, digest, start = game.new_initial_state(), ReplayDigest(), line.ends[0]
     for ply, (seat, action) in enumerate(zip(line.seats, line.actions, strict=True)):
@@ -262,10 +273,10 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
             return Check(name, FALSE, lie)
         if episode.reasoning is not None:
             return rules.judge(episode)
-        return Check(name, NOT_CHECKABLE, f"no verifier for kind {episode.kind} is installed")
+        return unknown(name, NO_VERIFIER, f"no verifier for kind {episode.kind} is installed")
     game = rules.find(episode)
-    if isinstance(game, str):
-        return Check(name, NOT_CHECKABLE, game)
+    if isinstance(game, Missing):
+        return unknown(name, game.why, game.reason)
     try:
         reason = _spans_lie(episode, episode.n_steps) or _game_lies(game, episode, episode.game)
     except ReplayError as error:

@@ -21,11 +21,12 @@ from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
 from selfplay.store import log
 from selfplay.store.counts import recorded, rows_by_run
+from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, Check
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.read import Corpus
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
-from selfplay.store.truth import FALSE, NOT_CHECKABLE, TRUE, Array, Check, Rules, verify_batch, verify_episode
+from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
 
 __all__ = [
     "FALSE",
