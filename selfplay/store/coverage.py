@@ -23,6 +23,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
+CHAIN = "chain"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -34,6 +35,7 @@ UNCOVERED = {
     SPLIT: "that its problem is one to train on",
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
+    CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
 }
 
 

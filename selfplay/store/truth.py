@@ -7,7 +7,7 @@ digest holds, and give the recorded returns in the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from selfplay.episode.schema import CHANCE_ROLE, EPISODES, SCHEMA_VERSION, UNITS
 from selfplay.errors import UserError
 from selfplay.store.coverage import (
     CANNOT_TELL,
+    CHAIN,
     FALSE,
     NEWER_SCHEMA,
     NO_PLUGIN,
@@ -158,7 +159,8 @@ class Rules:
 def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
     """One answer a row. batch: all columns of the schema."""
     names = batch.column("episode_id").to_pylist()
-    newer = [version > SCHEMA_VERSION for version in batch.column("schema_version").to_pylist()]
+    versions = batch.column("schema_version").to_pylist()
+    newer = [version > SCHEMA_VERSION for version in versions]
     columns = {name: batch.column(name) for name in EPISODES.names}
     digests = content_digests(columns)
     checks = []
@@ -181,6 +183,8 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
                     checks.append(Check(name, TRUE))
                 else:
                     checks.append(verify_episode(from_batch(batch.slice(row, 1))[0], rules))
+                if versions[row] == 1 and checks[-1].state == TRUE:
+                    checks[-1] = replace(checks[-1], uncovered=(*checks[-1].uncovered, CHAIN))
             except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:  # SpielError, too
                 checks.append(Check(name, FALSE, f"the row is not an episode: {first_line(error)}"))
     return checks

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
-from selfplay.store import log
+from selfplay.store import chain, log
 from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, Check
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
@@ -72,6 +72,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         yield from _doubled(corpus)
         yield from _miscounted(corpus)
     tasks = _tasks(corpus, sample, seed)
+    yield from chain.broken(corpus, None if sample is None else {task.path for task in tasks})
     if processes <= 1 or len(tasks) <= 1:
         rules = Rules(corpus.environments())
         for task in tasks:

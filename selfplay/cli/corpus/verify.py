@@ -46,6 +46,7 @@ def verify(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from selfplay.store.chain import open_ended
     from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, outside, verify_corpus
 
     load_envs(env)
@@ -65,11 +66,13 @@ def verify(
             progress.advance(task)
     newest = sample is None and version is None and as_of is None
     lost, waiting = outside(opened) if newest else ([], [])
+    unended = open_ended(opened)
     counts[FALSE] += len(lost)
     lies += lost
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
+        told["open_ended"] = unended
         typer.echo(json.dumps(told))
     else:
         console = Console(highlight=False, soft_wrap=True)
@@ -77,6 +80,11 @@ def verify(
             console.print(f"[red]false[/] {plain_markup(check.subject)}: {plain_markup(check.reason, 2000)}")
         for reason, how_many in missing.items():
             console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {plain_markup(reason, 2000)}")
+        for run_id in unended:
+            console.print(
+                f"run {plain_markup(run_id)} has not ended, or was killed: "
+                "episodes that are missing at its end would not show"
+            )
         if waiting:
             console.print(
                 f"{len(waiting):,} blocks were written and are not part of the corpus, such as "

@@ -9,7 +9,9 @@ What "true" means here:
 - a row has the content digest that follows from all its other columns (`content_digest` below);
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
   and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
-- all rows together have the certified content digest: none is missing, none came later, none is there twice.
+- all rows together have the certified content digest: none is missing, none came later, none is there twice;
+- each row names the content digest of the one that its writer sealed before (from schema version 2 on), down to the
+  first, and each writer has as many as it ended with, but for what the table `deletions` names (`Chains` below).
 
 Where the certificate says "redacted", rows lack host names, paths and the like, and their digests were computed after
 these were left out: they prove what was released, not what was sealed. README.md tells what is missing.
@@ -34,6 +36,7 @@ import sys
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.chain import Chains
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
@@ -58,6 +61,7 @@ class Report:
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
         self.seen: set[str] = set()
+        self.chains = Chains()
 
     def row(self, row: Row, schema: pa.Schema, rules: Rules) -> None:
         try:
@@ -65,6 +69,7 @@ class Report:
                 raise Lie("the episode is there twice")
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
+            self.chains.add(row)
             row_lies(row, schema, rules)
             self.true += 1
         except Lie as lie:
@@ -115,6 +120,8 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     print(file=sys.stderr)
     for path in sorted(set(certified) - {file["path"] for file in files}):
         report.lies.append((path, "the certificate lists this file, and the table does not hold it"))
+    if drawn is None and not any(path in certified for path, _ in report.lies):
+        report.lies += report.chains.lies(corpus, certificate["table_version"])
     if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
         report.lies.append(("corpus", "all rows together do not have the certified content digest"))
     return report
