@@ -353,7 +353,7 @@ class Corpus:
         return latest(self, which, min_positions)
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A side table, one of `SIDE_TABLES`; empty if nothing was added.
+        """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added.
 
         columns: default all.
         """
