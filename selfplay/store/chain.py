@@ -31,8 +31,8 @@ from selfplay.store.read import Corpus
 #: All that is read of an episode.
 COLUMNS = ("run_id", "slot", "epoch", "number", "status", "schema_version", "content_digest", "previous_digest")
 _KEY = ("run_id", "slot", "epoch", "number")
-#: Files that are read side by side.
-_AT_ONCE = 8
+#: Files that are read side by side; files, and rows of them, that are looked at together.
+_AT_ONCE, _FILES, _ROWS = 8, 64, 2**16
 Writer = tuple[str, str, int]
 
 
@@ -70,7 +70,7 @@ class Chains:
 
 
 def chains_of(corpus: Corpus, where: Any = None, paths: Collection[str] | None = None) -> Chains:
-    """The chains of some episodes. In memory at once: a file's keys and digests, and the spans.
+    """The chains of some episodes. In memory at once: keys and digests of some files, and the spans.
 
     where: an expression over `COLUMNS`. paths: of the only files to read; None: all.
     """
@@ -79,23 +79,36 @@ def chains_of(corpus: Corpus, where: Any = None, paths: Collection[str] | None =
     false: list[Check] = []
     unread: set[str] = set()
 
-    def look(file: dict[str, Any]) -> tuple[list[Span], list[Check]] | None:
+    def look(file: dict[str, Any]) -> pa.Table | None:
         try:
             refuse_bomb(file["path"], footer(fragments[file["path"]]))
-            return spans_in(fragments[file["path"]].to_table(schema, list(COLUMNS), filter=where))
+            return fragments[file["path"]].to_table(schema, list(COLUMNS), filter=where)
         except (OSError, pa.ArrowException, UserError):
             return None
 
     files = [file for file in corpus.files() if paths is None or file["path"] in paths]
+    held: list[pa.Table] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for file, read in zip(files, pool.map(look, files), strict=True):
-            if read is None:
-                unread.add(file["partition.run_id"])
-            else:
-                found += read[0]
-                false += read[1]
+        for some in (files[i : i + _FILES] for i in range(0, len(files), _FILES)):
+            for file, read in zip(some, pool.map(look, some), strict=True):
+                if read is None:
+                    unread.add(file["partition.run_id"])
+                    continue
+                held.append(read)
+                if sum(one.num_rows for one in held) >= _ROWS:
+                    _take(held, found, false)
+            _take(held, found, false)
     spans_of, between = _joined(found)
     return Chains(spans_of, (*false, *between), frozenset(unread))
+
+
+def _take(held: list[pa.Table], found: list[Span], false: list[Check]) -> None:
+    """Looks at what was read, and forgets it."""
+    if held:
+        spans, wrong = spans_in(pa.concat_tables(held))
+        held.clear()
+        found += spans
+        false += wrong
 
 
 def spans_in(rows: pa.Table) -> tuple[list[Span], list[Check]]:
