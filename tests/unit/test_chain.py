@@ -326,6 +326,9 @@ CLOSINGS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
 def test_an_edited_closing_shows(ended: Ended) -> None:
     corpus = store.open(ended.uri)
     (honest,) = corpus.table("closings").to_pylist()
+    plain = Chains()
+    for row in corpus.to_arrow().to_pylist():
+        plain.add(row)
     for edit, said in CLOSINGS:
         row = copy.deepcopy(honest)
         edit(row)
@@ -333,6 +336,7 @@ def test_an_edited_closing_shows(ended: Ended) -> None:
         store.append(ended.uri, "closings", [row])
         found = [f"{check.subject}: {check.reason}" for check in chain.broken(corpus)]
         assert any(said in one for one in found) if said else not found, (said, found)
+        assert len(list(plain.lies(ended.uri, corpus.version))) == len(found), "so does the one file of a release"
         ignored = row["table_version"] == 10**6 or row["run_id"] != "run"
         assert chain.open_ended(corpus) == (["run"] if ignored else [])
 

@@ -35,11 +35,20 @@ class Chains:
         """
         ends: dict[Writer, Row] = {}
         for row in side_table(corpus, "closings"):
-            if row["table_version"] <= version:
-                ends |= {(row["run_id"], one["slot"], one["epoch"]): one for one in row["writers"]}
+            writers = row["writers"] or []
+            if not whole_row(row, ("epoch", "table_version", "episodes"), ("slot", "epoch", "episodes", "head")):
+                yield f"closings of run {row['run_id']}", "a row of it lacks what it must say"
+            elif row["table_version"] <= version:
+                ends |= {(row["run_id"], one["slot"], one["epoch"]): one for one in writers}
+                if sum(one["episodes"] for one in writers) != row["episodes"]:
+                    subject = f"closings of run {row['run_id']}, epoch {row['epoch']}"
+                    yield subject, "its writers do not have as many episodes together as it says"
         gone: dict[Writer, list[Row]] = {}
         unnamed: dict[str, int] = {}
         for row in side_table(corpus, "deletions"):
+            if not whole_row(row, ("table_version", "episodes"), ("slot", "epoch", "first", "last")):
+                yield f"deletions of run {row['run_id']}", "a row of it lacks what it must say"
+                continue
             if row["writers"] is None:
                 unnamed[row["run_id"]] = unnamed.get(row["run_id"], 0) + row["episodes"]
             for one in row["writers"] or []:
@@ -84,6 +93,13 @@ class Chains:
             yield subject, f"it ended with {wanted:,} episodes, and {max(rows) + 1 - wanted:,} more are there"
         elif end and wanted - 1 in rows and rows[wanted - 1][0] != end["head"]:
             yield subject, "its last episode is another than the one that it ended with"
+
+
+def whole_row(row: Row, needed: tuple[str, ...], needed_of_writers: tuple[str, ...]) -> bool:
+    """Whether a row of these tables has all that is relied on."""
+    return all(row[name] is not None for name in ("run_id", *needed)) and all(
+        one is not None and all(one[name] is not None for name in needed_of_writers) for one in row["writers"] or []
+    )
 
 
 def side_table(corpus: str, name: str) -> list[Row]:
