@@ -24,7 +24,7 @@ def enter(corpus: Corpus, run_id: str, paths: Collection[str], reason: str, comm
             {"slot": slot, "epoch": epoch, "first": span.first, "last": span.last, "head": span.head}
             for span in spans
         ]  # fmt: skip
-    episodes = sum(file["num_records"] for file in corpus.files() if file["path"] in paths)
+    episodes = sum(int(file["num_records"]) for file in corpus.files() if file["path"] in paths)
     enter_rows(corpus.uri, run_id, corpus.version, episodes, None if chains.unread else writers, reason, command)
     return episodes
 
