@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from selfplay.store.chain import chains_of
+from selfplay.store.chain import Chains, chains_of
 from selfplay.store.commit import Receipt
 from selfplay.store.counters import WRITERS_PER_DRIVER
-from selfplay.store.read import open
+from selfplay.store.read import Corpus, open
 from selfplay.store.table import append
 from selfplay.store.write import Block
 
@@ -69,18 +69,19 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
 
     epoch: of the driver that has taken over: nothing of earlier ones can be committed any more. lost: episodes that
     the run has lost so far, if that is known; what no closing accounts for was lost by the newest of those killed.
+    Where a file is damaged nobody knows how many there were, and none is written.
     """
     corpus = open(corpus_uri)
     closed = [row for row in corpus.table("closings").to_pylist() if row["run_id"] == run_id]
     first = max((row["epoch"] for row in closed), default=0) + 1
-    files = {
-        file["path"]
-        for file in corpus.files()
-        if file["partition.run_id"] == run_id and (file.get("max.epoch") or 2**62) >= first * WRITERS_PER_DRIVER
-    }
-    mine = (pc.field("epoch") >= first * WRITERS_PER_DRIVER) & (pc.field("epoch") < epoch * WRITERS_PER_DRIVER)
+    chains = _chains(corpus, run_id, first * WRITERS_PER_DRIVER, epoch * WRITERS_PER_DRIVER)
+    while chains.unread and corpus.refresh().version > corpus.version:  # compacted and vacuumed meanwhile
+        corpus = corpus.refresh()
+        chains = _chains(corpus, run_id, first * WRITERS_PER_DRIVER, epoch * WRITERS_PER_DRIVER)
+    if chains.unread:
+        return 0
     writers: dict[int, list[dict[str, Any]]] = {}
-    for (_, slot, writer_epoch), spans in chains_of(corpus, mine, files).spans.items():
+    for (_, slot, writer_epoch), spans in chains.spans.items():
         ended = {
             "slot": slot,
             "epoch": writer_epoch,
@@ -96,3 +97,13 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
         for one in sorted(writers)
     ]
     return append(corpus_uri, "closings", rows) if rows else 0
+
+
+def _chains(corpus: Corpus, run_id: str, first: int, end: int) -> Chains:
+    """The chains of a run's writers with epochs from `first` on, below `end`."""
+    files = {
+        file["path"]
+        for file in corpus.files()
+        if file["partition.run_id"] == run_id and (file.get("max.epoch") or end) >= first
+    }
+    return chains_of(corpus, (pc.field("epoch") >= first) & (pc.field("epoch") < end), files)

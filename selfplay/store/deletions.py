@@ -15,10 +15,19 @@ from selfplay.store.read import Corpus
 from selfplay.store.table import append
 
 
+class Moved(Exception):
+    """Files of a version were replaced and deleted while they were read; the newest version must be looked at."""
+
+
 def enter(corpus: Corpus, run_id: str, paths: Collection[str], reason: str, command: str) -> int:
-    """Enters the episodes of some files of a run, that are about to be taken out; how many those are."""
+    """Enters the episodes of some files of a run, that are about to be taken out; how many those are.
+
+    Raises `Moved`. Of a damaged file nobody knows any more which they are, and the entry says so.
+    """
     writers: list[dict[str, Any]] = []
     chains = chains_of(corpus, paths=set(paths))
+    if chains.unread and corpus.refresh().version > corpus.version:
+        raise Moved
     for (_, slot, epoch), spans in sorted(chains.spans.items()):
         writers += [
             {"slot": slot, "epoch": epoch, "first": span.first, "last": span.last, "head": span.head}

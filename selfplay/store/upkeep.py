@@ -198,8 +198,13 @@ def delete_run(uri: str, run_id: str, why: str = "no reason given") -> Deleted:
         moved = {run_id: counter + 1, **counters(run_id, Counts(), counter + 1)}
         return moved if held <= entered else {run_id: counter + 1, f"{run_id} counted": -1}
 
-    _rewrite(corpus.uri, run_id, gone, note, zeroed)
-    return Deleted(episodes, open(corpus.uri).version)
+    for _ in range(MAX_COMMIT_RETRIES):
+        try:
+            _rewrite(corpus.uri, run_id, gone, note, zeroed)
+            return Deleted(episodes, open(corpus.uri).version)
+        except deletions.Moved:
+            continue
+    raise UserError(f"the corpus at {uri} is changed by too many others at once; try again")
 
 
 def _rewrite(

@@ -20,7 +20,7 @@ from selfplay.episode import Episode, Provenance, content_digests, from_batch, r
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.playthrough import ruleset_digest
-from selfplay.store import chain, closings, upkeep
+from selfplay.store import chain, closings, deletions, upkeep
 from selfplay.store.closings import Ledger
 from selfplay.store.release.redacted import release_redacted
 from selfplay.store.release.verifier.chain import Chains
@@ -226,6 +226,22 @@ def test_a_driver_that_was_killed_is_closed_by_the_next(tmp_path: Path) -> None:
     second.close()
     replace_rows(uri, without(0, 1, slot="b"))
     assert lies(uri) == ["run run: slot b, epoch 1000: it ended with 2 episodes, and 0 are there"]
+
+
+def test_what_is_counted_while_files_move_is_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(str(tmp_path))
+    run.play("a", 3)
+    run.play("a", 2)
+    store.Committer(run.uri, "run", 2)
+    stale = store.open(run.uri)
+    upkeep.compact(run.uri)
+    upkeep.vacuum(run.uri, 0.0, dry_run=False)
+    with pytest.raises(deletions.Moved):
+        deletions.enter(stale, "run", {file["path"] for file in stale.files()}, "a test", "delete-run")
+    monkeypatch.setattr(closings, "open", lambda uri: stale)
+    assert closings.close_earlier(run.uri, "run", 2) == 1
+    (row,) = store.open(run.uri).table("closings").to_pylist()
+    assert row["episodes"] == 5 and row["writers"][0]["head"] == run.writers["a"].head
 
 
 def test_a_deleted_run_is_explained_and_may_go_on(ended: Ended) -> None:
