@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyspiel
 import pytest
 from deltalake.transaction import AddAction, RemoveAction
+from typer.testing import CliRunner
 
 from selfplay import registry, store
+from selfplay.cli.corpus import app
 from selfplay.episode import Episode, Provenance, content_digests, from_batch, random_episode, to_batch
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
@@ -250,6 +252,8 @@ def test_a_deleted_run_is_explained_and_may_go_on(ended: Ended) -> None:
     (entry,) = store.open(ended.uri).table("deletions").to_pylist()
     assert (entry["reason"], entry["command"], entry["episodes"]) == ("wrong rules", "delete-run", 12)
     assert [(one["slot"], one["first"], one["last"]) for one in entry["writers"]] == [("a", 0, 7), ("b", 0, 3)]
+    told = CliRunner().invoke(app, ["verify", ended.uri])
+    assert "12 episodes of run run are entered as taken out by delete-run: wrong rules" in told.output
 
 
 def test_a_run_that_plays_on_while_it_is_deleted(tmp_path: Path) -> None:

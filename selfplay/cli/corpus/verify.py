@@ -67,12 +67,13 @@ def verify(
     newest = sample is None and version is None and as_of is None
     lost, waiting = outside(opened) if newest else ([], [])
     unended = open_ended(opened)
+    deleted = opened.table("deletions", ["run_id", "episodes", "command", "reason"]).to_pylist()
     counts[FALSE] += len(lost)
     lies += lost
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
-        told["open_ended"] = unended
+        told |= {"open_ended": unended, "deletions": deleted}
         typer.echo(json.dumps(told))
     else:
         console = Console(highlight=False, soft_wrap=True)
@@ -80,6 +81,10 @@ def verify(
             console.print(f"[red]false[/] {plain_markup(check.subject)}: {plain_markup(check.reason, 2000)}")
         for reason, how_many in missing.items():
             console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {plain_markup(reason, 2000)}")
+        for row in deleted:
+            who, why = (plain_markup(str(row[name]), 2000) for name in ("command", "reason"))
+            many = f"{row['episodes'] or 0:,} episodes of run {plain_markup(str(row['run_id']))}"
+            console.print(f"{many} are entered as taken out by {who}: {why}")
         for run_id in unended:
             console.print(
                 f"run {plain_markup(run_id)} has not ended, or was killed: "
