@@ -44,3 +44,8 @@ def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | Non
     if pa.types.is_list(wanted) and pa.types.is_list(found):
         return _difference(wanted.value_type, found.value_type, name)
     return None if wanted == found else f"{name} is {str(found):.80}, and not {str(wanted):.80}"
+
+
+def of_newer(schema: pa.Schema) -> bool:
+    """Whether there are columns, or fields in one, that are not known here."""
+    return _difference(pa.struct(list(schema)), pa.struct(list(EPISODES)), "") is not None

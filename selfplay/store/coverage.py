@@ -1,8 +1,11 @@
-"""An answer about an episode, and the words for what it could not cover: they stand here and nowhere else."""
+"""An answer about an episode, what "true" covers, and what it does not: the words for it stand here alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 TRUE, FALSE, NOT_CHECKABLE = "true", "false", "not checkable"
 
@@ -23,7 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
-CHAIN = "chain"
+RUN, NEIGHBOURS, GAPS, CHAIN = "run", "neighbours", "gaps", "chain"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -36,7 +39,40 @@ UNCOVERED = {
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
     CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
+    RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
+    GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",
+    NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
 }
+
+#: What "true" covers of an episode, line by line.
+COVERED = (
+    "its row is as it was sealed, by its content digest, and its file as it was written, by its name",
+    "a game: every step is legal under the rules installed here, every search weighed just the legal actions and adds "
+    "up, the rules say along the way what its replay digest holds, and give its status and its returns",
+    "a dialogue: the problem, made again from its seed, is the one that was asked, and its verifier gives the state "
+    "and the reward of every verdict again, from the text",
+    "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
+    "none is missing: the numbers of each writer begin with 0 and leave none out, each row names the digest of the one "
+    "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry",
+    "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "
+    "the run's policy, with the same seed",
+    "the games of a writer have the seeds that it drew, each once",
+    "within a writer, times and versions of the policy never go back",
+    "the samples of a group are all there, as many as the settings of the run say",
+    "its configuration, code, rules and environment are those of its run, and the configuration has its digest",
+    "the policies that played in it are in the table of policies, and were published before it ended",
+    "episodes that it was made from are there, if their run is",
+)
+#: What it does not cover, whatever is installed.
+NOT_COVERED = (
+    "that the log-probabilities, priors and values are those of the weights named: `--weights` compares them",
+    "that no episode was left out at the end of a run that has not ended, no whole run with all that tells of it, and "
+    "that the rows of a writer were not all sealed anew, and its closing with them: a signature tells",
+    "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
+    "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
+    "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
+    "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
+)
 
 
 @dataclass(frozen=True)
@@ -62,3 +98,68 @@ class Check:
 def unknown(subject: str, why: str, reason: str) -> Check:
     """An episode that is not checkable, for a reason of the class `why`."""
     return Check(subject, NOT_CHECKABLE, reason, why)
+
+
+@dataclass
+class Tally:
+    """What a check of a corpus has found so far.
+
+    lies: what is false. reasons: (class, reason) -> episodes that are not checkable for it. uncovered: what could not
+    be looked at -> episodes that are otherwise true.
+    """
+
+    true: int = 0
+    lies: list[Check] = field(default_factory=list)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    uncovered: Counter[str] = field(default_factory=Counter)
+
+    def add(self, check: Check) -> None:
+        if check.state == TRUE:
+            self.true += 1
+            self.uncovered.update(check.uncovered)
+        elif check.state == FALSE:
+            self.lies.append(check)
+        else:
+            self.reasons[check.why, check.reason] += 1
+
+    @property
+    def not_checkable(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def by_class(self) -> dict[str, int]:
+        """How many are not checkable, by class."""
+        found = Counter[str]()
+        for (why, _), count in self.reasons.items():
+            found[why] += count
+        return dict(sorted(found.items()))
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """How many are not checkable, by reason."""
+        return {reason: count for (_, reason), count in sorted(self.reasons.items())}
+
+
+def meaning(uncovered: dict[str, int], not_checked: Iterable[str] = (WEIGHTS,)) -> str:
+    """In one sentence what "true" covered. uncovered: as of a `Tally`. not_checked: what was not asked for."""
+    missing = [f"{what} (run with --{what})" for what in not_checked]
+    missing += [f"{what} of {count:,} episodes" for what, count in sorted(uncovered.items()) if count]
+    covered = "True here means: all of a row that follows from itself, from the rules, from its neighbours and its run"
+    return f"{covered}; not covered: {', '.join(missing)}" if missing else covered
+
+
+def as_fields(tally: Tally, not_checked: Iterable[str] = (WEIGHTS,)) -> dict[str, Any]:
+    """What reports say besides the counts, JSON."""
+    return {
+        "classes": tally.by_class,
+        "uncovered": dict(sorted(tally.uncovered.items())),
+        "meaning": meaning(tally.uncovered, not_checked),
+    }
+
+
+def told(uncovered: Iterable[str] = ()) -> str:
+    """The whole list, covered and not covered, as Markdown. uncovered: keys of `UNCOVERED` that had to be left out."""
+    here = [f"{UNCOVERED[what]} (of some episodes)" for what in sorted(set(uncovered))]
+    parts = ["True is an episode of which this was found to hold:", *(f"- {line};" for line in COVERED)]
+    parts += ["", "It is not said by that:", *(f"- {line};" for line in (*NOT_COVERED, *here))]
+    return "\n".join(parts)

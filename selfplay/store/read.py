@@ -29,7 +29,15 @@ from selfplay.store.columns import filled, refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table, refuse_path
+from selfplay.store.table import (
+    EPISODES_TABLE,
+    SIDE_TABLES,
+    episodes_uri,
+    first_line,
+    open_table,
+    refuse_path,
+    stated_version,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -153,6 +161,11 @@ class Corpus:
     def version(self) -> int:
         """Of the episodes table."""
         return int(self._table.version())
+
+    @property
+    def schema_version(self) -> int:
+        """That the table states: no row of it has a later one."""
+        return stated_version(self._table)
 
     @property
     def dataset(self) -> pads.Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -42,12 +43,12 @@ CONFIG = {
     "endpoint": {"url": ADDRESS, "key_variable": "PRIVATE_KEY"},
     "policy": {"path": "/data/private models/a"},
 }
+DIGEST = hashlib.sha256(json.dumps(CONFIG, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def episode(number: int, host: str, **changes: Any) -> Episode:
     spec = registry.find("tic_tac_toe")
-    digest = "b" * 64 if host == HOST else "c" * 64
-    origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), digest, "0.1.0", host, "CC0-1.0")
+    origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), DIGEST, "0.1.0", host, "CC0-1.0")
     made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, slot="a", epoch=1000, number=number)
     return dataclasses.replace(made, started_at=10**15 + number, **changes)
 
@@ -60,9 +61,10 @@ def archive(uri: str, *more: Episode) -> store.Corpus:
     committer = store.Committer(uri, "run", 1)
     committer.register("a")
     committer.commit([store.write_block(uri, to_batch(episodes), "a", 1000, 0)])
-    now = datetime.now(UTC)
-    run = {"run_id": "run", "epoch": 1, "started_at": now, "config": json.dumps(CONFIG), "config_digest": "b" * 64,
+    began, spec = datetime.fromtimestamp(10**9, UTC), registry.find("tic_tac_toe")
+    run = {"run_id": "run", "epoch": 1, "started_at": began, "config": json.dumps(CONFIG), "config_digest": DIGEST,
            "host": HOST, "run_uri": PLACE}  # fmt: skip
+    store.append(uri, "environments", [{"env_id": spec.id, "ruleset_digest": ruleset_digest(spec)}])
     net, uri_then = json.dumps({"path": f"{HOME}/m/n"}), "s3://private/runs/one/weights/000000.safetensors"
     policy = {"policy_id": "run", "version": 0, "digest": "d" * 64, "run_id": "run", "uri": uri_then, "net": net}
     store.append(uri, "runs", [run, {**run, "run_id": "another", "host": "elsewhere-9"}])
@@ -133,7 +135,7 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     assert changed == {"host", "config_digest", "error", "content_digest", "previous_digest"}
     assert [row["previous_digest"] for row in new[1:]] == [row["content_digest"] for row in new[:-1]]
     assert [row["host"] for row in new[:3]] == ["machine-1", "machine-2", "machine-1"]
-    assert len({row["config_digest"] for row in new}) == 2
+    assert len({row["config_digest"] for row in new}) == 1
     message = "cannot read [path] on [host] as [user]: see [address], [path], 1/2 of / it; [host]: no"
     assert new[8]["error"]["message"] == message
     (run,) = store.open(copy).table("runs").to_pylist()

@@ -36,6 +36,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import release as releases
 from selfplay.store import upkeep
+from selfplay.store.coverage import COVERED, meaning
 from selfplay.store.release import job
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.diversity import diversity
@@ -137,7 +138,11 @@ def test_the_certificate_holds_what_the_files_are(made: tuple[str, releases.Rele
         "reasons": {"unheard_of-v3 is not installed; install their-games 2.1": 1},
         "sample": None,
         "seed": None,
+        "classes": {"no plug-in": 1},
+        "uncovered": {"run": 27},
+        "meaning": meaning({"run": 27}),
     }
+    assert meaning({"run": 27}) in text(uri, "README.md") and all(line in text(uri, "README.md") for line in COVERED)
     for name, digest in certificate["release_files"].items():
         assert hashlib.sha256(text(uri, name).encode()).hexdigest() == digest
     assert hashlib.sha256(text(uri, "certificate.json").encode()).hexdigest() == done.certificate_sha256

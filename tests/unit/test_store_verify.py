@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyspiel
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from selfplay import registry, store
 from selfplay.cli.corpus import app
 from selfplay.episode import Episode, GameRecord, Provenance, Step, random_episode, to_batch
+from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.playthrough import ruleset_digest
 from selfplay.store.table import episodes_uri
@@ -59,9 +61,13 @@ def searched(seed: int, number: int = 0) -> Episode:
 
 
 def archive(uri: str, episodes: list[Episode]) -> None:
+    archive_batch(uri, to_batch(episodes))
+
+
+def archive_batch(uri: str, batch: pa.RecordBatch) -> None:
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    committer.commit([store.write_block(uri, to_batch(episodes), "a0", 1000, 0)])
+    committer.commit([store.write_block(uri, batch, "a0", 1000, 0)])
 
 
 def edited(change: Any) -> Episode:
@@ -227,6 +233,44 @@ def test_the_commands(tmp_path: Path) -> None:
     os.unlink(Path(episodes_uri(uri)) / store.open(uri).files()[0]["path"])
     broken = runner.invoke(app, ["verify", uri])
     assert broken.exit_code == 1 and "the file is missing" in broken.output
+
+
+def test_what_is_not_checkable_is_not_harmless(tmp_path: Path) -> None:
+    """Reasons are counted apart, what true covered is said, and --strict wants all episodes true."""
+    uri = str(tmp_path / "corpus")
+    away = dataclasses.replace(PROVENANCE, env_id="unheard_of-v3", ruleset_digest="x")
+    archive(uri, [searched(0, 0), dataclasses.replace(searched(1, 1), provenance=away)])
+    told = json.loads(runner.invoke(app, ["verify", uri, "--json"]).stdout)
+    assert (told["true"], told["not checkable"], told["classes"]) == (1, 1, {"no plug-in": 1})
+    assert told["uncovered"]["run"] == 1 and told["meaning"].startswith("True here means: ")
+    said = runner.invoke(app, ["verify", uri])
+    assert said.exit_code == 0 and "1 episodes, no plug-in" in said.output and "run of 1 episodes" in said.output
+    assert runner.invoke(app, ["verify", uri, "--strict"]).exit_code == 3
+    sampled = json.loads(runner.invoke(app, ["verify", uri, "--sample", "1", "--json"]).stdout)
+    assert sampled["uncovered"].get("neighbours", 0) == sampled["true"]
+    archive(str(tmp_path / "other"), [searched(0, 0)])
+    assert runner.invoke(app, ["verify", str(tmp_path / "other"), "--strict"]).exit_code == 0
+    lie = dataclasses.replace(searched(2, 1), returns=(0.5, -0.5))
+    archive(str(tmp_path / "lie"), [searched(0, 0), lie, dataclasses.replace(searched(1, 2), provenance=away)])
+    assert runner.invoke(app, ["verify", str(tmp_path / "lie"), "--strict"]).exit_code == 1
+
+
+def test_an_answer_is_of_a_class_that_is_written_down() -> None:
+    for words in (("x", "not checkable"), ("x", "true", "", "no plug-in"), ("x", "true", "", "", ("nothing",))):
+        with pytest.raises(ValueError, match="no such class"):
+            Check(*words)  # type: ignore[arg-type]
+
+
+def test_a_row_of_a_later_schema_than_its_table_is_false(tmp_path: Path) -> None:
+    batch = to_batch([searched(0, 0), searched(1, 1)])
+    place = batch.schema.get_field_index("schema_version")
+    for version in (SCHEMA_VERSION + 1, 0, None):
+        uri = str(tmp_path / f"corpus{version}")
+        column = pa.array([1, version], pa.int32())
+        archive_batch(uri, batch.set_column(place, batch.schema.field(place), column))
+        found = {check.subject: check for check in verify_corpus(store.open(uri))}
+        said = f"its schema version is {version}, and that of its table {SCHEMA_VERSION}"
+        assert found["run/a0/1000/1"].reason == said
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:

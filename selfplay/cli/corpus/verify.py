@@ -34,53 +34,50 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     env: EnvOption = None,
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="End with code 3 unless all episodes are true.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check every file and every row, replay every game to its digest and its returns, judge every dialogue again.
 
     Ends with exit code 1 if anything is false, or a file of the log is damaged. Blocks that were written and are not
     part of the corpus are counted: their writer may be about to commit them. What cannot be checked here is said, with
-    what to install.
+    what to install; with --strict, exit code 3 then. What true covered is said in the end, and what it did not.
 
     Example:  selfplay corpus verify runs/connect_four
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfplay.store.chain import open_ended
-    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, outside, verify_corpus
+    from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, Tally, as_fields
+    from selfplay.store.verify import outside, verify_corpus
 
     load_envs(env)
     opened = open_corpus(corpus, version, as_of)
-    counts = {TRUE: 0, FALSE: 0, NOT_CHECKABLE: 0}
-    lies: list[Check] = []
-    missing: dict[str, int] = {}
+    tally = Tally()
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         for check in verify_corpus(opened, sample, seed, processes or _processes(opened)):
-            counts[check.state] += 1
-            if check.state == FALSE:
-                lies.append(check)
-            elif check.state == NOT_CHECKABLE:
-                missing[check.reason] = missing.get(check.reason, 0) + 1
+            tally.add(check)
             progress.advance(task)
     newest = sample is None and version is None and as_of is None
     lost, waiting = outside(opened) if newest else ([], [])
     unended = open_ended(opened)
     deleted = opened.table("deletions", ["run_id", "episodes", "command", "reason"]).to_pylist()
-    counts[FALSE] += len(lost)
-    lies += lost
+    tally.lies += lost
+    counts = {TRUE: tally.true, FALSE: len(tally.lies), NOT_CHECKABLE: tally.not_checkable}
     if as_json:
-        false = [{"subject": check.subject, "reason": check.reason} for check in lies]
-        told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
-        told |= {"open_ended": unended, "deletions": deleted}
-        typer.echo(json.dumps(told))
+        false = [{"subject": check.subject, "reason": check.reason} for check in tally.lies]
+        told = {"version": opened.version, **counts, "falsehoods": false, "missing": tally.by_reason}
+        more = {"open_ended": unended, "deletions": deleted}
+        typer.echo(json.dumps({**told, **as_fields(tally), "uncommitted": waiting, **more}))
     else:
         console = Console(highlight=False, soft_wrap=True)
-        for check in lies:
+        for check in tally.lies:
             console.print(f"[red]false[/] {plain_markup(check.subject)}: {plain_markup(check.reason, 2000)}")
-        for reason, how_many in missing.items():
-            console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {plain_markup(reason, 2000)}")
+        for (why, reason), how_many in sorted(tally.reasons.items()):
+            said = f"{how_many:,} episodes, {why}"
+            console.print(f"[yellow]not checkable[/] ({said}): {plain_markup(reason, 2000)}")
         for row in deleted:
             who, why = (plain_markup(str(row[name]), 2000) for name in ("command", "reason"))
             many = f"{row['episodes'] or 0:,} episodes of run {plain_markup(str(row['run_id']))}"
@@ -100,8 +97,11 @@ def verify(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
             f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
         )
-    if lies:
+        console.print(as_fields(tally)["meaning"])
+    if tally.lies:
         raise typer.Exit(1)
+    if strict and tally.not_checkable:
+        raise typer.Exit(3)
 
 
 def _processes(corpus: Corpus) -> int:

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
-
-from selfplay.store.release.verifier.rows import LINK, MOST_FILE_BYTES, Row
-from selfplay.store.release.verifier.table import options, read, refuse_outside
+from selfplay.store.release.verifier.rows import LINK, Row
 
 Writer = tuple[str, str, int]
 
@@ -27,14 +21,14 @@ class Chains:
         told = (row["content_digest"], row.get(LINK), row["schema_version"] > 1)
         self.writers.setdefault(writer, {})[row["number"]] = told
 
-    def lies(self, corpus: str, version: int) -> Iterator[tuple[str, str]]:
+    def lies(self, tables: dict[str, list[Row]], version: int) -> Iterator[tuple[str, str]]:
         """What is false in the chains of a whole table at a version, and of what is missing: (subject, reason).
 
         The table `closings` says how many episodes each writer had archived when its driver ended, and the digest of
         the last; `deletions` which episodes were taken out on purpose.
         """
         ends: dict[Writer, Row] = {}
-        for row in side_table(corpus, "closings"):
+        for row in tables["closings"]:
             writers = row["writers"] or []
             if not whole_row(row, ("epoch", "table_version", "episodes"), ("slot", "epoch", "episodes", "head")):
                 yield f"closings of run {row['run_id']}", "a row of it lacks what it must say"
@@ -45,7 +39,7 @@ class Chains:
                     yield subject, "its writers do not have as many episodes together as it says"
         gone: dict[Writer, list[Row]] = {}
         unnamed: dict[str, int] = {}
-        for row in side_table(corpus, "deletions"):
+        for row in tables["deletions"]:
             if not whole_row(row, ("table_version", "episodes"), ("slot", "epoch", "first", "last")):
                 yield f"deletions of run {row['run_id']}", "a row of it lacks what it must say"
                 continue
@@ -100,16 +94,3 @@ def whole_row(row: Row, needed: tuple[str, ...], needed_of_writers: tuple[str, .
     return all(row[name] is not None for name in ("run_id", *needed)) and all(
         one is not None and all(one[name] is not None for name in needed_of_writers) for one in row["writers"] or []
     )
-
-
-def side_table(corpus: str, name: str) -> list[Row]:
-    """The rows of a small table beside the episodes; none where it is not there."""
-    try:
-        table = DeltaTable(f"{corpus}/{name}", storage_options=options())
-    except TableNotFoundError:
-        return []
-    refuse_outside(table)
-    rows: list[Row] = []
-    for path in pa.table(table.get_add_actions()).column("path").to_pylist():
-        rows += pq.read_table(pa.BufferReader(read(f"{corpus}/{name}", path, MOST_FILE_BYTES))).to_pylist()
-    return rows
