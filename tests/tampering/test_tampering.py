@@ -18,9 +18,9 @@ import pytest
 pytest.importorskip("torch")
 
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION  # noqa: E402
-from selfplay.store.coverage import RUN  # noqa: E402
+from selfplay.store.coverage import GAPS, RUN  # noqa: E402
 from selfplay.store.described import Described  # noqa: E402
-from selfplay.store.neighbours import Survey, survey  # noqa: E402
+from selfplay.store.neighbours import Deleted, Survey, survey  # noqa: E402
 from selfplay.store.release.verifier.dialogues import Tokenizers  # noqa: E402
 from selfplay.store.release.verifier.games import Rules as Strangers  # noqa: E402
 from selfplay.store.release.verifier.program import Report  # noqa: E402
@@ -30,7 +30,7 @@ from selfplay.store.truth import Rules  # noqa: E402
 from selfplay.store.verify import Check, verify_rows  # noqa: E402
 from tests.tampering import dialogues, games, rows, tables  # noqa: E402
 from tests.tampering.cases import FALSE, NOT_CHECKABLE, TRUE, Case, leaves  # noqa: E402
-from tests.tampering.corpus import Honest, honest, sealed  # noqa: E402
+from tests.tampering.corpus import EPOCH, Honest, honest, sealed  # noqa: E402
 
 #: Of episodes.
 CASES = [*rows.CASES, *games.CASES, *dialogues.CASES]
@@ -41,14 +41,16 @@ def corpus() -> Honest:
     return honest()
 
 
-def together(batch: pa.RecordBatch | pa.Table, side: Mapping[str, list[dict[str, Any]]]) -> Survey:
+def together(
+    batch: pa.RecordBatch | pa.Table, side: Mapping[str, list[dict[str, Any]]], deleted: Deleted | None = None
+) -> Survey:
     """What the episodes, and the side tables, say of each other."""
     table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
 
     def scan(columns: Mapping[str, pc.Expression], where: pc.Expression | None) -> Iterator[pa.RecordBatch]:
         yield from pads.dataset(table).to_batches(columns=dict(columns), filter=where)
 
-    return survey(scan, Described(side["runs"], side["policies"], side["environments"]))
+    return survey(scan, Described(side["runs"], side["policies"], side["environments"]), deleted)
 
 
 def rules_of(corpus: Honest) -> Rules:
@@ -141,6 +143,18 @@ def test_what_is_taken_away_or_doubled_is_noticed(corpus: Honest) -> None:
     kept = [i for i in range(len(corpus.episodes)) if i not in lost]
     lies = together(table.take(kept), corpus.tables).lies
     assert any("are missing" in lie.reason for lie in lies)
+
+
+def test_what_was_taken_out_with_an_entry_is_not_missing(corpus: Honest) -> None:
+    table = pa.Table.from_batches([corpus.batch])
+    numbers = [1, 2, 5]
+    mine = {i for i, one in enumerate(corpus.episodes) if one.provenance.run_id == "gumbel" and one.number in numbers}
+    rest = table.take([i for i in range(len(corpus.episodes)) if i not in mine])
+    writer = f"gumbel/p0000/{EPOCH}"
+    assert not together(rest, corpus.tables, Deleted({writer: [(5, 5), (0, 2)]})).lies
+    assert len(together(rest, corpus.tables, Deleted({writer: [(1, 1), (5, 5)]})).lies) == 1
+    found = together(rest, corpus.tables, Deleted(runs=frozenset({"gumbel"})))
+    assert not found.lies and GAPS in found.uncovered["gumbel"]
 
 
 def test_what_is_not_described_is_said(corpus: Honest) -> None:

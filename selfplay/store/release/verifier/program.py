@@ -16,6 +16,8 @@ What "true" means here:
   verdicts, returns; a tokenizer that the corpus keeps spells each text. Whether an answer is right needs the task: such
   rows are false here, or not checkable;
 - all rows together have the certified content digest: none is missing, none came later, none is there twice;
+- each row names the content digest of the one that its writer sealed before (from schema version 2 on), down to the
+  first, and each writer has as many as it ended with, but for what the table `deletions` names (`Chains` below);
 - numbers of a writer have no gaps, its times and versions never go back, its groups are whole, its seeds are those that
   it drew, and its settings, code, rules and policies are those that the side tables have for its run (`Neighbours`).
 
@@ -44,11 +46,20 @@ import sys
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.chain import Chains
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.neighbours import Neighbours, side_table
-from selfplay.store.release.verifier.rows import COLUMNS, MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.rows import (
+    COLUMNS,
+    LINK,
+    MOST_CERTIFICATE_BYTES,
+    MOST_FILE_BYTES,
+    Lie,
+    Row,
+    Unknown,
+)
 from selfplay.store.release.verifier.searches import settings_of
 from selfplay.store.release.verifier.table import (
     certificate_of,
@@ -75,6 +86,7 @@ class Report:
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
         self.seen: set[str] = set()
+        self.chains = Chains()
         self.open: set[str] = set()  # what is not checkable
         self.neighbours = Neighbours()
 
@@ -87,6 +99,7 @@ class Report:
                 raise Lie("the episode is there twice")
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
+            self.chains.add(row)
             self.neighbours.add(row)
             row_lies(row, schema, rules, self.tokenizers)
             self.true += 1
@@ -128,7 +141,7 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     tokenizers = Tokenizers({row["digest"]: row["files"] for row in side_table(corpus, "tokenizers")})
     report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
     rules.searches = settings_of(side_table(corpus, "runs"))
-    if set(schema.names) - {*COLUMNS, "content_digest"}:  # of a version that this file does not know
+    if set(schema.names) - {*COLUMNS, LINK, "content_digest"}:  # of a version that this file does not know
         newest = sys.maxsize
     report.lies += tokenizers.lies()
     total = sum(file["num_records"] for file in files)
@@ -163,9 +176,12 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
         report.lies.append(("corpus", "all rows together do not have the certified content digest"))
     if drawn is None:
-        tables = {name: side_table(corpus, name) for name in ("runs", "policies", "environments", "deletions")}
+        names = ("runs", "policies", "environments", "closings", "deletions")
+        tables = {name: side_table(corpus, name) for name in names}
+        damaged = any(path in certified for path, _ in report.lies)
         try:
             found = list(report.neighbours.lies(tables, certificate))
+            found += () if damaged else report.chains.lies(tables, certificate["table_version"])
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             found = [("corpus", f"its side tables are none: {str(error).splitlines()[0]}")]
         report.together(found)
