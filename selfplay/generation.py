@@ -15,14 +15,11 @@ import numpy as np
 import pyspiel
 
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step
+from selfplay.episode.schema import EVENEST, UNIFORM
 from selfplay.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 Array = np.ndarray[Any, Any]
-
-
-#: Policy id of openings that are random moves, the evenest of several lines by the net of the span's version.
-EVENEST = "random-evenest"
 
 
 @dataclass(frozen=True)
@@ -62,15 +59,19 @@ class Policy:
 
 @dataclass
 class _Table:
-    """One game being played. `low` counts each seat's latest moves in a row below the resignation threshold."""
+    """One game being played. `low` counts each seat's latest moves in a row below the resignation threshold.
+
+    began: seconds since 1970; clock: seconds of a clock that nobody sets, at the same moment.
+    """
 
     seed: int
     rng: np.random.Generator
     state: pyspiel.State
     began: float
+    clock: float
     digest: ReplayDigest = field(default_factory=ReplayDigest)
     steps: list[Step] = field(default_factory=list)
-    opened_by: Policy = Policy("random", 0, "")
+    opened_by: Policy = Policy(UNIFORM, 0, "")
     spans: list[tuple[int, Policy]] = field(default_factory=list)
     low: list[int] = field(default_factory=lambda: [0, 0])
     plays_on: bool = False
@@ -150,7 +151,7 @@ class Generator:
         s = self.settings
         seed = int(self._seeds.integers(2**63))
         rng = np.random.Generator(np.random.PCG64(seed))
-        table = _Table(seed, rng, self.game.new_initial_state(), time.time())
+        table = _Table(seed, rng, self.game.new_initial_state(), time.time(), time.perf_counter())
         table.plays_on = s.resign_threshold is not None and bool(rng.random() < s.resign_playon)
         if s.opening_plies and rng.random() < s.opening_fraction:
             for action in self._opening(rng, min(int(rng.integers(1, s.opening_plies + 1)), s.ply_limit - 1)):
@@ -261,7 +262,7 @@ class Generator:
             returns=returns,
             seed=table.seed,
             started_at=int(table.began * 1e6),
-            wall_ms=int((time.time() - table.began) * 1000),
+            wall_ms=int((time.perf_counter() - table.clock) * 1000),
             policy_spans=_spans(table),
             game=GameRecord(
                 game_string=self.game.string,

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
-from selfplay.store import log
+from selfplay.store import chain, log
 from selfplay.store.columns import of_newer
 from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
@@ -79,11 +79,13 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         yield from _miscounted(corpus)
         yield from _exchanged(corpus)
         together = _surveyed(corpus)
+    tasks = _tasks(corpus, sample, seed)
     lies: dict[str, Check] = {}
-    for lie in () if together is None else together.lies:
+    chained = chain.broken(corpus, None if sample is None else {task.path for task in tasks})
+    for lie in (*chained, *(() if together is None else together.lies)):
         lies.setdefault(lie.subject, lie)
     told = set[str]()
-    for check in _each(corpus, _tasks(corpus, sample, seed), processes):
+    for check in _each(corpus, tasks, processes):
         if check.subject in lies:  # what is wrong with an episode by itself says more
             if check.subject not in told:
                 told.add(check.subject)
@@ -216,7 +218,7 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
 
 def _exchanged(corpus: Corpus) -> Iterator[Check]:
     """Tokenizers whose files do not have the digest by which episodes name them."""
-    for row in corpus.table("tokenizers").to_pylist():
+    for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist():
         digest, files = row["digest"] or "", row["files"] or ""
         if hashlib.sha256(files.encode()).hexdigest() != digest:
             yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
@@ -224,8 +226,8 @@ def _exchanged(corpus: Corpus) -> Iterator[Check]:
 
 def rules_of(corpus: Corpus) -> Rules:
     """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
-    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers").to_pylist()}
-    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), files)
+    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist()}
+    return Rules(corpus.environments(), corpus.table("runs", ["config", "config_digest"]).to_pylist(), files)
 
 
 _working: tuple[Corpus, Rules] | None = None

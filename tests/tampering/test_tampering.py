@@ -24,6 +24,7 @@ from selfplay.store.neighbours import Deleted, Survey, survey  # noqa: E402
 from selfplay.store.release.verifier.dialogues import Tokenizers  # noqa: E402
 from selfplay.store.release.verifier.games import Rules as Strangers  # noqa: E402
 from selfplay.store.release.verifier.program import Report  # noqa: E402
+from selfplay.store.release.verifier.searches import settings_of  # noqa: E402
 from selfplay.store.table import SIDE_TABLES  # noqa: E402
 from selfplay.store.truth import Rules  # noqa: E402
 from selfplay.store.verify import Check, verify_rows  # noqa: E402
@@ -69,7 +70,9 @@ def alone(row: dict[str, Any], rules: Strangers, corpus: Honest) -> str:
 def strangers(corpus: Honest) -> Strangers:
     names = ("env_id", "ruleset_digest", "game_string", "package")
     rulesets = [{name: row[name] for name in names} for row in corpus.tables["environments"]]
-    return Strangers({"packages": {"open_spiel": metadata.version("open_spiel")}, "rulesets": rulesets})
+    found = Strangers({"packages": {"open_spiel": metadata.version("open_spiel")}, "rulesets": rulesets})
+    found.searches = settings_of(corpus.tables["runs"])
+    return found
 
 
 def test_nothing_honest_is_false(corpus: Honest) -> None:

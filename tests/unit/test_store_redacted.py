@@ -51,22 +51,24 @@ CONFIG = {
 DIGEST = hashlib.sha256(json.dumps(CONFIG, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def episode(number: int, host: str, **changes: Any) -> Episode:
+def episode(number: int, host: str, ply_limit: int = 9, **changes: Any) -> Episode:
     spec = registry.find("tic_tac_toe")
     origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), DIGEST, "0.1.0", host, "CC0-1.0")
-    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, slot="a", epoch=1000, number=number)
-    return dataclasses.replace(made, started_at=10**15 + number, **changes)
+    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, "a", 1000, number, ply_limit)
+    return dataclasses.replace(made, started_at=1_700_000_000_000_000 + number, **changes)
 
 
 def archive(uri: str, *more: Episode) -> store.Corpus:
     """Episodes of two machines, side tables that tell of them, and a failure whose message names a file."""
     text = f"cannot read {PLACE}/x.json on {HOST} as {USER}: see {ADDRESS}/help, ~/.cache/a, 1/2 of / it; 10.1.2.3: no"
-    failed = episode(8, HOST, error=("worker", text), status="error", trainable=False)
+    failed = episode(8, HOST, ply_limit=2, error=("worker", text), status="error")
+    assert failed.game is not None
+    failed = dataclasses.replace(failed, game=dataclasses.replace(failed.game, ended_by="aborted"))
     episodes = [*(episode(n, HOST if n % 2 else OTHER) for n in range(8)), failed, *more]
     committer = store.Committer(uri, "run", 1)
     committer.register("a")
     committer.commit([store.write_block(uri, to_batch(episodes), "a", 1000, 0)])
-    began, spec = datetime.fromtimestamp(10**9, UTC), registry.find("tic_tac_toe")
+    began, spec = datetime.fromtimestamp(1_700_000_000, UTC), registry.find("tic_tac_toe")
     run = {"run_id": "run", "epoch": 1, "started_at": began, "config": json.dumps(CONFIG), "config_digest": DIGEST,
            "host": HOST, "run_uri": PLACE}  # fmt: skip
     store.append(uri, "environments", [{"env_id": spec.id, "ruleset_digest": ruleset_digest(spec)}])
@@ -137,7 +139,8 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     assert json.loads(Path(copy, "released/first/certificate.json").read_text())["redacted"] is True
     old, new = (store.open(uri).to_arrow().sort_by("number").to_pylist() for uri in (source, copy))
     changed = {name for a, b in zip(old, new, strict=True) for name in a if a[name] != b[name]}
-    assert changed == {"host", "config_digest", "error", "content_digest"}
+    assert changed == {"host", "config_digest", "error", "content_digest", "previous_digest"}
+    assert [row["previous_digest"] for row in new[1:]] == [row["content_digest"] for row in new[:-1]]
     assert [row["host"] for row in new[:3]] == ["machine-1", "machine-2", "machine-1"]
     assert len({row["config_digest"] for row in new}) == 1
     message = "cannot read [path] on [host] as [user]: see [address], [path], 1/2 of / it; [host]: no"
@@ -160,7 +163,8 @@ def test_reasons_of_verdicts_lose_them_too(made: tuple[str, str]) -> None:
     rows = pa.Table.from_pylist([row], EPISODES)
     digests = content_digests({name: rows.column(name).combine_chunks() for name in EPISODES.names})
     rows = rows.set_column(EPISODES.names.index("content_digest"), "content_digest", pa.array(digests))
-    (after,) = redaction.episodes(rows, redaction.secrets_of(store.open(made[0]))).to_pylist()
+    secrets = redaction.secrets_of(store.open(made[0]))
+    (after,) = redaction.episodes(rows, secrets, redaction.Heads()).to_pylist()
     assert after["verdicts"][0]["criteria"][0]["reason"] == "[path] said x/y = 1/2 on [host]"
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 #: In the order in which they stand in the one file; each may import those before it. `program` has its docstring.
-PARTS = ("rows", "games", "dialogues", "episodes", "table", "neighbours", "program")
+PARTS = ("rows", "searches", "played", "games", "dialogues", "episodes", "table", "neighbours", "chain", "program")
 _OURS = __name__ + "."
 
 

@@ -7,12 +7,17 @@
 What "true" means here:
 - a file is one that the certificate lists, and its sha256 is the certified one (and the one in its name);
 - a row has the content digest that follows from all its other columns (`content_digest` below);
+- a game agrees with itself (`played_lies` below): the visits of a search sum to its simulations, its value is the mean
+  of what was backed up, the move played follows from both, every move was made by one policy; where the table `runs`
+  has the settings of its search, also its length and its surprise, within what rounding hides;
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
-  and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
+  and its end, its returns and its unit of values agree with them (`game_lies` below);
 - a dialogue and a walk agree with themselves (`dialogue_lies`, `walk_lies` below): turns, tokens, masks, spans,
   verdicts, returns; a tokenizer that the corpus keeps spells each text. Whether an answer is right needs the task: such
   rows are false here, or not checkable;
 - all rows together have the certified content digest: none is missing, none came later, none is there twice;
+- each row names the content digest of the one that its writer sealed before (from schema version 2 on), down to the
+  first, and each writer has as many as it ended with, but for what the table `deletions` names (`Chains` below);
 - numbers of a writer have no gaps, its times and versions never go back, its groups are whole, its seeds are those that
   it drew, and its settings, code, rules and policies are those that the side tables have for its run (`Neighbours`).
 
@@ -41,11 +46,21 @@ import sys
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.chain import Chains
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.neighbours import Neighbours, side_table
-from selfplay.store.release.verifier.rows import COLUMNS, MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.rows import (
+    COLUMNS,
+    LINK,
+    MOST_CERTIFICATE_BYTES,
+    MOST_FILE_BYTES,
+    Lie,
+    Row,
+    Unknown,
+)
+from selfplay.store.release.verifier.searches import settings_of
 from selfplay.store.release.verifier.table import (
     certificate_of,
     file_lies,
@@ -59,15 +74,19 @@ from selfplay.store.release.verifier.table import (
 
 
 class Report:
-    """Counts of episodes; `lies` also holds what is false of files and of the whole."""
+    """Counts of episodes; `lies` also holds what is false of files and of the whole.
+
+    unset: true games whose searches could not be held against the settings of their run.
+    """
 
     def __init__(self, tokenizers: Tokenizers) -> None:
         self.tokenizers = tokenizers
-        self.true = self.unknown = self.false = 0
+        self.true = self.unknown = self.false = self.unset = 0
         self.lies: list[tuple[str, str]] = []
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
         self.seen: set[str] = set()
+        self.chains = Chains()
         self.open: set[str] = set()  # what is not checkable
         self.neighbours = Neighbours()
 
@@ -80,9 +99,13 @@ class Report:
                 raise Lie("the episode is there twice")
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
+            self.chains.add(row)
             self.neighbours.add(row)
             row_lies(row, schema, rules, self.tokenizers)
             self.true += 1
+            self.unset += row["config_digest"] not in rules.searches and any(
+                step["candidates"] for step in (row["game"] or {"steps": ()})["steps"]
+            )
         except Lie as lie:
             self.false += 1
             self.lies.append((row["episode_id"], str(lie)))
@@ -117,7 +140,8 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     stated = re.search(r"schema_version=([0-9]{1,18})", table.metadata().description or "")
     tokenizers = Tokenizers({row["digest"]: row["files"] for row in side_table(corpus, "tokenizers")})
     report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
-    if set(schema.names) - {*COLUMNS, "content_digest"}:  # of a version that this file does not know
+    rules.searches = settings_of(side_table(corpus, "runs"))
+    if set(schema.names) - {*COLUMNS, LINK, "content_digest"}:  # of a version that this file does not know
         newest = sys.maxsize
     report.lies += tokenizers.lies()
     total = sum(file["num_records"] for file in files)
@@ -152,9 +176,12 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
         report.lies.append(("corpus", "all rows together do not have the certified content digest"))
     if drawn is None:
-        tables = {name: side_table(corpus, name) for name in ("runs", "policies", "environments", "deletions")}
+        names = ("runs", "policies", "environments", "closings", "deletions")
+        tables = {name: side_table(corpus, name) for name in names}
+        damaged = any(path in certified for path, _ in report.lies)
         try:
             found = list(report.neighbours.lies(tables, certificate))
+            found += () if damaged else report.chains.lies(tables, certificate["table_version"])
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             found = [("corpus", f"its side tables are none: {str(error).splitlines()[0]}")]
         report.together(found)
@@ -187,12 +214,16 @@ def main() -> int:
     if asked.json:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
-        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing}))
+        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing,
+                          "without_settings": report.unset}))  # fmt: skip
     else:
         for subject, reason in report.lies:
             print(f"false {shown(subject)}: {shown(reason)}")
         for reason, count in report.missing.items():
             print(f"not checkable ({count:,} episodes): {shown(reason)}")
+        if report.unset:
+            print(f"not covered ({report.unset:,} episodes): length and surprise of searches: the table runs does not "
+                  "tell their settings")  # fmt: skip
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', redacted' if certificate.get('redacted') is True else ''}"
