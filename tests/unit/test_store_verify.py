@@ -263,7 +263,7 @@ def test_a_time_that_no_date_can_be_ends_nothing(tmp_path: Path) -> None:
     never = pa.array([2**62], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
     for name, column in (("environments", "added_at"), ("runs", "started_at"), ("policies", "created_at")):
         schema = store.SIDE_TABLES[name].schema
-        row = {"run_id": "run", "epoch": 1, "env_id": SPEC.id, "policy_id": "run", "version": 0}
+        row = {"run_id": "other", "epoch": 1, "env_id": SPEC.id, "policy_id": "other", "version": 0}
         rows = pa.Table.from_pylist([{key: value for key, value in row.items() if key in schema.names}], schema)
         place = schema.get_field_index(column)
         write_deltalake(f"{uri}/{name}", rows.set_column(place, schema.field(place), never))
