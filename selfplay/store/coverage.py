@@ -26,7 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
-RUN, NEIGHBOURS, GAPS = "run", "neighbours", "gaps"
+RUN, NEIGHBOURS, GAPS, CHAIN = "run", "neighbours", "gaps", "chain"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -38,6 +38,7 @@ UNCOVERED = {
     SPLIT: "that its problem is one to train on",
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
+    CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
     RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
     GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",
     NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
@@ -62,7 +63,8 @@ COVERED = (
     "log-probabilities are possible under its sampling, its length and its end under the limits of its run",
     "what is trainable was judged, and is neither of a held-out problem nor an evaluation",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
-    "none is missing: the numbers of each writer begin with 0 and leave none out",
+    "none is missing: the numbers of each writer begin with 0 and leave none out, each row names the digest of the one "
+    "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry",
     "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "
     "the run's policy, with the same seed",
     "the games of a writer have the seeds that it drew, each once",
@@ -75,7 +77,8 @@ COVERED = (
 #: What it does not cover, whatever is installed.
 NOT_COVERED = (
     "that the log-probabilities, priors and values are those of the weights named: `--weights` compares them",
-    "that an episode was not left out at the end of a writer, or a whole writer or run: the chain and its closing tell",
+    "that no episode was left out at the end of a run that has not ended, no whole run with all that tells of it, and "
+    "that the rows of a writer were not all sealed anew, and its closing with them: a signature tells",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
     "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
     "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from selfplay.episode.digest import content_digests
 from selfplay.episode.schema import EPISODES
-from selfplay.store.commit import WRITERS_PER_DRIVER
+from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.coverage import FALSE, GAPS, GROUP, Check
 from selfplay.store.described import Combination, Described, Named
 

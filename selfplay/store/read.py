@@ -25,7 +25,7 @@ from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store import log
-from selfplay.store.columns import refuse_others
+from selfplay.store.columns import filled, refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
@@ -169,10 +169,14 @@ class Corpus:
 
     @property
     def dataset(self) -> pads.Dataset:
-        """The episodes as a pyarrow dataset: what DuckDB, Polars and others read. No column is left out."""
+        """The episodes as a pyarrow dataset: what DuckDB, Polars and others read. No column is left out.
+
+        Columns that the schema has got since this version are there, and null.
+        """
         if self._dataset is None:
             place = storage.arrow_filesystem(storage.join(self.uri, EPISODES_TABLE))
-            self._dataset = self._table.to_pyarrow_dataset(filesystem=place)
+            found = self._table.to_pyarrow_dataset(filesystem=place)
+            self._dataset = found.replace_schema(filled(found.schema))
         return self._dataset
 
     def fragments(self, where: pc.Expression | None = None) -> dict[str, pads.ParquetFileFragment]:
@@ -380,8 +384,10 @@ class Corpus:
             return dataset.to_table(columns=None if columns is None else list(columns))
 
     def environments(self) -> list[dict[str, Any]]:
-        """The environments whose episodes are here; see `SIDE_TABLES`."""
-        return list(self.table("environments").to_pylist())
+        """The environments whose episodes are here; see `SIDE_TABLES`. Without the times of the rows, which may be none
+        that a date can be: the table may be a stranger's."""
+        names = [name for name in SIDE_TABLES["environments"].schema.names if name != "added_at"]
+        return list(self.table("environments", names).to_pylist())
 
 
 def _need(package: str, asker: str) -> None:

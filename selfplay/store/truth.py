@@ -24,6 +24,7 @@ from selfplay.episode.replay import ReplayError, advance
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.coverage import (
+    CHAIN,
     CONFIG,
     FALSE,
     NEWER_SCHEMA,
@@ -149,7 +150,8 @@ class Rules:
 def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
     """One answer a row. batch: all columns of the schema."""
     names = batch.column("episode_id").to_pylist()
-    newer = [version > SCHEMA_VERSION for version in batch.column("schema_version").to_pylist()]
+    versions = batch.column("schema_version").to_pylist()
+    newer = [version > SCHEMA_VERSION for version in versions]
     columns = {name: batch.column(name) for name in EPISODES.names}
     digests = content_digests(columns)
     checks = []
@@ -169,6 +171,8 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
         else:
             try:
                 checks.append(_checked(batch, row, head, found, rules))
+                if versions[row] == 1 and checks[-1].state == TRUE:
+                    checks[-1] = replace(checks[-1], uncovered=(*checks[-1].uncovered, CHAIN))
             except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:  # SpielError, too
                 checks.append(Check(name, FALSE, f"the row is not an episode: {first_line(error)}"))
     return checks

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
-from selfplay.store import log
+from selfplay.store import chain, log
 from selfplay.store.columns import of_newer
 from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
@@ -79,11 +79,13 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
         yield from _miscounted(corpus)
         yield from _exchanged(corpus)
         together = _surveyed(corpus)
+    tasks = _tasks(corpus, sample, seed)
     lies: dict[str, Check] = {}
-    for lie in () if together is None else together.lies:
+    chained = chain.broken(corpus, None if sample is None else {task.path for task in tasks})
+    for lie in (*chained, *(() if together is None else together.lies)):
         lies.setdefault(lie.subject, lie)
     told = set[str]()
-    for check in _each(corpus, _tasks(corpus, sample, seed), processes):
+    for check in _each(corpus, tasks, processes):
         if check.subject in lies:  # what is wrong with an episode by itself says more
             if check.subject not in told:
                 told.add(check.subject)
@@ -120,9 +122,9 @@ def _surveyed(corpus: Corpus) -> Survey | None:
                 refuse_long_cells(corpus.uri, batch)
                 yield batch
 
-    tables = (corpus.table(name).to_pylist() for name in ("runs", "policies", "environments"))
     try:
-        return survey(scan, Described(*tables), _deleted(corpus))
+        runs, policies, environments = (_plain(corpus, name) for name in ("runs", "policies", "environments"))
+        return survey(scan, Described(runs, policies, environments), _deleted(corpus))
     except UserError:
         return None
 
@@ -172,10 +174,20 @@ def uncommitted(corpus: Corpus) -> list[str]:
     return outside(corpus)[1]
 
 
+def _plain(corpus: Corpus, name: str) -> list[dict[str, Any]]:
+    """The rows of a side table; times in microseconds, as a stranger's may be none that a date can be."""
+    rows, schema = corpus.table(name), SIDE_TABLES[name].schema
+    times = [field.name for field in schema if pa.types.is_timestamp(field.type)]
+    for column in times:
+        place = rows.schema.get_field_index(column)
+        rows = rows.set_column(place, column, rows.column(column).cast(pa.timestamp("us", "UTC")).cast(pa.int64()))
+    return list(rows.to_pylist())
+
+
 def _deleted(corpus: Corpus) -> Deleted:
     """What the corpus says was taken out of it."""
     spans, runs = defaultdict[str, list[tuple[int, int]]](list), set[str]()
-    for row in corpus.table("deletions").to_pylist() if "deletions" in SIDE_TABLES else ():
+    for row in _plain(corpus, "deletions") if "deletions" in SIDE_TABLES else ():
         if row["writers"] is None:
             runs.add(row["run_id"])
         for one in row["writers"] or ():
@@ -206,7 +218,7 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
 
 def _exchanged(corpus: Corpus) -> Iterator[Check]:
     """Tokenizers whose files do not have the digest by which episodes name them."""
-    for row in corpus.table("tokenizers").to_pylist():
+    for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist():
         digest, files = row["digest"] or "", row["files"] or ""
         if hashlib.sha256(files.encode()).hexdigest() != digest:
             yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
@@ -214,8 +226,8 @@ def _exchanged(corpus: Corpus) -> Iterator[Check]:
 
 def rules_of(corpus: Corpus) -> Rules:
     """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
-    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers").to_pylist()}
-    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), files)
+    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist()}
+    return Rules(corpus.environments(), corpus.table("runs", ["config", "config_digest"]).to_pylist(), files)
 
 
 _working: tuple[Corpus, Rules] | None = None

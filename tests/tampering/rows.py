@@ -30,6 +30,7 @@ def _named(column: str, value: Any) -> Any:
 
 
 CASES = [
+    Case("previous_digest", "game", put("previous_digest", "0" * 64), TRUE, TRUE, caught=CHAIN),
     Case("episode_id", "game", put("episode_id", "gumbel/p0000/1000/77"), FALSE, FALSE, "its id, kind"),
     Case("kind", "game", put("kind", "control"), FALSE, FALSE, "its id, kind"),
     Case("run_id", "game", _named("run_id", "puct"), FALSE, TRUE, ""),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.tampering.cases import FALSE, FREELY, SIGNATURE, TRUE, Case, put
+from tests.tampering.cases import CHAIN, FALSE, FREELY, SIGNATURE, TRUE, Case, put
 
 _SIGNED = [
     "environments.game_string", "environments.package", "environments.package_version", "environments.source_digest",
@@ -25,8 +25,21 @@ _SAID += [
     "uses.events[].last_step", "uses.sampler", "uses.code_commit", "uses.episodes[]", "uses.recorded_at",
 ]  # fmt: skip
 
+#: What says where the chains of writers end: tests/unit/test_chain.py edits each, against chains in files. What is no
+#: part of a chain (how a driver ended, what was lost, when) only the signature tells.
+_CHAINED = [
+    *(f"closings.{name}" for name in "run_id table_version episodes".split()),
+    *(f"closings.writers[].{name}" for name in "slot epoch episodes head".split()),
+    *(f"deletions.{name}" for name in "run_id episodes".split()),
+    *(f"deletions.writers[].{name}" for name in "slot epoch first last head".split()),
+]
+_SIGNED += [
+    *(f"closings.{name}" for name in "epoch how aborted lost writers[].aborted closed_at".split()),
+    *(f"deletions.{name}" for name in "table_version reason command deleted_at".split()),
+]
+
 #: Columns of side tables that no episode depends on: their edits leave every episode as it was.
-LEFT = {name: SIGNATURE for name in _SIGNED} | {name: FREELY for name in _SAID}
+LEFT = {name: SIGNATURE for name in _SIGNED} | {name: FREELY for name in _SAID} | {name: CHAIN for name in _CHAINED}
 
 CASES = [
     Case("environments.env_id", "0", put("env_id", "other-v0"), FALSE, TRUE, "the table of environments has no"),

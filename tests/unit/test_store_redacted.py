@@ -147,7 +147,8 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     assert json.loads(Path(copy, "released/first/certificate.json").read_text())["redacted"] is True
     old, new = (store.open(uri).to_arrow().sort_by("number").to_pylist() for uri in (source, copy))
     changed = {name for a, b in zip(old, new, strict=True) for name in a if a[name] != b[name]}
-    assert changed == {"host", "config_digest", "error", "content_digest"}
+    assert changed == {"host", "config_digest", "error", "content_digest", "previous_digest"}
+    assert [row["previous_digest"] for row in new[1:]] == [row["content_digest"] for row in new[:-1]]
     assert [row["host"] for row in new[:3]] == ["machine-1", "machine-2", "machine-1"]
     assert len({row["config_digest"] for row in new}) == 1
     message = "cannot read [path] on [host] as [user]: see [address], [path], 1/2 of / it; [host]: no"
@@ -170,7 +171,8 @@ def test_reasons_of_verdicts_lose_them_too(made: tuple[str, str]) -> None:
     rows = pa.Table.from_pylist([row], EPISODES)
     digests = content_digests({name: rows.column(name).combine_chunks() for name in EPISODES.names})
     rows = rows.set_column(EPISODES.names.index("content_digest"), "content_digest", pa.array(digests))
-    (after,) = redaction.episodes(rows, redaction.secrets_of(store.open(made[0]))).to_pylist()
+    secrets = redaction.secrets_of(store.open(made[0]))
+    (after,) = redaction.episodes(rows, secrets, redaction.Heads()).to_pylist()
     assert after["verdicts"][0]["criteria"][0]["reason"] == "[path] said x/y = 1/2 on [host]"
 
 

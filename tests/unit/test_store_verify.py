@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyspiel
 import pytest
+from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from selfplay import registry, store
@@ -148,8 +149,8 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    pairs = [to_batch([searched(n, n), searched(n + 1, n + 1)]) for n in range(0, 8, 2)]
-    blocks = [store.write_block(uri, pair, "a0", 1000, n) for n, pair in enumerate(pairs)]
+    rows = to_batch([searched(number, number) for number in range(8)])
+    blocks = [store.write_block(uri, rows.slice(2 * n, 2), "a0", 1000, n) for n in range(4)]
     committer.commit(blocks)
     assert [c.state for c in verify_corpus(store.open(uri))] == ["true"] * 8
     flipped, missing, torn, swapped = (Path(episodes_uri(uri)) / block.path for block in blocks)
@@ -162,7 +163,7 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     from selfplay.store.write import encode
 
     swapped.write_bytes(encode(edited_block))
-    lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)])
+    lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)], blocks[3].head)
     committer.commit([store.write_block(uri, lie, "a0", 1000, 4)])
     false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
     assert false[blocks[0].path].startswith("the file was changed")
@@ -176,9 +177,9 @@ def test_an_episode_that_is_there_twice_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    for number, seeds in enumerate(((0, 1), (1, 2))):
-        rows = to_batch([searched(n, n) for n in seeds])
-        committer.commit([store.write_block(uri, rows, "a0", 1000, number)])
+    rows = to_batch([searched(n, n) for n in range(3)])
+    for number in (0, 1):
+        committer.commit([store.write_block(uri, rows.slice(number, 2), "a0", 1000, number)])
     false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
     assert false == {"run/a0/1000/1": "it is there 2 times; `selfplay repair` leaves one"}
 
@@ -256,6 +257,19 @@ def test_what_is_not_checkable_is_not_harmless(tmp_path: Path) -> None:
     assert runner.invoke(app, ["verify", str(tmp_path / "lie"), "--strict"]).exit_code == 1
 
 
+def test_a_time_that_no_date_can_be_ends_nothing(tmp_path: Path) -> None:
+    uri = str(tmp_path / "corpus")
+    archive(uri, [searched(0, 0)])
+    never = pa.array([2**62], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    for name, column in (("environments", "added_at"), ("runs", "started_at"), ("policies", "created_at")):
+        schema = store.SIDE_TABLES[name].schema
+        row = {"run_id": "other", "epoch": 1, "env_id": SPEC.id, "policy_id": "other", "version": 0}
+        rows = pa.Table.from_pylist([{key: value for key, value in row.items() if key in schema.names}], schema)
+        place = schema.get_field_index(column)
+        write_deltalake(f"{uri}/{name}", rows.set_column(place, schema.field(place), never))
+    assert [check.state for check in verify_corpus(store.open(uri))] == ["true"]
+
+
 def test_an_answer_is_of_a_class_that_is_written_down() -> None:
     for words in (("x", "not checkable"), ("x", "true", "", "no plug-in"), ("x", "true", "", "", ("nothing",))):
         with pytest.raises(ValueError, match="no such class"):
@@ -287,10 +301,10 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 
 def several(uri: str, files: int = 3) -> None:
     committer = store.Committer(uri, "run", 1)
-    committer.register("a0")
+    writer = store.Writer(uri, "a0", committer.register("a0").epoch)
     for number in range(files):
-        episodes = [searched(n, n) for n in range(10 * number, 10 * number + 10)]
-        committer.commit([store.write_block(uri, to_batch(episodes), "a0", 1000, number)])
+        block, _ = writer.write([searched(n, n) for n in range(10 * number, 10 * number + 10)])
+        committer.commit([block])
 
 
 def test_a_sample_is_checked_alone_and_drawn_by_its_seed(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def verify(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from selfplay.store.chain import open_ended
     from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, Tally, as_fields
     from selfplay.store.verify import outside, verify_corpus
 
@@ -82,13 +83,16 @@ def verify(
             progress.advance(task)
     newest = sample is None and version is None and as_of is None and release is None
     lost, waiting = outside(opened) if newest else ([], [])
+    unended = open_ended(opened)
+    deleted = opened.table("deletions", ["run_id", "episodes", "command", "reason"]).to_pylist()
     tally.lies += lost
     counts = {TRUE: tally.true, FALSE: len(tally.lies), NOT_CHECKABLE: tally.not_checkable}
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in tally.lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": tally.by_reason}
+        more = {"open_ended": unended, "deletions": deleted}
         of = {} if standing is None else {"release": {**asdict(standing), "uncovered": standing.uncovered}}
-        typer.echo(json.dumps({**told, **as_fields(tally), "uncommitted": waiting, **of}))
+        typer.echo(json.dumps({**told, **as_fields(tally), "uncommitted": waiting, **more, **of}))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for check in tally.lies:
@@ -96,6 +100,15 @@ def verify(
         for (why, reason), how_many in sorted(tally.reasons.items()):
             said = f"{how_many:,} episodes, {why}"
             console.print(f"[yellow]not checkable[/] ({said}): {plain_markup(reason, 2000)}")
+        for row in deleted:
+            who, why = (plain_markup(str(row[name]), 2000) for name in ("command", "reason"))
+            many = f"{row['episodes'] or 0:,} episodes of run {plain_markup(str(row['run_id']))}"
+            console.print(f"{many} are entered as taken out by {who}: {why}")
+        for run_id in unended:
+            console.print(
+                f"run {plain_markup(run_id)} has not ended, or was killed: "
+                "episodes that are missing at its end would not show"
+            )
         if waiting:
             console.print(
                 f"{len(waiting):,} blocks were written and are not part of the corpus, such as "

@@ -18,7 +18,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.episode import content_digests
+from selfplay.episode.digest import seal
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.described import pseudonym
@@ -45,7 +46,7 @@ _COMMON = ("root", "user", "nobody", "ubuntu", "admin", "ec2-user", "runner", "l
 DATA = ("episodes.reasoning.turns.text", "episodes.reasoning.answer", "environments.source", "annotations.value",
         "releases.note", "tokenizers.files")  # fmt: skip
 #: Side tables that go along. `uses` names versions of the original table, and is left out.
-SIDE = ("environments", "runs", "policies", "tokenizers", "annotations")
+SIDE = ("environments", "runs", "closings", "deletions", "policies", "tokenizers", "annotations")
 
 SAID = """\
 This is a redacted copy of a corpus. It leaves out:
@@ -61,8 +62,9 @@ This is a redacted copy of a corpus. It leaves out:
 
 Before a row was copied it was checked against the digest that it was sealed with. The copy is not what was sealed, so
 its digests were computed anew: they, the Merkle root over them and the signature prove what was released, and differ
-from those of the original corpus. A signature tells nothing of a machine, and the same key signs all releases of its
-owner. Moves, searches, texts, tokens, scores, seeds and policies are unchanged."""
+from those of the original corpus. So were the links between the episodes of a writer, and the ends of these chains in
+the table `closings`, where they fitted. A signature tells nothing of a machine, and the same key signs all releases of
+its owner. Moves, searches, texts, tokens, scores, seeds and policies are unchanged."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,24 @@ def _once(values: list[str | None]) -> list[str]:
     return list(dict.fromkeys(value for value in values if value))
 
 
-def episodes(rows: pa.Table, secrets: Secrets) -> pa.Table:
-    """The rows without what is left out, and their digests computed anew.
+@dataclass
+class Heads:
+    """Of each writer (run, slot, epoch) the content digest of its last episode so far, and that of its copy."""
 
-    rows: all columns. Raises `UserError` for a row whose digest does not fit: it would get one that does.
+    of: dict[tuple[str, str, int], tuple[str, str]] = field(default_factory=dict)
+
+    def copied(self, writer: tuple[str, str, int], digest: str | None) -> str | None:
+        """What a digest of the original is in the copy, where it is the last of the writer there; else itself."""
+        old, new = self.of.get(writer, (None, None))
+        return new if digest is not None and digest == old else digest
+
+
+def episodes(rows: pa.Table, secrets: Secrets, heads: Heads) -> pa.Table:
+    """The rows without what is left out, their digests computed anew, and linked as they were.
+
+    rows: all columns, each writer's by number. heads: of what came before them; they are added. A link that did not
+    fit is left as it is: it will not fit in the copy, either. Raises `UserError` for a row whose digest does not fit:
+    it would get one that does.
     """
     rows = rows.cast(EPISODES).combine_chunks()
     newest = pc.max(rows.column("schema_version")).as_py()
@@ -205,15 +221,33 @@ def episodes(rows: pa.Table, secrets: Secrets) -> pa.Table:
         ("verdicts", lambda value: _texts(value, ("error", "reason"), secrets.scrubbed)),
     ):
         rows = _with(rows, name, change)
-    return _with_column(rows, "content_digest", pa.array(_digests(rows), pa.string()))
+    return _linked(rows, heads)
+
+
+def _linked(rows: pa.Table, heads: Heads) -> pa.Table:
+    """Seals changed rows in their order. Their digests and links are still those of the original."""
+    columns = {name: rows.column(name).combine_chunks() for name in EPISODES.names}
+    writers = list(zip(*(columns[name].to_pylist() for name in ("run_id", "slot", "epoch")), strict=True))
+    old, links = columns["content_digest"].to_pylist(), columns["previous_digest"].to_pylist()
+    follows = [False] * len(writers)
+    for row, writer in enumerate(writers):
+        follows[row] = row > 0 and writer == writers[row - 1] and links[row] is not None and links[row] == old[row - 1]
+        if not follows[row]:
+            links[row] = heads.copied(writer, links[row])
+    for name, values in seal(columns, links, follows).items():
+        rows = _with_column(rows, name, values)
+    heads.of |= dict(zip(writers, zip(old, rows.column("content_digest").to_pylist(), strict=True), strict=True))
+    return rows
 
 
 def _digests(rows: pa.Table) -> list[str]:
     return content_digests({name: rows.column(name).combine_chunks() for name in EPISODES.names})
 
 
-def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
-    """The rows of a side table of `SIDE` without what is left out."""
+def side_table(name: str, rows: pa.Table, secrets: Secrets, heads: Heads) -> pa.Table:
+    """The rows of a side table of `SIDE` without what is left out. heads: of all episodes of the copy."""
+    if name == "closings":
+        rows = _with_column(rows, "writers", pa.array(_ends(rows, heads), rows.schema.field("writers").type))
     changes: dict[str, dict[str, Callable[[Any], Any]]] = {
         "environments": {},
         "tokenizers": {},
@@ -223,6 +257,8 @@ def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
             "config": settings_alone,
             "run_uri": lambda value: None,
         },
+        "closings": {"table_version": lambda value: 0},
+        "deletions": {"table_version": lambda value: 0, "reason": secrets.scrubbed},
         "policies": {"uri": lambda value: None, "net": secrets.scrubbed, "metrics": secrets.scrubbed},
         "annotations": {"author": lambda value: secrets.authors[value], "source": secrets.scrubbed},
     }
@@ -231,10 +267,21 @@ def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
     return rows
 
 
+def _ends(closings: pa.Table, heads: Heads) -> list[list[dict[str, Any]] | None]:
+    """The column `writers` of the table of closings, with digests of the copy."""
+    ends: list[list[dict[str, Any]] | None] = []
+    for row in closings.select(["run_id", "writers"]).to_pylist():
+        writers = row["writers"]
+        for one in writers or ():
+            one["head"] = heads.copied((row["run_id"], one["slot"], one["epoch"]), one["head"])
+        ends.append(writers)
+    return ends
+
+
 def refuse_leaks(table: str, rows: pa.Table, secrets: Secrets) -> None:
     """Raises `UserError` where any text of the rows, whatever its column, still tells of a machine or a place."""
-    for field in rows.schema:
-        for path, values in _leaves(f"{table}.{field.name}", rows.column(field.name).combine_chunks()):
+    for name in rows.schema.names:
+        for path, values in _leaves(f"{table}.{name}", rows.column(name).combine_chunks()):
             for value in pc.unique(values).to_pylist():
                 found = None if value is None else secrets.found_in(value, path in DATA)
                 if found is not None:

@@ -21,6 +21,7 @@ PARTS = (
     "episodes",
     "table",
     "neighbours",
+    "chain",
     "signed",
     "proofs",
     "program",

@@ -7,13 +7,13 @@ import pyarrow as pa
 from selfplay.store.release.verifier.dialogues import Tokenizers, dialogue_lies, walk_lies
 from selfplay.store.release.verifier.games import Rules, game_lies
 from selfplay.store.release.verifier.played import played_lies
-from selfplay.store.release.verifier.rows import Lie, Row, Unknown, content_digest
+from selfplay.store.release.verifier.rows import SCHEMA_VERSION, Lie, Row, Unknown, content_digest
 
 
 def row_lies(row: Row, schema: pa.Schema, rules: Rules, tokenizers: Tokenizers) -> None:
     """Raises `Lie` or `Unknown` unless the row is true."""
-    if row["schema_version"] > 1:
-        raise Unknown(f"it has schema version {row['schema_version']}, and this verifier knows 1")
+    if row["schema_version"] > SCHEMA_VERSION:
+        raise Unknown(f"it has schema version {row['schema_version']}, and this verifier knows {SCHEMA_VERSION}")
     if content_digest(row, schema) != row["content_digest"]:
         raise Lie("the row was changed after sealing: its content digest does not fit")
     if row["episode_id"] != f"{row['run_id']}/{row['slot']}/{row['epoch']}/{row['number']}":

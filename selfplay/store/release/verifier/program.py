@@ -19,6 +19,8 @@ What "true" means here:
   rows are false here, or not checkable;
 - all rows together have the certified content digest: none is missing, none came later, none is there twice; and the
   Merkle root over them is the certified one (it is computed as RFC 6962 says, see `leaf`);
+- each row names the content digest of the one that its writer sealed before (from schema version 2 on), down to the
+  first, and each writer has as many as it ended with, but for what the table `deletions` names (`Chains` below);
 - the release's other files and the rows of side tables are the certified ones, and the row of the table `releases`
   says what the certificate says;
 - the key that the certificate names has signed it: certificate.sig. Whoever rewrites all of a release can sign it with
@@ -51,12 +53,21 @@ import sys
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.chain import Chains
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.neighbours import Neighbours
 from selfplay.store.release.verifier.proofs import MOST_PROOF_BYTES, proof_of, prove
-from selfplay.store.release.verifier.rows import COLUMNS, MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.rows import (
+    COLUMNS,
+    LINK,
+    MOST_CERTIFICATE_BYTES,
+    MOST_FILE_BYTES,
+    Lie,
+    Row,
+    Unknown,
+)
 from selfplay.store.release.verifier.searches import settings_of
 from selfplay.store.release.verifier.signed import certificate_signer, key_of, release_lies, root_lies
 from selfplay.store.release.verifier.table import (
@@ -85,6 +96,7 @@ class Report:
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
         self.seen: set[str] = set()
+        self.chains = Chains()
         self.open: set[str] = set()  # what is not checkable
         self.neighbours = Neighbours()
         self.sealed: dict[str, str] = {}  # content digests by id
@@ -100,6 +112,7 @@ class Report:
                 raise Lie("the episode is there twice")
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
+            self.chains.add(row)
             self.neighbours.add(row)
             self.sealed[row["episode_id"]] = row["content_digest"]
             row_lies(row, schema, rules, self.tokenizers)
@@ -142,7 +155,7 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     tokenizers = Tokenizers({row["digest"]: row["files"] for row in side_table(corpus, "tokenizers")})
     report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
     rules.searches = settings_of(side_table(corpus, "runs"))
-    if set(schema.names) - {*COLUMNS, "content_digest"}:  # of a version that this file does not know
+    if set(schema.names) - {*COLUMNS, LINK, "content_digest"}:  # of a version that this file does not know
         newest = sys.maxsize
     report.lies += tokenizers.lies()
     total = sum(file["num_records"] for file in files)
@@ -177,9 +190,12 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     if drawn is None and not report.lies:
         whole_lies(report, certificate)
     if drawn is None:
-        tables = {name: side_table(corpus, name) for name in ("runs", "policies", "environments", "deletions")}
+        names = ("runs", "policies", "environments", "closings", "deletions")
+        tables = {name: side_table(corpus, name) for name in names}
+        damaged = any(path in certified for path, _ in report.lies)
         try:
             found = list(report.neighbours.lies(tables, certificate))
+            found += () if damaged else report.chains.lies(tables, certificate["table_version"])
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             found = [("corpus", f"its side tables are none: {str(error).splitlines()[0]}")]
         report.together(found)
