@@ -366,7 +366,7 @@ def test_an_edited_closing_shows(ended: Ended) -> None:
         assert any(said in one for one in found) if said else not found, (said, found)
         tables = {"closings": [row], "deletions": []}
         assert len(list(plain.lies(tables, corpus.version))) == len(found), "so does the one file of a release"
-        ignored = row["table_version"] == 10**6 or row["run_id"] != "run"
+        ignored = row["table_version"] == 10**6 or row["run_id"] != "run" or row["epoch"] == 7
         assert chain.open_ended(corpus) == (["run"] if ignored else [])
 
 
