@@ -178,8 +178,9 @@ def _parsed(text: Any) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _micros(time: datetime) -> int:
-    return int(time.timestamp() * 1e6)
+def _micros(time: datetime | int) -> int:
+    """Microseconds since 1970; what is a number is that already."""
+    return time if isinstance(time, int) else int(time.timestamp() * 1e6)
 
 
 def pseudonym(number: int) -> str:

@@ -384,8 +384,10 @@ class Corpus:
             return dataset.to_table(columns=None if columns is None else list(columns))
 
     def environments(self) -> list[dict[str, Any]]:
-        """The environments whose episodes are here; see `SIDE_TABLES`."""
-        return list(self.table("environments").to_pylist())
+        """The environments whose episodes are here; see `SIDE_TABLES`. Without the times of the rows, which may be none
+        that a date can be: the table may be a stranger's."""
+        names = [name for name in SIDE_TABLES["environments"].schema.names if name != "added_at"]
+        return list(self.table("environments", names).to_pylist())
 
 
 def _need(package: str, asker: str) -> None:

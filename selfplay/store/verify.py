@@ -121,9 +121,9 @@ def _surveyed(corpus: Corpus) -> Survey | None:
                 refuse_long_cells(corpus.uri, batch)
                 yield batch
 
-    tables = (corpus.table(name).to_pylist() for name in ("runs", "policies", "environments"))
     try:
-        return survey(scan, Described(*tables), _deleted(corpus))
+        runs, policies, environments = (_plain(corpus, name) for name in ("runs", "policies", "environments"))
+        return survey(scan, Described(runs, policies, environments), _deleted(corpus))
     except UserError:
         return None
 
@@ -173,10 +173,20 @@ def uncommitted(corpus: Corpus) -> list[str]:
     return outside(corpus)[1]
 
 
+def _plain(corpus: Corpus, name: str) -> list[dict[str, Any]]:
+    """The rows of a side table; times in microseconds, as a stranger's may be none that a date can be."""
+    rows, schema = corpus.table(name), SIDE_TABLES[name].schema
+    times = [field.name for field in schema if pa.types.is_timestamp(field.type)]
+    for column in times:
+        place = rows.schema.get_field_index(column)
+        rows = rows.set_column(place, column, rows.column(column).cast(pa.timestamp("us", "UTC")).cast(pa.int64()))
+    return list(rows.to_pylist())
+
+
 def _deleted(corpus: Corpus) -> Deleted:
     """What the corpus says was taken out of it."""
     spans, runs = defaultdict[str, list[tuple[int, int]]](list), set[str]()
-    for row in corpus.table("deletions").to_pylist() if "deletions" in SIDE_TABLES else ():
+    for row in _plain(corpus, "deletions") if "deletions" in SIDE_TABLES else ():
         if row["writers"] is None:
             runs.add(row["run_id"])
         for one in row["writers"] or ():

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyspiel
 import pytest
+from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from selfplay import registry, store
@@ -253,6 +254,19 @@ def test_what_is_not_checkable_is_not_harmless(tmp_path: Path) -> None:
     lie = dataclasses.replace(searched(2, 1), returns=(0.5, -0.5))
     archive(str(tmp_path / "lie"), [searched(0, 0), lie, dataclasses.replace(searched(1, 2), provenance=away)])
     assert runner.invoke(app, ["verify", str(tmp_path / "lie"), "--strict"]).exit_code == 1
+
+
+def test_a_time_that_no_date_can_be_ends_nothing(tmp_path: Path) -> None:
+    uri = str(tmp_path / "corpus")
+    archive(uri, [searched(0, 0)])
+    never = pa.array([2**62], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    for name, column in (("environments", "added_at"), ("runs", "started_at"), ("policies", "created_at")):
+        schema = store.SIDE_TABLES[name].schema
+        row = {"run_id": "run", "epoch": 1, "env_id": SPEC.id, "policy_id": "run", "version": 0}
+        rows = pa.Table.from_pylist([{key: value for key, value in row.items() if key in schema.names}], schema)
+        place = schema.get_field_index(column)
+        write_deltalake(f"{uri}/{name}", rows.set_column(place, schema.field(place), never))
+    assert [check.state for check in verify_corpus(store.open(uri))] == ["true"]
 
 
 def test_an_answer_is_of_a_class_that_is_written_down() -> None:
