@@ -229,18 +229,16 @@ def broken(corpus: Corpus, paths: Collection[str] | None = None) -> Iterator[Che
 
 
 def open_ended(corpus: Corpus) -> list[str]:
-    """Runs whose newest driver, of those that archived anything, has no closing: it has not ended, was killed and
-    nothing has gone on since, or was of a version of this package without closings. What is missing at the ends of its
-    writers does not show."""
-    newest: dict[str, int] = defaultdict(int)
+    """Runs of which a driver that archived anything has no closing: it has not ended, was killed and nothing has gone
+    on since, or was of a version of this package without closings; or its closing was removed. What is missing at the
+    ends of its writers does not show."""
+    drivers: set[tuple[str, int]] = set()
     for file in corpus.files():
-        run_id = file["partition.run_id"]
-        newest[run_id] = max(newest[run_id], (file.get("max.epoch") or 0) // WRITERS_PER_DRIVER)
-    closed: dict[str, int] = defaultdict(int)
-    for row in corpus.table("closings", ["run_id", "epoch", "table_version"]).to_pylist():
-        if (row["table_version"] or 0) <= corpus.version:
-            closed[row["run_id"]] = max(closed[row["run_id"]], row["epoch"] or 0)
-    return sorted(run_id for run_id, epoch in newest.items() if closed[run_id] < epoch)
+        ends = (file.get(f"{end}.epoch") for end in ("min", "max"))
+        drivers |= {(file["partition.run_id"], epoch // WRITERS_PER_DRIVER) for epoch in ends if epoch is not None}
+    closings = corpus.table("closings", ["run_id", "epoch", "table_version"]).to_pylist()
+    closed = {(row["run_id"], row["epoch"]) for row in closings if (row["table_version"] or 0) <= corpus.version}
+    return sorted({run_id for run_id, _ in drivers - closed})
 
 
 def _rows(

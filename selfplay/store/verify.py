@@ -82,7 +82,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     tasks = _tasks(corpus, sample, seed)
     lies: dict[str, Check] = {}
     chained = chain.broken(corpus, None if sample is None else {task.path for task in tasks})
-    for lie in (*chained, *(() if together is None else together.lies)):
+    for lie in (*(() if together is None else together.lies), *chained):
         lies.setdefault(lie.subject, lie)
     told = set[str]()
     for check in _each(corpus, tasks, processes):

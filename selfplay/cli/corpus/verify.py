@@ -106,7 +106,7 @@ def verify(
             console.print(f"{many} are entered as taken out by {who}: {why}")
         for run_id in unended:
             console.print(
-                f"run {plain_markup(run_id)} has not ended, or was killed: "
+                f"run {plain_markup(run_id)} has not ended, or was killed, and no closing says what it had archived: "
                 "episodes that are missing at its end would not show"
             )
         if waiting:
