@@ -34,6 +34,13 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     env: EnvOption = None,
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also compute again what nets said, and make some searches again.")
+    ] = False,
+    weights_from: Annotated[
+        list[str] | None, typer.Option(help="A folder with weights: a run's, or of *.safetensors. May be repeated.")
+    ] = None,
+    searches: Annotated[int, typer.Option(help="With --weights: searches that are made again.", min=0)] = 1000,
     as_json: JsonOption = False,
 ) -> None:
     """Check every file and every row, replay every game to its digest and its returns, judge every dialogue again.
@@ -42,7 +49,12 @@ def verify(
     part of the corpus are counted: their writer may be about to commit them. What cannot be checked here is said, with
     what to install.
 
+    --weights computes again, with the weights that an episode names, raw values and priors of its moves, some of its
+    searches, and the log-probabilities of its tokens. Weights are found by their sha256 in the run's folder around the
+    corpus and in those named by --weights-from. With --sample it draws its own episodes, as many of each version.
+
     Example:  selfplay corpus verify runs/connect_four
+              selfplay corpus verify runs/connect_four --weights --sample 1000
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -67,10 +79,22 @@ def verify(
     lost, waiting = outside(opened) if newest else ([], [])
     counts[FALSE] += len(lost)
     lies += lost
+    weighing = None
+    if weights or weights_from:
+        from selfplay.cli.corpus.weights import weigh
+
+        weighing = weigh(opened, corpus, weights_from or [], sample, seed, searches)
+        known = {check.subject for check in lies}
+        news = [check for check in weighing.false if check.subject not in known]
+        own = {check.subject for check in news if not check.subject.startswith("run ")}
+        lies += news
+        if sample is None:
+            counts[TRUE] -= len(own)
+        counts[FALSE] += len(own) + len({check.subject for check in news} - own)
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(told if weighing is None else told | {"weights": weighing.numbers}))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for check in lies:
@@ -83,6 +107,10 @@ def verify(
                 f"{plain_markup(waiting[0])}; "
                 f"if no run is going to commit them, `selfplay repair {plain_markup(opened.uri)}` can"
             )
+        if weighing is not None:
+            for reason, how_many in weighing.left_out.items():
+                console.print(f"[yellow]not weighed[/] ({how_many:,} decisions): {plain_markup(reason, 2000)}")
+            console.print(weighing.sentence)
         console.print(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
             f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"

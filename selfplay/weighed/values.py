@@ -1,0 +1,156 @@
+"""What a net says of positions, computed again, and how far from it an honest row may be.
+
+Nets are played in float32, bfloat16 or int8, by several libraries, on processors that round differently. Bounds:
+
+- *exact* arithmetic (float32 on a CPU; a dense net is float32 everywhere): `EXACT`, whatever the batch or the library.
+- *reduced* arithmetic (bfloat16, int8, TF32): an honest number may differ from float32's as far as rounding moves the
+  outputs of this very net. That is measured here: the positions are also evaluated in bfloat16, and a row may be
+  `ROOM` times as far from float32 (or from bfloat16) as the two are from each other at most, and at least `REDUCED`.
+
+Both count in values of [-1, 1] and in probabilities, half a unit of storage (1.6e-5) included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfplay.agent_file import net_of
+from selfplay.errors import UserError
+from selfplay.nets import weights
+from selfplay.nets.config import NetConfig
+from selfplay.nets.policy_value import FoldedNet, build, check_shapes, from_arrays, value_of
+
+Array = np.ndarray[Any, Any]
+
+EXACT = 2e-4
+REDUCED = 0.01
+ROOM = 4.0
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a net says of `N` positions. logits: `[N, A]`. values: `[N]` in [-1, 1], of the seat to act."""
+
+    logits: Array
+    values: Array
+
+
+class Net:
+    """One version of a policy-value net in float32, and in bfloat16 where that is asked for."""
+
+    def __init__(self, config: NetConfig, tensors: weights.Tensors) -> None:
+        """Raises `UserError` where these are not the weights of such a net."""
+        try:
+            check_shapes(config, tensors)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        self.config, self._tensors = config, tensors
+        self._folded: dict[torch.dtype, FoldedNet] = {}
+
+    def say(self, x: Array, dtype: torch.dtype = torch.float32) -> Said:
+        """x: `[N, *input_shape]` float32."""
+        net = self._folded.get(dtype)
+        if net is None:
+            whole = build(self.config, 0)
+            from_arrays(whole, self._tensors)
+            net = self._folded[dtype] = FoldedNet(whole.eval().requires_grad_(False), dtype).eval()
+        parts = []
+        with torch.inference_mode():
+            for first in range(0, len(x), _AT_ONCE):
+                logits, values = net(torch.from_numpy(x[first : first + _AT_ONCE]))
+                parts.append((logits.float(), value_of(values)))
+        return Said(torch.cat([one for one, _ in parts]).numpy(), torch.cat([one for _, one in parts]).numpy())
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """As a search asks; in float32."""
+        said = self.say(x)
+        return said.logits, said.values
+
+
+def net_from(row: Mapping[str, Any] | None, tensors: weights.Tensors) -> Net:
+    """The net of a row of the table `policies`. Raises `UserError` where it describes none, or another."""
+    if row is None:
+        raise UserError("the table of policies does not have its policy")
+    return Net(net_of(row["net"] or "", "its row in the table of policies"), tensors)
+
+
+def exact(config: NetConfig, settings: Mapping[str, Any] | None) -> bool:
+    """Whether the net was played in exact arithmetic. settings: of the run, None: unknown."""
+    if not config.resnet:
+        return True
+    played = (settings or {}).get("selfplay") or {}
+    return played.get("dtype") == "float32" and played.get("device") == "cpu"
+
+
+def priors(logits: Array, actions: Array) -> Array:
+    """`[K]` float64: probabilities of the legal `actions` `[K]`, of logits `[A]`."""
+    chosen = logits[actions].astype(np.float64)
+    parts = np.exp(chosen - chosen.max())
+    out: Array = parts / parts.sum()
+    return out
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far recorded numbers of `N` decisions are from recomputed ones, and how far they may be.
+
+    value, prior: `[N]`, the largest of a decision. value_bound, prior_bound: of all. said: the float32 values `[N]`.
+    """
+
+    value: Array
+    prior: Array
+    value_bound: float
+    prior_bound: float
+    said: Array
+
+    @property
+    def wrong(self) -> Array:
+        """`[N]` bool."""
+        out: Array = (self.value > self.value_bound) | (self.prior > self.prior_bound)
+        return out
+
+
+def compare(net: Net, x: Array, actions: Sequence[Array], value: Array, prior: Sequence[Array], exactly: bool) -> Apart:
+    """x: `[N, *input_shape]`. actions, prior: of each decision its legal actions and recorded priors, `[K]`.
+
+    value: `[N]` recorded raw values in [-1, 1]. exactly: whether they were computed in exact arithmetic.
+    """
+    said = net.say(x)
+    again = [priors(logits, legal) for logits, legal in zip(said.logits, actions, strict=True)]
+    values, shares = np.abs(said.values - value), _largest(again, prior)
+    if exactly or not ((values > EXACT) | (shares > EXACT)).any():
+        return Apart(values, shares, EXACT, EXACT, said.values)
+    rough = net.say(x, torch.bfloat16)
+    roughly = [priors(logits, legal) for logits, legal in zip(rough.logits, actions, strict=True)]
+    value_bound = max(REDUCED, ROOM * float(np.abs(rough.values - said.values).max()))
+    prior_bound = max(REDUCED, ROOM * float(_largest(roughly, again).max()))
+    return Apart(values, shares, value_bound, prior_bound, said.values)
+
+
+def _largest(some: Sequence[Array], others: Sequence[Array]) -> Array:
+    return np.array([float(np.abs(a - b).max()) for a, b in zip(some, others, strict=True)])
+
+
+def settings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """config digest -> configuration, of the rows of the table `runs` whose configuration has the digest they state."""
+    import hashlib
+
+    found = {}
+    for row in rows:
+        text = row["config"] or ""
+        if hashlib.sha256(text.encode()).hexdigest() != row["config_digest"]:
+            continue
+        try:
+            config = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(config, dict):
+            found[row["config_digest"]] = config
+    return found
