@@ -87,7 +87,7 @@ class WeightCheck:
         lies: dict[int, str] = {}
         weighed: set[int] = set()
         why: dict[int, str] = {}
-        by_game: dict[tuple[str, int], tuple[Game, Played | None, list[Decision]]] = {}
+        by_game: dict[tuple[str, str, int], tuple[Game, Played | None, list[Decision]]] = {}
         answers: dict[str, list[Any]] = {}
         for row, episode in enumerate(episodes):
             try:
@@ -101,7 +101,7 @@ class WeightCheck:
                     why[row] = f"episodes of kind {episode.kind} are not weighed"
             except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
                 why[row] = f"it cannot be gone through ({str(error)[:200]}): see what is said without weights"
-        for (digest, _), (game, played, decisions) in by_game.items():
+        for (digest, _, _), (game, played, decisions) in by_game.items():
             self._values(digest, game, played, decisions, episodes, lies, weighed, why)
         for digest, some in answers.items():
             self._logprobs(digest, some, lies, weighed, why)
@@ -127,7 +127,7 @@ class WeightCheck:
         if walked.lie is not None:
             run.strange.append(Weighed(episode.episode_id, FALSE, walked.lie))
         for one in walked.decisions:
-            key = one.span.digest, id(game)
+            key = one.span.digest, episode.provenance.config_digest, id(game)
             into.setdefault(key, (game, played, []))[2].append(one)
         return ""
 
@@ -172,7 +172,7 @@ class WeightCheck:
             self.counts.worst = max(self.counts.worst[0], worst), self.counts.worst[1]
         self.counts.decisions += len(good)
         self.counts.versions.add(digest)
-        self._repeat(net, game, played, good, episodes, exactly)
+        self._repeat(net, game, played, good, episodes, apart.exact)
 
     def _compare(self, net: Net, decisions: list[Decision], scale: float, exactly: bool) -> Apart:
         self.counts.positions += len(decisions)
@@ -241,7 +241,7 @@ class WeightCheck:
 
     def _of_run(self, run_id: str, run: _Run) -> Iterator[Weighed]:
         """What single rows do not prove: if most disagree with what is drawn here, it is drawn otherwise here."""
-        if 2 * len(run.strange) > run.seeded or len(run.others) > max(1, run.repeated):
+        if 2 * len(run.strange) > run.seeded or 3 * len(run.others) > run.repeated:
             self.counts.leave_out(OTHER_DRAWS, len(run.strange) + len(run.others))
             return
         yield from run.strange

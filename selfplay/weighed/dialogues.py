@@ -30,8 +30,8 @@ EXACT = 1e-3
 REDUCED = 0.05
 ROOM = 4.0
 _EDGE, _SURELY = 1e-5, 1e-3
-_TOKENS_AT_ONCE = 8192
-_MOST_TOKENS = 2**20
+_TOKENS_AT_ONCE, _LOGITS_AT_ONCE = 8192, 1024
+_MOST_TOKENS = 2**17
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,12 @@ class Language:
             raise UserError("its weights are not those of the model that its row in the table of policies describes")
         self._config = config
         self.reduced = dtype == "bfloat16"
-        with torch.device("meta"):
-            shapes = {name: tuple(p.shape) for name, p in Transformer(replace(config, context=1)).named_parameters()}
+        try:
+            with torch.device("meta"):
+                meta = Transformer(replace(config, context=1))
+        except (TypeError, ValueError, ArithmeticError, RuntimeError):
+            raise UserError("its row in the table of policies describes no language model") from None
+        shapes = {name: tuple(p.shape) for name, p in meta.named_parameters()}
         mine = {name.removeprefix("model."): t for name, t in tensors.items() if not name.startswith("value_head.")}
         if {name: tensor.shape for name, tensor in mine.items()} != shapes:
             raise UserError("its weights are not those of the model that its row in the table of policies describes")
@@ -141,9 +145,12 @@ class Language:
         out = []
         for i, one in enumerate(batch):
             end = len(one.ids)
-            logits = model.logits(hidden[i, end - one.own - 1 : end - 1])
-            tokens = torch.from_numpy(one.ids[end - one.own :])
-            out.append(_of(logits, tokens, one.sampling))
+            parts = []
+            for first in range(end - one.own, end, _LOGITS_AT_ONCE):
+                last = min(end, first + _LOGITS_AT_ONCE)
+                logits = model.logits(hidden[i, first - 1 : last - 1])
+                parts.append(_of(logits, torch.from_numpy(one.ids[first:last]), one.sampling))
+            out.append(np.concatenate(parts, 1))
         return out
 
 

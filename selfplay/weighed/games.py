@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 #: Rows of an older schema may be of games in which a search went on when new weights came: the first decision under
 #: them may be of two nets, and of the older one alone at its root.
 ONE_NET_SINCE = 2
+#: Of a search that is made again: settings may be a stranger's.
+_MOST_SIMULATIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,14 @@ def played_by(settings: Mapping[str, Any] | None, game: Game) -> Played | None:
         kept = SearchConfig(
             **{name: search[name] for name in names}, dirichlet_fraction=search["dirichlet_fraction"]
         )
+        simulations = [int(search[name]) for name in ("simulations", "cheap_simulations")]
+        if not all(0 <= n <= _MOST_SIMULATIONS for n in simulations) or not 0 < play["opening_choices"] <= 64:
+            return None
         return Played(
             PlaySettings(
                 slots=1,
-                simulations=int(search["simulations"]),
-                cheap_simulations=int(search["cheap_simulations"]),
+                simulations=simulations[0],
+                cheap_simulations=simulations[1],
                 full_fraction=float(search["full_fraction"]),
                 opening_fraction=float(play["opening_fraction"]),
                 opening_plies=int(play["opening_plies"]),
@@ -138,6 +143,8 @@ def walk(game: Game, row: int, episode: Episode, played: Played | None, schema: 
             lie = f"its opening {list(line)} is none that its seed draws"
     for ply, step in enumerate(steps):
         legal = state.legal_actions()
+        if len(step.actions) and step.actions.tolist() != legal:
+            raise ValueError(f"step {ply} weighs other moves than the legal ones")
         if step.seat != state.current_player() or step.action not in legal:
             raise ValueError(f"step {ply} is no move of its game")
         if step.source == "search" and len(step.actions):

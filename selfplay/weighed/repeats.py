@@ -28,7 +28,7 @@ ROUNDING = 1e-5
 APART = 0.05
 #: How far values of equal searches may be apart: means of values that each were rounded.
 _Q_ERROR = 2e-3
-_SLOTS, _CACHE = 64, 20_000
+_SLOTS, _CACHE, _NODES = 64, 20_000, 2**16
 
 
 class Repeater:
@@ -63,7 +63,7 @@ class Repeater:
 
     def _run(self, decisions: Sequence[Decision], evaluate: Evaluate, cache: int) -> list[SearchResult]:
         most = max((one.step.simulations for one in decisions), default=1)
-        slots = min(_SLOTS, len(decisions))
+        slots = max(1, min(_SLOTS, len(decisions), _NODES // max(1, most)))
         search = BatchedSearch(self._game, evaluate, self._config, slots, max(1, most), cache)
         results: dict[int, SearchResult] = {}
         waiting = list(enumerate(decisions))[::-1]
