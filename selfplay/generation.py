@@ -80,11 +80,13 @@ class Generator:
         most = max(settings.simulations, settings.cheap_simulations, 1)
         self.search = BatchedSearch(game, evaluate, search, settings.slots, most, settings.cache_entries)
         self._tables: list[_Table] = []
+        self._rests: list[int] = []  # slots that wait for a search to begin
 
     def set_policy(self, policy: Policy) -> None:
         """The weights behind `evaluate` are now those of `policy`; games under way go on with them.
 
-        A search under way begins anew, so that the version that a move is booked to made all of it.
+        A search under way begins anew, so that the version that a move is booked to made all of it; `settle` before the
+        weights change, and none is.
         """
         if policy != self.policy:
             self.policy = policy
@@ -104,22 +106,44 @@ class Generator:
             for slot in range(self.settings.slots):
                 self._tables.append(self._new_table())
                 self._begin(slot)
+        resting, self._rests = self._rests, []
+        for slot in resting:
+            self._begin(slot)
         sealed: list[Episode] = []
         decisions = 0
         while not until(len(sealed), decisions):
             for slot in self.search.tick():
                 decisions += 1
-                episode = self._move(slot)
-                if episode is not None:
-                    sealed.append(episode)
-                    self._tables[slot] = self._new_table()
+                sealed += self._go_on(slot)
                 self._begin(slot)
         return sealed
 
+    def settle(self, stop: Callable[[], bool] = lambda: False) -> tuple[list[Episode], int]:
+        """Ends the searches under way, and begins none: the weights behind `evaluate` are about to change.
+
+        stop: asked after every tick; True leaves the rest of them under way. Returns the episodes that ended, and how
+        many decisions were made. The next `play` goes on.
+        """
+        sealed: list[Episode] = []
+        before = len(self._rests)
+        while len(self._rests) < len(self._tables) and not stop():
+            for slot in self.search.tick():
+                sealed += self._go_on(slot)
+                self._rests.append(slot)
+        return sealed, len(self._rests) - before
+
     def abort(self) -> list[Episode]:
         """Seals every game under way as `aborted` (archived, not trainable) and forgets them."""
-        now, self._tables = self._tables, []
+        now, self._tables, self._rests = self._tables, [], []
         return [self._seal(table, "aborted", "aborted") for table in now if table.steps]
+
+    def _go_on(self, slot: int) -> list[Episode]:
+        """Plays the move of a finished search; where the game ends with it, another takes its place."""
+        episode = self._move(slot)
+        if episode is None:
+            return []
+        self._tables[slot] = self._new_table()
+        return [episode]
 
     def _new_table(self) -> _Table:
         seed = int(self._seeds.integers(2**63))

@@ -17,29 +17,35 @@ from selfplay.search.hash_net import HashNet
 SETTINGS = PlaySettings(slots=32, simulations=24, cheap_simulations=3, full_fraction=0.7, opening_choices=3)
 
 
-def played(game: Game, config: SearchConfig, nets: list[HashNet]) -> tuple[list[Episode], Generator]:
-    """Games of 32 slots, in which the net changes every 90 decisions or so, wherever searches are then."""
+def played(
+    game: Game, config: SearchConfig, nets: list[HashNet], settles: bool
+) -> tuple[list[Episode], Generator]:
+    """Games of 32 slots, in which the net changes every 90 decisions or so, wherever searches are then.
+
+    settles: searches under way end before; else they begin anew.
+    """
     now = 0
     told = Provenance("run", game.spec.id, 0, "a" * 64, "b" * 64, "0", "here", "CC0-1.0")
     one = Generator(
         game, lambda batch: nets[now](batch), config, SETTINGS, told, "p0", 1, 0, np.random.default_rng(4)
     )  # fmt: skip
     episodes: list[Episode] = []
-    for now in range(len(nets)):
-        one.set_policy(Policy("net", now, hashlib.sha256(b"%d" % now).hexdigest()))
+    for number in range(len(nets)):
+        if settles:
+            episodes += one.settle()[0]
+        now = number
+        one.set_policy(Policy("net", number, hashlib.sha256(b"%d" % number).hexdigest()))
         episodes += one.play(lambda _, decisions: decisions >= 90)
-        for _ in range(now + 1):  # searches are at different depths when the next net comes
-            assert not one.play(lambda _, decisions: True)
     return episodes + one.abort(), one
 
 
-@pytest.mark.parametrize("algorithm", ["gumbel", "puct"])
-def test_a_decision_is_of_one_net(algorithm: str) -> None:
+@pytest.mark.parametrize(("algorithm", "settles"), [("gumbel", False), ("gumbel", True), ("puct", False)])
+def test_a_decision_is_of_one_net(algorithm: str, settles: bool) -> None:
     game = load(spec_from_string("connect_four"))
     config = SearchConfig(algorithm=algorithm)  # type: ignore[arg-type]
     nets = [HashNet(game.num_actions, value_range=0.5, salt=salt) for salt in range(5)]
-    episodes, one = played(game, config, nets)
-    assert one.search.stats.wasted > 32  # weights did change in the middle of searches
+    episodes, one = played(game, config, nets, settles)
+    assert (one.search.stats.wasted == 0) if settles else (one.search.stats.wasted > 32)  # weights did change in them
     alone = [BatchedSearch(game, net, config, 1, SETTINGS.simulations) for net in nets]
     versions, repeated = set(), 0
     for episode in episodes:
