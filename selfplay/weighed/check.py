@@ -16,7 +16,7 @@ from selfplay.game import Game
 from selfplay.store.read import Corpus
 from selfplay.store.rows import episodes_of
 from selfplay.weighed.dialogues import Language, answers_of
-from selfplay.weighed.games import Decision, Games, Played, played_by, walk
+from selfplay.weighed.games import Decision, Games, Played, played_by, settings_of, walk
 from selfplay.weighed.kept import Kept
 from selfplay.weighed.repeats import APART, Repeater, distance, same
 from selfplay.weighed.report import (
@@ -31,7 +31,7 @@ from selfplay.weighed.report import (
     Weighed,
 )
 from selfplay.weighed.sample import batches, drawn
-from selfplay.weighed.values import ROOM, Apart, Net, compare, exact, net_from, settings_of
+from selfplay.weighed.values import ROOM, Apart, Net, compare, exact, net_from
 
 Array = np.ndarray[Any, Any]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +115,21 @@ def played_by(settings: Mapping[str, Any] | None, game: Game) -> Played | None:
         )
     except (KeyError, TypeError, ValueError, UserError):
         return None
+
+
+def settings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """config digest -> configuration, of the rows of the table `runs` whose configuration has the digest they state."""
+    found = {}
+    for row in rows:
+        try:
+            config = json.loads(row["config"] or "null")
+            canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+        except (ValueError, RecursionError):
+            continue
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        if isinstance(config, dict) and digest == row["config_digest"]:
+            found[digest] = config
+    return found
 
 
 @dataclass(frozen=True)

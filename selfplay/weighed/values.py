@@ -14,7 +14,6 @@ Both count in values of [-1, 1] and in probabilities, half a unit of storage (1.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,21 +155,3 @@ def _moved(net: Net, x: Array, actions: Sequence[Array], values: Array, shares: 
 
 def _largest(some: Sequence[Array], others: Sequence[Array]) -> Array:
     return np.array([float(np.abs(a - b).max()) for a, b in zip(some, others, strict=True)])
-
-
-def settings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """config digest -> configuration, of the rows of the table `runs` whose configuration has the digest they state."""
-    import hashlib
-
-    found = {}
-    for row in rows:
-        text = row["config"] or ""
-        if hashlib.sha256(text.encode()).hexdigest() != row["config_digest"]:
-            continue
-        try:
-            config = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(config, dict):
-            found[row["config_digest"]] = config
-    return found

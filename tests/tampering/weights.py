@@ -52,9 +52,11 @@ def _priors(row: Row) -> None:
 
 
 def _visits(row: Row) -> None:
-    """Visits and values of the best and the worst move that was visited change places."""
-    visited = sorted((one for one in _searched(row)["candidates"] if one["visits"]), key=lambda one: one["visits"])
-    low, high = visited[0], visited[-1]
+    """Visits and values of the most and the least visited move change places, in the last search that has both."""
+    for step in row["game"]["steps"]:
+        visited = sorted((one for one in step["candidates"] if one["visits"]), key=lambda one: one["visits"])
+        if visited and visited[0]["visits"] < visited[-1]["visits"]:
+            low, high = visited[0], visited[-1]
     for name in ("visits", "q"):
         low[name], high[name] = high[name], low[name]
 
@@ -94,7 +96,7 @@ def _logprobs(value: float) -> Callable[[Row], None]:
 
 def _tokens(row: Row) -> None:
     turn = row["reasoning"]["turns"][-1]
-    turn["token_ids"] = turn["token_ids"][::-1]
+    turn["token_ids"] = [turn["token_ids"][0] ^ 1, *turn["token_ids"][1:]]
 
 
 def _temperature(row: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
     from selfplay.weighed.check import FALSE, TRUE, WeightCheck
     from selfplay.weighed.kept import Kept, folders_of, refuse_empty
 
+    began = time.perf_counter()
     torch.set_num_threads(machine.cores())
     near = folders_of(asked, corpus.uri)
     check = WeightCheck(corpus, Kept([*map(refuse_empty, folders), *near]), sample, seed, searches)
@@ -54,7 +56,7 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
                 false.append(Check(one.subject, FALSE, one.reason))
             weighed += one.state == TRUE
             progress.advance(task)
-    c = check.counts
+    c, seconds = check.counts, time.perf_counter() - began
     parts = []
     if c.decisions:
         parts.append(
@@ -64,9 +66,11 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
     if c.tokens:
         parts.append(f"log-probabilities of {c.tokens:,} tokens (at most {c.worst[1]:.1g} nats apart)")
     covered = "; ".join(parts) or "nothing could be computed again"
-    sentence = f"with the weights of {len(c.versions)} versions, {weighed:,} of {check.total:,} episodes: {covered}"
+    read = f"{weighed:,} of {check.total:,} episodes in {seconds:.1f} s"
+    sentence = f"with the weights of {len(c.versions)} versions, {read}: {covered}"
     numbers = {
         "episodes": weighed, "decisions": c.decisions, "searches": c.searches, "repeated": c.repeated,
-        "tokens": c.tokens, "versions": len(c.versions), "left_out": c.left_out,
+        "tokens": c.tokens, "versions": len(c.versions), "seconds": round(seconds, 3),
+        "left_out": c.left_out,
     }  # fmt: skip
     return Weighing(false, weighed, dict(c.left_out), sentence, numbers)
