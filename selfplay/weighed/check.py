@@ -55,8 +55,8 @@ class WeightCheck:
     def __init__(
         self, corpus: Corpus, kept: Kept, sample: int | None = None, seed: int = 0, searches: int | None = 1000
     ) -> None:
-        """sample: episodes, drawn evenly over the versions that played; None: all. searches: to make again, drawn
-        evenly over these episodes; None: all.
+        """sample: episodes, drawn evenly over the versions whose weights are on hand; None: all episodes. searches: to
+        make again, drawn evenly over these episodes; None: all.
         """
         self.counts = Counts()
         self._corpus, self._kept = corpus, kept
@@ -65,7 +65,7 @@ class WeightCheck:
         self._games, self._runs = Games(), dict[str, _Run]()
         self._nets: dict[str, Net | Language | str] = {}
         self._rng = np.random.default_rng(seed)
-        self._places = drawn(corpus, sample, self._rng)
+        self._places = drawn(corpus, sample, self._rng, kept.digests() if sample is not None else ())
         self.total = sum(map(len, self._places.values()))
         self._share = None if searches is None else searches / max(1, self.total)
 
@@ -183,6 +183,7 @@ class WeightCheck:
             np.array([one.step.raw_value / scale for one in decisions]),
             [one.step.prior for one in decisions],
             exactly,
+            np.array([not one.may_be_mixed for one in decisions]),
         )
 
     def _is_older(self, one: Decision, scale: float, exactly: bool) -> bool:

@@ -159,7 +159,7 @@ def _of(logits: torch.Tensor, tokens: torch.Tensor, sampling: Sampling) -> Array
     if sampling.temperature == 0:  # a token was certain if it was the likeliest
         behind = logits.float().max(-1).values - logits.float().gather(-1, tokens[:, None])[:, 0]
         return (-behind)[None].double().numpy()
-    edges = (sampling.top_p,)
+    edges: tuple[float | None, ...] = (sampling.top_p,)
     if sampling.top_p is not None and sampling.top_p < 1:
         edges = tuple(min(1.0, max(1e-9, sampling.top_p + move)) for move in (0.0, -_EDGE, _EDGE))
     rows = torch.stack([sampled_logprobs(logits, tokens, replace(sampling, top_p=edge)) for edge in edges])

@@ -34,6 +34,12 @@ class Kept:
         place = self._places.get(digest)
         return None if place is None else self._read(place, digest)
 
+    def digests(self) -> set[str]:
+        """Of all weights here."""
+        for uri in sorted(self._unread):
+            self._read(uri, "")
+        return set(self._places)
+
     def _find(self, digest: str, version: int) -> None:
         likely = f"/{version:06d}.safetensors"
         for uri in sorted(self._unread, key=lambda uri: not uri.endswith(likely)):

@@ -53,13 +53,17 @@ class Repeater:
 
             def evaluate(x: Array, moved: float = moved) -> tuple[Array, Array]:
                 logits, values = self._net(x)
-                logits = logits + self._rng.uniform(-moved, moved, logits.shape).astype(np.float32)
-                return logits, values + self._rng.uniform(-moved, moved, values.shape).astype(np.float32)
+                moves = [np.float32(moved) * self._noise(one.shape) for one in (logits, values)]
+                return logits + moves[0], values + moves[1]
 
             tries = self._run([decision] * (TRIES // 2), evaluate, 0)
             if any(same(decision, result, self._config, value_scale) for result in tries):
                 return True
         return False
+
+    def _noise(self, shape: tuple[int, ...]) -> Array:
+        """Uniform in [-1, 1], float32."""
+        return 2 * self._rng.random(shape, np.float32) - 1
 
     def _run(self, decisions: Sequence[Decision], evaluate: Evaluate, cache: int) -> list[SearchResult]:
         most = max((one.step.simulations for one in decisions), default=1)

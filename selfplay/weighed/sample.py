@@ -1,8 +1,8 @@
-"""Which episodes are looked at: all, or as many of each version of the policies as there are, as far as that goes."""
+"""Which episodes are looked at: all, or as many of one version of the policies as of another, as far as that goes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,10 @@ from selfplay.store.read import Corpus
 _ROWS = 256
 
 
-def drawn(corpus: Corpus, sample: int | None, rng: np.random.Generator) -> dict[str, list[int]]:
-    """path of a file -> rows, ascending; a sample has as many of each version as there are, as far as it can."""
+def drawn(
+    corpus: Corpus, sample: int | None, rng: np.random.Generator, on_hand: Collection[str]
+) -> dict[str, list[int]]:
+    """path of a file -> rows, ascending. on_hand: digests of weights; a sample is of episodes in which these played."""
     by_version: dict[str, list[tuple[str, int]]] = {}
     everything: dict[str, list[int]] = {}
     for path, fragment in sorted(corpus.fragments().items()):
@@ -24,8 +26,8 @@ def drawn(corpus: Corpus, sample: int | None, rng: np.random.Generator) -> dict[
             continue
         spans = fragment.to_table(columns=["policy_spans"], schema=corpus.dataset.schema).column("policy_spans")
         for row, some in enumerate(spans.to_pylist()):
-            for digest in {span["digest"] for span in some or ()} or {None}:
-                by_version.setdefault(str(digest), []).append((path, row))
+            for digest in {span["digest"] for span in some or ()}.intersection(on_hand):
+                by_version.setdefault(digest, []).append((path, row))
     if sample is None:
         return everything
     queues = [[places[i] for i in rng.permutation(len(places))] for _, places in sorted(by_version.items())]

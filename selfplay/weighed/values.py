@@ -123,10 +123,19 @@ class Apart:
         return out
 
 
-def compare(net: Net, x: Array, actions: Sequence[Array], value: Array, prior: Sequence[Array], exactly: bool) -> Apart:
+def compare(
+    net: Net,
+    x: Array,
+    actions: Sequence[Array],
+    value: Array,
+    prior: Sequence[Array],
+    exactly: bool,
+    sure: Array | None = None,
+) -> Apart:
     """x: `[N, *input_shape]`. actions, prior: of each decision its legal actions and recorded priors, `[K]`.
 
-    value: `[N]` recorded raw values in [-1, 1]. exactly: whether it is known that the arithmetic was exact.
+    value: `[N]` recorded raw values in [-1, 1]. exactly: whether it is known that the arithmetic was exact. sure: `[N]`
+    bool, decisions that are of these weights if they are honest; None: all.
     """
     said = net.say(x)
     again = [priors(logits, legal) for logits, legal in zip(said.logits, actions, strict=True)]
@@ -135,7 +144,8 @@ def compare(net: Net, x: Array, actions: Sequence[Array], value: Array, prior: S
         return Apart(values, shares, EXACT, EXACT, said.values, True)
     some = slice(0, _ENOUGH)
     value_moved, prior_moved = _moved(net, x[some], actions[some], said.values[some], again[some])
-    tight = float(np.mean((values <= TIGHT) & (shares <= TIGHT)))
+    near = (values <= TIGHT) & (shares <= TIGHT)
+    tight = float(np.mean(near if sure is None else near[sure])) if sure is None or sure.any() else 0.0
     if tight >= 0.9 and max(np.median(value_moved), np.median(prior_moved)) >= 40 * TIGHT:
         return Apart(values, shares, EXACT, EXACT, said.values, True)
     if ((values <= EXACT) & (shares <= EXACT)).all():

@@ -67,7 +67,8 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
         parts.append(f"log-probabilities of {c.tokens:,} tokens (at most {c.worst[1]:.1g} nats apart)")
     covered = "; ".join(parts) or "nothing could be computed again"
     read = f"{weighed:,} of {check.total:,} episodes in {seconds:.1f} s"
-    sentence = f"with the weights of {len(c.versions)} versions, {read}: {covered}"
+    published = len({row["digest"] for row in corpus.table("policies", ["digest"]).to_pylist()})
+    sentence = f"with the weights of {len(c.versions):,} of {published:,} versions, {read}: {covered}"
     numbers = {
         "episodes": weighed, "decisions": c.decisions, "searches": c.searches, "repeated": c.repeated,
         "tokens": c.tokens, "versions": len(c.versions), "seconds": round(seconds, 3),
