@@ -4,10 +4,13 @@ Nets are played in float32, bfloat16 or int8, by several libraries, on processor
 
 - *exact* arithmetic (float32 on a CPU; a dense net is float32 everywhere): `EXACT`, whatever the batch or the library.
   Runs that choose by themselves do not say what they chose; they were exact where nearly all numbers are as near as
-  storage lets them be (`TIGHT`), and bfloat16 would have moved most of them forty times as far.
+  storage lets them be (`TIGHT`), and bfloat16 would have moved most of them twenty times as far.
 - *reduced* arithmetic (bfloat16, int8, TF32): an honest number may differ from float32's as far as rounding moves the
   outputs of this very net. That is measured here: the positions are also evaluated in bfloat16, and a row may be
-  `ROOM` times as far from float32 (or from bfloat16) as the two are from each other at most, and at least `REDUCED`.
+  `ROOM` times as far from float32 as the two are from each other at most, and at least `REDUCED`.
+
+Measured on trained nets of tic-tac-toe and hex: OpenVINO's float32 and torch's are 5e-7 apart at most, bfloat16 and
+float32 0.01, int8 and float32 0.018, up to 2.9 times as far as bfloat16. GPUs were not measured.
 
 Both count in values of [-1, 1] and in probabilities, half a unit of storage (1.6e-5) included.
 """
@@ -29,10 +32,10 @@ from selfplay.nets.policy_value import FoldedNet, build, check_shapes, from_arra
 
 Array = np.ndarray[Any, Any]
 
-EXACT = 2e-4
+EXACT = 1e-4
 TIGHT = 2.5e-5
-REDUCED = 0.01
-ROOM = 4.0
+REDUCED = 0.05
+ROOM = 8.0
 _AT_ONCE = 512
 #: Positions that show how far bfloat16 moves a net's numbers.
 _ENOUGH = 64
@@ -146,7 +149,7 @@ def compare(
     value_moved, prior_moved = _moved(net, x[some], actions[some], said.values[some], again[some])
     near = (values <= TIGHT) & (shares <= TIGHT)
     tight = float(np.mean(near if sure is None else near[sure])) if sure is None or sure.any() else 0.0
-    if tight >= 0.9 and max(np.median(value_moved), np.median(prior_moved)) >= 40 * TIGHT:
+    if tight >= 0.9 and max(np.median(value_moved), np.median(prior_moved)) >= 20 * TIGHT:
         return Apart(values, shares, EXACT, EXACT, said.values, True)
     if ((values <= EXACT) & (shares <= EXACT)).all():
         return Apart(values, shares, EXACT, EXACT, said.values, False)

@@ -40,7 +40,7 @@ def _root(step: Row) -> None:
 
 def _raw_value(row: Row) -> None:
     step = _searched(row)
-    step["raw_value"] += 2000 if step["raw_value"] < 0 else -2000
+    step["raw_value"] += 4000 if step["raw_value"] < 0 else -4000
     _root(step)
 
 

@@ -72,6 +72,6 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
     numbers = {
         "episodes": weighed, "decisions": c.decisions, "searches": c.searches, "repeated": c.repeated,
         "tokens": c.tokens, "versions": len(c.versions), "seconds": round(seconds, 3),
-        "left_out": c.left_out,
+        "left_out": c.left_out, "sentence": sentence,
     }  # fmt: skip
     return Weighing(false, weighed, dict(c.left_out), sentence, numbers)
