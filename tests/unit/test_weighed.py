@@ -103,10 +103,10 @@ def games(folder: Path, config: RunConfig, tables: Tables, ends: tuple[int, ...]
     return made + one.abort()
 
 
-def dialogues(folder: Path, tables: Tables) -> list[Episode]:
+def dialogues(folder: Path, tables: Tables, dtype: str = "float32") -> list[Episode]:
     task = Task(registry.find_task("parity"))
     spec, tokenizer = task.spec, of_characters(CHARACTERS)
-    policy_spec = PolicySpec(None, small(tokenizer.size, 1, 16, 2, 200), tokenizer.files, 200)
+    policy_spec = PolicySpec(None, small(tokenizer.size, 1, 16, 2, 200), tokenizer.files, 200, dtype=dtype)
     told = Provenance(
         "words", spec.id, spec.version, task_digest(task), "c" * 64, "0", "here", "CC0-1.0", None, "cot_rl"
     )  # fmt: skip
@@ -320,6 +320,20 @@ def test_reduced_arithmetic_has_its_own_bounds(tmp_path: Path) -> None:
     CASES[0].edit(rows[0])
     answers = list(WeightCheck(corpus, kept, searches=0).weigh(sealed(rows)))
     assert [one.state for one in answers] == [FALSE, TRUE]
+
+
+def test_a_model_in_bfloat16_has_its_own_bound(tmp_path: Path) -> None:
+    """Also where rounding lets a token in that float32 would just leave out (top_k, top_p)."""
+    tables: Tables = {"policies": [], "runs": []}
+    corpus = archived(tmp_path, [dialogues(tmp_path, tables, "bfloat16")], tables)
+    kept = Kept([str(tmp_path / "words")])
+    check = WeightCheck(corpus, kept)
+    assert {one.state for one in check} == {TRUE} and 1e-4 < check.counts.worst[1] < 1
+    (batch,) = corpus.to_arrow().combine_chunks().to_batches()
+    rows = batch.to_pylist()
+    next(case for case in CASES if case.column == "reasoning.turns[].logprobs[]" and "-9" in case.words).edit(rows[0])
+    states = [one.state for one in WeightCheck(corpus, kept).weigh(sealed(rows))]
+    assert states == [FALSE, *[TRUE] * (len(rows) - 1)]
 
 
 def test_the_command(made: Made) -> None:
