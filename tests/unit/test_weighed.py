@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from selfplay import registry, store
 from selfplay.cli.corpus import app
+from selfplay.contract import GameSpec
 from selfplay.draws import PlaySettings
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, to_batch
 from selfplay.errors import UserError
@@ -33,6 +35,7 @@ from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Committer, write_block
+from selfplay.store.release.verifier import weights_file
 from selfplay.store.table import append
 from selfplay.task import Task
 from selfplay.task import ruleset_digest as task_digest
@@ -334,6 +337,30 @@ def test_a_model_in_bfloat16_has_its_own_bound(tmp_path: Path) -> None:
     next(case for case in CASES if case.column == "reasoning.turns[].logprobs[]" and "-9" in case.words).edit(rows[0])
     states = [one.state for one in WeightCheck(corpus, kept).weigh(sealed(rows))]
     assert states == [FALSE, *[TRUE] * (len(rows) - 1)]
+
+
+def test_a_stranger_weighs_games_with_one_file_of_the_release(made: Made, tmp_path: Path) -> None:
+    """verify_weights.py shares no code with the package, and finds the same."""
+    spec = registry.find("tic_tac_toe")
+    assert isinstance(spec, GameSpec)
+    planes = {} if spec.seat_planes is None else {spec.id: spec.seat_planes}
+    (tmp_path / "verify_weights.py").write_text(weights_file(planes))
+    one = runpy.run_path(str(tmp_path / "verify_weights.py"))
+    ruleset = {"env_id": spec.id, "ruleset_digest": ruleset_digest(spec), "game_string": load(spec).string}
+    certificate = {"packages": {}, "rulesets": [ruleset], "table_version": made.corpus.version}
+    one["weigh"].__globals__["ONE_NET_SINCE"] = 0
+    found = one["weigh"](str(made.folder / "corpus"), certificate, [str(made.folder)], None, 0)
+    assert found["falsehoods"] == [] and found["decisions"] > 150 and found["weighed"] > 20
+    rules = one["Rules"](certificate)
+    nets = one["Weights"]([str(made.folder)], made.tables["policies"])
+    rows = made.batch.to_pylist()
+    for case in CASES:
+        if case.victim == "dialogue" or case.column.endswith(("visits", ".q")) or case.column == "seed":
+            continue  # of searches and seeds it says nothing
+        row = deepcopy(rows[victim_of(case, made)])
+        case.edit(row)
+        with pytest.raises(one["Lie"], match="step"):
+            one["row_weighed"](row, rules, nets)
 
 
 def test_the_command(made: Made) -> None:
