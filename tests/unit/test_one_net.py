@@ -39,7 +39,14 @@ def played(
     return episodes + one.abort(), one
 
 
-@pytest.mark.parametrize(("algorithm", "settles"), [("gumbel", False), ("gumbel", True), ("puct", False)])
+@pytest.mark.parametrize(
+    ("algorithm", "settles"),
+    [
+        ("gumbel", False),
+        pytest.param("gumbel", True, marks=pytest.mark.slow),
+        pytest.param("puct", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_decision_is_of_one_net(algorithm: str, settles: bool) -> None:
     game = load(spec_from_string("connect_four"))
     config = SearchConfig(algorithm=algorithm)  # type: ignore[arg-type]

@@ -308,6 +308,7 @@ def test_json_of_a_language_model_with_giant_sizes_builds_nothing(made: Made) ->
     assert answer.state == NOT_WEIGHED and "are not those of the model" in answer.reason
 
 
+@pytest.mark.slow
 def test_reduced_arithmetic_has_its_own_bounds(tmp_path: Path) -> None:
     """Nothing honest is false; what is further off than rounding can be is; searches only count together."""
     tables: Tables = {"policies": [], "runs": []}
@@ -363,6 +364,7 @@ def test_a_stranger_weighs_games_with_one_file_of_the_release(made: Made, tmp_pa
             one["row_weighed"](row, rules, nets)
 
 
+@pytest.mark.slow
 def test_the_command(made: Made) -> None:
     place = str(made.folder / "corpus")
     folders = [one for name in ("gumbel", "puct", "words") for one in ("--weights-from", str(made.folder / name))]

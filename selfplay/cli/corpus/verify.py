@@ -65,6 +65,7 @@ def verify(
     counts = {TRUE: 0, FALSE: 0, NOT_CHECKABLE: 0}
     lies: list[Check] = []
     missing: dict[str, int] = {}
+    unsure: set[str] = set()
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
@@ -74,6 +75,8 @@ def verify(
                 lies.append(check)
             elif check.state == NOT_CHECKABLE:
                 missing[check.reason] = missing.get(check.reason, 0) + 1
+                if weights or weights_from:
+                    unsure.add(check.subject)
             progress.advance(task)
     newest = sample is None and version is None and as_of is None
     lost, waiting = outside(opened) if newest else ([], [])
@@ -89,7 +92,8 @@ def verify(
         own = {check.subject for check in news if not check.subject.startswith("run ")}
         lies += news
         if sample is None:
-            counts[TRUE] -= len(own)
+            counts[TRUE] -= len(own - unsure)
+            counts[NOT_CHECKABLE] -= len(own & unsure)
         counts[FALSE] += len(own) + len({check.subject for check in news} - own)
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in lies]
