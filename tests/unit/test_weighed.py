@@ -35,7 +35,7 @@ from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Committer, write_block
-from selfplay.store.release.verifier import weights_file
+from selfplay.store.release.weights_file import weights_file
 from selfplay.store.table import append
 from selfplay.task import Task
 from selfplay.task import ruleset_digest as task_digest

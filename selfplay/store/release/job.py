@@ -24,7 +24,8 @@ from selfplay.store.release.card import card
 from selfplay.store.release.certificate import Facts, Verified, certificate, facts, summary
 from selfplay.store.release.croissant import croissant
 from selfplay.store.release.schema_md import schema_md
-from selfplay.store.release.verifier import one_file, weights_file
+from selfplay.store.release.verifier import one_file
+from selfplay.store.release.weights_file import weights_file
 from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
 from selfplay.store.verify import FALSE, TRUE, Check, verify_corpus
 

@@ -7,25 +7,13 @@ and plainly. They import only the standard library, numpy, pyarrow, deltalake an
 from __future__ import annotations
 
 import ast
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 #: In the order in which they stand in the one file; each may import those before it. `program` has its docstring.
 PARTS = ("rows", "games", "episodes", "table", "program")
-#: Of verify_weights.py, which computes again what nets said, and needs torch. `weighing` has its docstring.
-WEIGHING = ("rows", "games", "table", "nets", "weighing")
 _OURS = __name__ + "."
-
-
-def weights_file(seat_planes: Mapping[str, Sequence[Sequence[int]]]) -> str:
-    """The source of verify_weights.py. seat_planes: of the environments of a corpus, see `GameSpec.seat_planes`."""
-    empty = "SEAT_PLANES: dict[str, list[list[int]]] = {}\n"
-    source = one_file(WEIGHING)
-    assert empty in source
-    planes = {env_id: [list(order) for order in of] for env_id, of in seat_planes.items()}
-    return source.replace(empty, empty.replace("{}", json.dumps(planes)))
 
 
 def one_file(parts: Sequence[str] = PARTS) -> str:
