@@ -17,7 +17,7 @@ _OURS = __name__ + "."
 
 
 def one_file(parts: Sequence[str] = PARTS) -> str:
-    """The source of verify_corpus.py: the parts one after the other, their imports first."""
+    """The source of one file, verify_corpus.py unless told: the parts one after the other, their imports first."""
     plain, named = set[str](), dict[str, set[str]]()
     bodies, docstring = [], ""
     for part in parts:
