@@ -15,14 +15,11 @@ import pyspiel
 
 from selfplay.draws import GameDraws, PlaySettings
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step
+from selfplay.episode.schema import EVENEST, UNIFORM
 from selfplay.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 __all__ = ["EVENEST", "Generator", "PlaySettings", "Policy"]
-
-#: Policy id of openings that are random moves, the evenest of several lines by the net of the span's version.
-EVENEST = "random-evenest"
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -35,15 +32,19 @@ class Policy:
 
 @dataclass
 class _Table:
-    """One game being played. `low` counts each seat's latest moves in a row below the resignation threshold."""
+    """One game being played. `low` counts each seat's latest moves in a row below the resignation threshold.
+
+    began: seconds since 1970; clock: seconds of a clock that nobody sets, at the same moment.
+    """
 
     seed: int
     draws: GameDraws
     state: pyspiel.State
     began: float
+    clock: float
     digest: ReplayDigest = field(default_factory=ReplayDigest)
     steps: list[Step] = field(default_factory=list)
-    opened_by: Policy = Policy("random", 0, "")
+    opened_by: Policy = Policy(UNIFORM, 0, "")
     spans: list[tuple[int, Policy]] = field(default_factory=list)
     low: list[int] = field(default_factory=lambda: [0, 0])
     would_resign: int | None = None
@@ -148,7 +149,7 @@ class Generator:
     def _new_table(self) -> _Table:
         seed = int(self._seeds.integers(2**63))
         draws = GameDraws(self.game, self.settings, self._gumbel, seed)
-        table = _Table(seed, draws, self.game.new_initial_state(), time.time())
+        table = _Table(seed, draws, self.game.new_initial_state(), time.time(), time.perf_counter())
         if draws.openings:
             for action in self._evenest(draws):
                 seat = table.state.current_player()
@@ -231,7 +232,7 @@ class Generator:
             returns=returns,
             seed=table.seed,
             started_at=int(table.began * 1e6),
-            wall_ms=int((time.time() - table.began) * 1000),
+            wall_ms=int((time.perf_counter() - table.clock) * 1000),
             policy_spans=_spans(table),
             game=GameRecord(
                 game_string=self.game.string,

@@ -30,7 +30,7 @@ from trainers.causes import cause_of, in_words
 from trainers.config import RunConfig
 from trainers.crew import Crew
 from trainers.exams import Exams
-from trainers.journal import note, note_block
+from trainers.journal import note
 from trainers.restoring import Restored
 from trainers.roster import Arrivals, Roster
 from trainers.run_folder import RunFolder
@@ -106,6 +106,7 @@ class Loop:
         if not interrupted:
             self.exams.final(self.state.version, self.stop, lambda: self.watch.show(self.progress, self.board))
             self.save()
+        self.crew.close(interrupted)
         return self.watch.summary(self.progress, self.board, interrupted)
 
     def begin(self) -> None:
@@ -286,7 +287,7 @@ class Loop:
         for receipt, (report, episodes) in zip(ray.get(receipts_ref), taken, strict=True):
             self.watch.archived(report)
             assert report.block is not None
-            note_block(report.block, receipt)
+            self.crew.archived(report.block, receipt)
             self.archived = max(self.archived, receipt.table_version)
             self.lessons.append((receipt, [episodes]))
             self.lesson_rows += report.archived_decisions

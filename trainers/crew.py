@@ -49,6 +49,9 @@ class Crew(Office):
         at_play = replace(self.search, c_scale=self.config.evaluation.c_scale)
         return agent.describe(self.game, self.net, at_play, self.policy_id, self.config.evaluation.images)
 
+    def lost(self) -> int:
+        return self.folder.state.lost_games
+
     def first_weights(self) -> dict[str, Any]:
         """Those of the untrained net."""
         from selfplay.nets.policy_value import build, to_arrays

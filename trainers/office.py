@@ -18,9 +18,11 @@ from selfplay.actors.weights import Published, WeightServer
 from selfplay.contract import EnvSpec
 from selfplay.episode import Provenance
 from selfplay.nets import weights
-from selfplay.store import Registration
+from selfplay.store import Receipt, Registration
+from selfplay.store.closings import FINISHED, INTERRUPTED, Ledger
+from selfplay.store.write import Block
 from trainers.experiment import AnyConfig
-from trainers.journal import note
+from trainers.journal import note, note_block
 from trainers.placement import Place
 from trainers.run_folder import RunFolder
 from trainers.tidy import Tidier
@@ -80,6 +82,8 @@ class Office:
         self._kept = run_files.versions(folder.uri)
         self._newest: Published | None = None
         self._epochs: dict[str, int] = {}  # the newest writer's, of each slot
+        self._ledger = Ledger()
+        self._lost_before = 0
 
     def open_archive(self, about_agent: str) -> int:
         """Starts the archivist; describes the run, its environment and its agent. Returns the corpus's version."""
@@ -115,6 +119,9 @@ class Office:
         }
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
         folder.mended += ray.get(self.archivist.mended.remote())
+        if self.epoch > 1:
+            ray.get(self.archivist.close_earlier.remote(self.lost()))
+        self._lost_before = self.lost() or 0
         self.weights = ray.remote(WeightServer).options(**options).remote()
         self.tidier = Tidier(folder.corpus, folder.run_id, self.place, folder.config.run.keep_days)
         return store.open(folder.corpus).version
@@ -204,6 +211,21 @@ class Office:
             "recorded_at": datetime.now(UTC),
         }
         self._enter("uses", row)
+
+    def archived(self, block: Block, receipt: Receipt) -> None:
+        """A block is in the corpus."""
+        note_block(block, receipt)
+        self._ledger.archived(block, receipt)
+
+    def lost(self) -> int | None:
+        """Episodes that the run has lost in all its incarnations, as they died with their process; None: not known."""
+        return None
+
+    def close(self, interrupted: bool) -> None:
+        """The last that a driver enters: what it has archived, and lost. Nothing may be archived after that."""
+        how, lost = INTERRUPTED if interrupted else FINISHED, self.lost()
+        mine = None if lost is None else lost - self._lost_before
+        self._enter("closings", self._ledger.closing(self.folder.run_id, self.epoch, how, mine))
 
     def _enter(self, table: str, row: dict[str, Any]) -> None:
         self.tidier.entered(ray.get(self.archivist.add.remote(table, [row])))

@@ -91,6 +91,7 @@ class Course:
             except TutorDied:
                 self.watch.message("the learner died; another goes on from the last checkpoint")
         self.finish()
+        self.crew.close(self.stop.is_set())
         return self.watch.summary(self.ended_by or "interrupted")
 
     def begin(self) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import string
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec, fresh, load
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters
 from selfplay.rollout.endpoint import Endpoint
+from selfplay.store import spelling
 from selfplay.task import Task, ruleset_digest
 from trainers import placement
 from trainers.fit import Footprint, parameters_of, refuse_too_large
@@ -182,6 +184,15 @@ class ReasoningCrew(Office):
         """How many there should be now: on a cluster of changing size as many as it has room for, unless set."""
         changing = self.sizing.joined and self.config.generation.actors == "auto"
         return size(self.config, joined=True).reasoners if changing else self.sizing.reasoners
+
+    def open_archive(self, about_agent: str) -> int:
+        """As `Office.open_archive`; the archive is given the tokenizer, too, so that anyone can read tokens."""
+        version = super().open_archive(about_agent)
+        kept = spelling.kept(self.policy.tokenizer)
+        if kept is not None:
+            digest, files = kept
+            self._enter("tokenizers", {"digest": digest, "files": files, "added_at": datetime.now(UTC)})
+        return version
 
     def about_agent(self) -> str:
         """What is needed besides weights to use the run's policy."""

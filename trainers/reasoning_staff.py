@@ -22,7 +22,7 @@ from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
 from selfplay.store import Receipt
 from trainers.causes import cause_of, in_words
-from trainers.journal import note, note_block
+from trainers.journal import note
 from trainers.placement import Shortage
 from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_watch import ReasoningWatch
@@ -152,7 +152,7 @@ class Staff:
                 blocks.append((call, call.found.block))
         receipts = ray.get(self._crew.archivist.commit.remote([block for _, block in blocks])) if blocks else []
         for (call, block), receipt in zip(blocks, receipts, strict=True):
-            note_block(block, receipt)
+            self._crew.archived(block, receipt)
             call.receipt = receipt
             self.archived = max(self.archived, receipt.table_version)
         if blocks:

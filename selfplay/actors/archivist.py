@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfplay import storage
+from selfplay.store.closings import close_earlier
 from selfplay.store.commit import Committer, Receipt, Registration
 from selfplay.store.table import append
 from selfplay.store.write import Block
@@ -38,6 +39,11 @@ class Archivist:
     def commit(self, blocks: Sequence[Block]) -> list[Receipt]:
         """Makes the blocks part of the corpus, each exactly once."""
         return self._committer.commit(blocks)
+
+    def close_earlier(self, lost: int | None) -> int:
+        """Writes down what incarnations that were killed had archived; see `selfplay.store.closings`."""
+        committer = self._committer
+        return close_earlier(committer.corpus_uri, committer.run_id, committer.epoch, lost)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
         """Adds rows to a side table, those whose key is not there yet."""

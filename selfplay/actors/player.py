@@ -19,14 +19,14 @@ import ray
 from selfplay import registry, storage
 from selfplay.actors import notice
 from selfplay.actors.weights import Published
-from selfplay.episode import EPISODES, Episode, Provenance, to_batch
+from selfplay.episode import EPISODES, Episode, Provenance
 from selfplay.game import Game, load
 from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Dtype, Evaluator
 from selfplay.search import SearchConfig
 from selfplay.store.table import episodes_uri
-from selfplay.store.write import Block, write_block
+from selfplay.store.write import Block, Writer
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Player:
         self._job = job
         self._weights = weights
         self._version = -1
-        self._block = job.first_block
+        self._writer = Writer(job.corpus, job.slot, job.epoch, job.first_block)
         self._sealed: list[Episode] = []  # and not yet written
         self._game: Game = load(registry.unpack(job.env))
         self._evaluate = Evaluator(
@@ -183,11 +183,7 @@ class Player:
         episodes: list[Episode] = []
         if write:
             episodes, self._sealed = self._sealed, []
-        batch = to_batch(episodes) if episodes else pa.RecordBatch.from_pylist([], EPISODES)
-        block = None
-        if episodes:
-            block = write_block(self._job.corpus, batch, self._job.slot, self._job.epoch, self._block)
-            self._block += 1
+        block, batch = self._writer.write(episodes) if episodes else (None, pa.RecordBatch.from_pylist([], EPISODES))
         stats, (games, plies) = self._generator.search.stats, self._generator.in_flight
         report = Report(
             slot=self._job.slot,

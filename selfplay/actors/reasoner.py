@@ -22,7 +22,7 @@ from selfplay.actors import notice
 from selfplay.actors.weights import Published
 from selfplay.author import FAILURES, OTHER, TIMEOUT
 from selfplay.contract import TaskSpec
-from selfplay.episode import EPISODES, Episode, Provenance, to_batch
+from selfplay.episode import EPISODES, Episode, Provenance
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.nets.language import fresh
 from selfplay.nets.language.policy import PolicySpec
@@ -33,7 +33,7 @@ from selfplay.rollout.endpoint import Endpoint, EndpointEngine
 from selfplay.rollout.engine import Engine
 from selfplay.rollout.sampling import Sampling
 from selfplay.store.table import episodes_uri
-from selfplay.store.write import Block, write_block
+from selfplay.store.write import Block, Writer
 from selfplay.task import Posed, Task
 
 
@@ -136,7 +136,8 @@ class Reasoner:
     def __init__(self, job: ReasonerJob, weights: Any) -> None:
         storage.refuse_unseen(episodes_uri(job.corpus))
         torch.set_num_threads(job.threads)
-        self._job, self._weights, self._block = job, weights, job.first_block
+        self._job, self._weights = job, weights
+        self._writer = Writer(job.corpus, job.slot, job.epoch, job.first_block)
         spec = registry.unpack_any(job.env)
         assert isinstance(spec, TaskSpec)
         self._task = Task(spec, processes=job.judges, on_timeout=job.on_timeout)
@@ -221,10 +222,7 @@ class Reasoner:
 
     def _hand_over(self, episodes: list[Episode], began: float) -> tuple[ReasonerReport, pa.RecordBatch]:
         seconds = time.perf_counter() - began
-        block, batch = None, to_batch(episodes) if episodes else pa.RecordBatch.from_pylist([], EPISODES)
-        if episodes:
-            block = write_block(self._job.corpus, batch, self._job.slot, self._job.epoch, self._block)
-            self._block += 1
+        block, batch = self._writer.write(episodes) if episodes else (None, pa.RecordBatch.from_pylist([], EPISODES))
         outcomes = tuple(_outcome(episode) for episode in episodes)
         tokens = sum(outcome.tokens for outcome in outcomes)
         report = ReasonerReport(

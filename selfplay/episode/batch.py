@@ -4,29 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay.episode.digest import content_digests
+from selfplay.episode.digest import seal
 from selfplay.episode.record import Episode, GameRecord, PolicySpan, Provenance, Step
-from selfplay.episode.schema import CANDIDATE, EPISODES, GAME, SCHEMA_VERSION, SPAN, STEP, UNITS
+from selfplay.episode.schema import ADDED, CANDIDATE, EPISODES, GAME, SPAN, STEP, UNITS
 
 Array = np.ndarray[Any, Any]
 
 
-def to_batch(episodes: Sequence[Episode]) -> pa.RecordBatch:
-    """One row an episode, in order, in the schema `EPISODES`; the content digest is computed here."""
+def to_batch(episodes: Sequence[Episode], previous: str | None = None) -> pa.RecordBatch:
+    """One row an episode, in order, in the schema `EPISODES`; they are linked, and sealed by their content digests.
+
+    previous: the content digest of the episode that the writer sealed before the first of these, None if that is its
+    first. An episode that was read from a row keeps the link that it has.
+    """
     columns: dict[str, pa.Array] = {}
     for name, read in _SCALARS.items():
         columns[name] = pa.array([read(episode) for episode in episodes], EPISODES.field(name).type)
     columns["policy_spans"] = _spans(episodes)
     columns["game"] = _games(episodes)
-    columns["content_digest"] = pa.array(content_digests(columns), pa.string())
+    columns |= seal(columns, *_links(episodes, previous))
     return pa.RecordBatch.from_arrays([columns[name] for name in EPISODES.names], schema=EPISODES)
+
+
+def _links(episodes: Sequence[Episode], previous: str | None) -> tuple[list[str | None], list[bool]]:
+    """The digest before each episode as far as it is known, and which of them follow the one before them here."""
+    links = [episode.previous_digest for episode in episodes]
+    follows = [False] * len(episodes)
+    fresh = [episode.previous_digest is None and episode.schema_version > 1 for episode in episodes]
+    if fresh and fresh[0]:
+        links[0] = previous
+    for row, (before, episode) in enumerate(pairwise(episodes), 1):
+        writer = (episode.provenance.run_id, episode.slot, episode.epoch)
+        same = (before.provenance.run_id, before.slot, before.epoch) == writer
+        follows[row] = fresh[row] and same and episode.number == before.number + 1
+    return links, follows
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table, steps: bool = True) -> list[Episode]:
@@ -64,14 +82,21 @@ def from_batch(batch: pa.RecordBatch | pa.Table, steps: bool = True) -> list[Epi
                 reasoning=rows["reasoning"][row],
                 control=rows["control"][row],
                 verdicts=None if verdicts is None else tuple(verdicts),
+                schema_version=rows["schema_version"][row],
+                previous_digest=rows["previous_digest"][row],
             )
         )
     return episodes
 
 
 def known(table: pa.Table) -> pa.Table:
-    """The columns and nested fields of `EPISODES`, in its order; what a newer schema has added is left out."""
-    return table if table.schema.equals(EPISODES) else table.select(EPISODES.names).cast(EPISODES)
+    """The columns and nested fields of `EPISODES`, in its order; what a newer schema has added is left out, and what an
+    older one lacks is null."""
+    if table.schema.equals(EPISODES):
+        return table
+    for name in sorted(set(ADDED) - set(table.column_names)):
+        table = table.append_column(EPISODES.field(name), pa.nulls(table.num_rows, EPISODES.field(name).type))
+    return table.select(EPISODES.names).cast(EPISODES)
 
 
 _PROVENANCE = (
@@ -108,10 +133,9 @@ _SCALARS: dict[str, Callable[[Episode], Any]] = {
         name: _attribute(name)
         for name in (
             *("episode_id", "kind", "slot", "epoch", "number", "status", "trainable", "seats", "n_steps"),
-            *("returns", "seed", "started_at", "wall_ms", "reasoning", "control", "verdicts"),
+            *("returns", "seed", "started_at", "wall_ms", "reasoning", "control", "verdicts", "schema_version"),
         )
     },
-    "schema_version": lambda episode: SCHEMA_VERSION,
     "error": lambda episode: episode.error and dict(zip(("kind", "message"), episode.error, strict=True)),
     "parents": lambda episode: [{"episode_id": parent, "relation": how} for parent, how in episode.parents],
 }

@@ -1,6 +1,10 @@
 """The content digest of a row: sha256 over every other column, from the values themselves.
 
 It survives compaction (files are rewritten, rows are not) and names an edited row even where nobody can replay it.
+The last column is the digest of the episode that the same writer sealed before, so each digest covers all episodes of
+its writer up to there: who removes, edits, reorders or inserts one must seal every later one anew. Rows of schema
+version 1 have no such column, and it is not under their digest.
+
 The bytes hashed for one row are those of its columns in schema order, each depth first:
 - integers, booleans and timestamps (microseconds): int64, little endian; null: -2**63;
 - floats: float64, little endian; null and NaN: 0x7ff8000000000000;
@@ -12,6 +16,7 @@ The bytes hashed for one row are those of its columns in schema order, each dept
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,23 +29,62 @@ Array = np.ndarray[Any, Any]
 
 _NULL = -(2**63)
 _NAN = np.frombuffer((0x7FF8000000000000).to_bytes(8, "little"), "<f8")[0]
+#: The column that links a row to the one before; the last under the digest, from schema version 2 on.
+LINK = "previous_digest"
 #: Columns under the digest, by schema version.
-CONTENT_COLUMNS = {1: tuple(name for name in EPISODES.names if name != "content_digest")}
+CONTENT_COLUMNS = {
+    1: tuple(name for name in EPISODES.names if name not in ("content_digest", LINK)),
+    2: tuple(name for name in EPISODES.names if name != "content_digest"),
+}
 
 
-def content_digests(columns: dict[str, pa.Array], schema_version: int = 1) -> list[str]:
-    """The digest (hex) of each row. columns: all columns of that schema version, whole (no missing nested field)."""
+def content_digests(columns: dict[str, pa.Array]) -> list[str]:
+    """The digest (hex) of each row, by the schema version that it states: 1, or else the newest that is known here.
+
+    columns: all columns of the schema, whole (no missing nested field).
+    """
+    linked = (version != 1 for version in columns["schema_version"].to_pylist())
+    links = columns[LINK].to_pylist()
+    return [
+        hashlib.sha256(content + _link(link) if is_linked else content).hexdigest()
+        for content, link, is_linked in zip(_contents(columns), links, linked, strict=True)
+    ]
+
+
+def seal(columns: dict[str, pa.Array], links: Sequence[str | None], follows: Sequence[bool]) -> dict[str, pa.Array]:
+    """The columns `previous_digest` and `content_digest` of rows that are sealed one after the other.
+
+    columns: all others. links: the digest of the episode before each; of a row that `follows` the row before it here,
+    it is taken from there.
+    """
+    sealed: list[str] = []
+    before: list[str | None] = []
+    versions = columns["schema_version"].to_pylist()
+    for row, (content, version) in enumerate(zip(_contents(columns), versions, strict=True)):
+        link = sealed[-1] if follows[row] else links[row]
+        before.append(link)
+        sealed.append(hashlib.sha256(content if version == 1 else content + _link(link)).hexdigest())
+    return {LINK: pa.array(before, pa.string()), "content_digest": pa.array(sealed, pa.string())}
+
+
+def _link(digest: str | None) -> bytes:
+    """The bytes of one value of the column `previous_digest`."""
+    if digest is None:
+        return (-1).to_bytes(8, "little", signed=True)
+    text = digest.encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def _contents(columns: dict[str, pa.Array]) -> Iterator[bytes]:
+    """What is under the digest of each row, but for the link."""
     leaves: list[tuple[memoryview, list[int]]] = []
-    names = CONTENT_COLUMNS[schema_version]
+    names = CONTENT_COLUMNS[1]
     rows = len(columns[names[0]])
     for name in names:
         array, kind = columns[name], EPISODES.field(name).type
         _collect(array if array.type == kind else array.cast(kind), np.arange(rows + 1, dtype=np.int64), leaves)
-    digests = []
     for row in range(rows):
-        content = b"".join([data[ends[row] : ends[row + 1]] for data, ends in leaves])
-        digests.append(hashlib.sha256(content).hexdigest())
-    return digests
+        yield b"".join([data[ends[row] : ends[row + 1]] for data, ends in leaves])
 
 
 def _collect(array: pa.Array, ends: Array, leaves: list[tuple[memoryview, list[int]]]) -> None:

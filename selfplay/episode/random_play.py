@@ -9,7 +9,7 @@ import numpy as np
 
 from selfplay.episode.record import Episode, GameRecord, PolicySpan, Provenance, Step
 from selfplay.episode.replay import ReplayDigest
-from selfplay.episode.schema import CHANCE_SEAT, SIMULTANEOUS
+from selfplay.episode.schema import CHANCE_SEAT, SIMULTANEOUS, UNIFORM
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def random_episode(
         started_at=started_at,
         wall_ms=int((time.perf_counter() - clock) * 1000),
         policy_spans=tuple(
-            PolicySpan(seat, 0, len(steps) - 1, "random", 0, None) for seat in range(game.num_players()) if steps
+            PolicySpan(seat, 0, len(steps) - 1, UNIFORM, 0, None) for seat in range(game.num_players()) if steps
         ),
         game=GameRecord(
             game_string=str(game),

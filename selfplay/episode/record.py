@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from selfplay.episode.schema import ENDINGS, SIMULTANEOUS, STATUSES
+from selfplay.episode.schema import ENDINGS, SCHEMA_VERSION, SIMULTANEOUS, STATUSES
 
 Array = np.ndarray[Any, Any]
 
@@ -125,6 +125,7 @@ class Episode:
     started_at: microseconds since 1970, UTC. wall_ms: milliseconds. error: (kind, message) or None.
     parents: (episode id, relation) pairs. Exactly one payload is given. reasoning, control, verdicts: nested plain
       values in the shape of the schema (`selfplay.episode.schema`).
+    schema_version, previous_digest: of the row that it was read from. While it is being sealed, `to_batch` links it.
     """
 
     provenance: Provenance
@@ -145,6 +146,8 @@ class Episode:
     reasoning: Mapping[str, Any] | None = None
     control: Mapping[str, Any] | None = None
     verdicts: tuple[Mapping[str, Any], ...] | None = None
+    schema_version: int = SCHEMA_VERSION
+    previous_digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

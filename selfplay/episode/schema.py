@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Columns that the first version did not have, and the version that added each. A table, or a file, of an earlier
+#: version lacks them; its rows read as null there.
+ADDED = {"previous_digest": 2}
 
 #: Integer units of a stored prior (of 1) or value (of value_scale).
 UNITS = 32767
@@ -27,7 +30,12 @@ CHANCE_ROLE = "chance"
 KINDS = ("game", "reasoning", "control")
 STATUSES = ("ok", "truncated", "aborted", "timeout", "error", "invalid")
 ENDINGS = ("terminal", "ply_limit", "resignation", "aborted")
+RELATIONS = ("fork", "reanalysis", "retry", "critique")
 PARTITION_BY = ["kind", "run_id"]
+
+#: Policies without weights of their own: uniformly random moves, and openings of random moves that are the evenest of
+#: several lines by the net of the span's version.
+UNIFORM, EVENEST = "random", "random-evenest"
 
 
 def _field(name: str, kind: pa.DataType, comment: str) -> pa.Field:
@@ -160,6 +168,7 @@ PARENT = pa.struct(
 ERROR = pa.struct([_field("kind", pa.string(), "where it failed"), _field("message", pa.string(), "what was said")])
 
 #: One row of the corpus. `content_digest` is the sha256 over all other columns (see `selfplay.episode.digest`).
+#: Through `previous_digest` it covers everything that its writer sealed before: the episodes of a writer are a chain.
 EPISODES = pa.schema(
     [
         _field("episode_id", pa.string(), "run_id/slot/epoch/number: names this content for ever"),
@@ -194,6 +203,12 @@ EPISODES = pa.schema(
         _field("game", GAME, "payload of kind game, else null"),
         _field("reasoning", REASONING, "payload of kind reasoning, else null"),
         _field("control", CONTROL, "payload of kind control, else null"),
+        _field(
+            "previous_digest",
+            pa.string(),
+            "content_digest of the episode that the same writer (run, slot, epoch) sealed before; null for its first, "
+            "and in rows of schema version 1",
+        ),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )

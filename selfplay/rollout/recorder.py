@@ -55,7 +55,10 @@ class Recorder:
         error: tuple[str, str] | None = None,
         origin: str | None = None,
     ) -> Episode:
-        """The episode, with the next number. Only the seats' own verdicts carry a reward, and only if given."""
+        """The episode, with the next number. Only the seats' own verdicts carry a reward, and only if given.
+
+        Held-out problems are never to be learned from, whoever asked for them.
+        """
         problem = work.posed.problem
         rewards = [verdict.reward for verdict in verdicts]
         known = [reward for reward in rewards if reward is not None]
@@ -70,7 +73,7 @@ class Recorder:
             epoch=self.epoch,
             number=number,
             status=status,
-            trainable=status in ("ok", "truncated") and len(known) == len(rewards),
+            trainable=status in ("ok", "truncated") and len(known) == len(rewards) and not work.posed.held_out,
             seats=self.task.spec.seats,
             returns=tuple(known) if len(known) == len(rewards) else None,
             seed=problem.seed,

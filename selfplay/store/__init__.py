@@ -7,7 +7,7 @@ from selfplay.store.commit import Committer, Fenced, OutOfOrder, Receipt, Regist
 from selfplay.store.lease import Lease, Vanished, acquire
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import SIDE_TABLES, append
-from selfplay.store.write import Block, write_block
+from selfplay.store.write import Block, Writer, write_block
 
 __all__ = [
     "SIDE_TABLES",
@@ -20,6 +20,7 @@ __all__ = [
     "Receipt",
     "Registration",
     "Vanished",
+    "Writer",
     "acquire",
     "append",
     "open",

@@ -5,18 +5,30 @@ from __future__ import annotations
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from selfplay.episode.schema import EPISODES
+from selfplay.episode.schema import ADDED, EPISODES
 from selfplay.errors import UserError
+from selfplay.store.table import stated_version
 
 
 def refuse_others(table: DeltaTable) -> None:
     """Raises `UserError` where a column, or a field in one, is missing or of another type.
 
-    Columns and fields besides are of a newer version, and do no harm.
+    Columns and fields besides are of a newer version, and do no harm; a table of an older version may lack what was
+    added since.
     """
-    wrong = _difference(pa.struct(list(EPISODES)), pa.struct(list(pa.schema(table.schema().to_arrow()))), "")
+    version = stated_version(table)
+    known = [field for field in EPISODES if ADDED.get(field.name, 1) <= version]
+    wrong = _difference(pa.struct(known), pa.struct(list(pa.schema(table.schema().to_arrow()))), "")
     if wrong is not None:
         raise UserError(f"the table at {table.table_uri} is not one of episodes: {wrong}")
+
+
+def filled(schema: pa.Schema) -> pa.Schema:
+    """The schema with the columns that it lacks because it is of an older version: they read as null."""
+    for name in ADDED:
+        if schema.get_field_index(name) < 0:
+            schema = schema.append(EPISODES.field(name))
+    return schema
 
 
 def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | None:
@@ -32,3 +44,8 @@ def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | Non
     if pa.types.is_list(wanted) and pa.types.is_list(found):
         return _difference(wanted.value_type, found.value_type, name)
     return None if wanted == found else f"{name} is {str(found):.80}, and not {str(wanted):.80}"
+
+
+def of_newer(schema: pa.Schema) -> bool:
+    """Whether there are columns, or fields in one, that are not known here."""
+    return _difference(pa.struct(list(schema)), pa.struct(list(EPISODES)), "") is not None

@@ -31,7 +31,7 @@ from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import counts, log
-from selfplay.store.counters import pack, unpack
+from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
 from selfplay.store.counts import Counts
 from selfplay.store.entries import sealed
 from selfplay.store.repair import mend
@@ -44,11 +44,6 @@ from selfplay.store.table import (
     pause,
 )
 from selfplay.store.write import Block
-
-#: Writer epochs of driver epoch e are e * 1000 … e * 1000 + 999: unique even for writers that never committed. A slot
-#: that has had so many writers under one driver is given up for a new one (`Committer.register`): the next thousand
-#: are the next driver's.
-WRITERS_PER_DRIVER = 1000
 
 
 class Fenced(Exception):

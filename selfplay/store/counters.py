@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+#: Writer epochs of driver epoch e are e * 1000 … e * 1000 + 999: unique even for writers that never committed. A slot
+#: that has had so many writers under one driver is given up for a new one (`Committer.register`): the next thousand
+#: are the next driver's.
+WRITERS_PER_DRIVER = 1000
+
 
 def pack(epoch: int, number: int) -> int:
     """The value of a counter. epoch: of a writer, or of a driver. number: of its last block, or commit."""

@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from selfplay import storage
+from selfplay.episode.batch import known
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.store import log
 from selfplay.store.entries import sealed
@@ -114,7 +115,7 @@ def _rest_of(table: str, file: Doubled, partition: dict[str, str]) -> pa.RecordB
     rows = rows.take(list(file.left))
     for name, value in partition.items():
         rows = rows.append_column(name, pa.array([value] * rows.num_rows, EPISODES.field(name).type))
-    (batch,) = rows.select(EPISODES.names).cast(EPISODES).combine_chunks().to_batches()
+    (batch,) = known(rows).combine_chunks().to_batches()
     return batch
 
 

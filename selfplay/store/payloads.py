@@ -11,6 +11,7 @@ from selfplay.episode.schema import CHANCE_ROLE
 
 #: Origins of texts that no policy here has sampled: they may be imitated, and have no log-probabilities.
 _UNSAMPLED = ("solver", "teacher", "human")
+_MOST_DIMENSIONS = 32
 _STATES = ("accepted", "rejected", "unverifiable")
 
 
@@ -47,6 +48,8 @@ def judgement_lies(episode: Episode) -> str | None:
                 return f"seat {seat} has the return {value:g}, and its verdict the reward {given[-1]:g}"
     if episode.trainable and episode.verdicts and not rewards:
         return "it is marked trainable, and no verdict could be given"
+    if episode.trainable and episode.status not in ("ok", "truncated"):
+        return f"it is marked trainable with status {episode.status}"
     return None
 
 
@@ -64,19 +67,40 @@ def payload_lies(episode: Episode) -> str | None:
     if episode.reasoning is not None:
         return _turns_lie(episode.reasoning["turns"], episode.seats, episode.provenance.origin not in _UNSAMPLED)
     assert episode.control is not None
-    control, steps = episode.control, len(episode.control["rewards"])
+    return _walk_lies(episode, episode.control)
+
+
+def _walk_lies(episode: Episode, control: Mapping[str, Any]) -> str | None:
+    """Numbers that do not fit the steps and shapes of a walk, its return, or the probabilities of its actions."""
+    steps, returns, logprobs = len(control["rewards"]), episode.returns, control["logprobs"]
+    if episode.seats != 1:
+        return f"it has {episode.seats} seats, and a walk one"
     for name, shape, count in (("observations", "observation_shape", steps + 1), ("actions", "action_shape", steps)):
-        wanted = count * math.prod(control[shape] or ())
+        sizes = control[shape] or ()
+        if len(sizes) > _MOST_DIMENSIONS or min(sizes, default=0) < 0:
+            return f"its {shape} is none: {sizes[:4]}"
+        wanted = count * math.prod(sizes)
         if len(control[name]) != wanted:
             return f"it has {len(control[name])} numbers of {name}, and {wanted} follow from its steps and shapes"
-    if control["logprobs"] is not None and len(control["logprobs"]) != steps:
-        return f"it has {len(control['logprobs'])} log-probabilities for {steps} actions"
+    discrete = not control["action_shape"]
+    if discrete and not all(float(action).is_integer() for action in control["actions"]):
+        return "a discrete action is no whole number"
+    if logprobs is not None and len(logprobs) != steps:
+        return f"it has {len(logprobs)} log-probabilities for {steps} actions"
+    most = 1e-3 if discrete else math.inf  # a density may be above one
+    if not all(value is not None and value < math.inf and value <= most for value in logprobs or ()):
+        return "a log-probability of an action is above zero, or none"
     if not all(math.isfinite(reward) for reward in control["rewards"]):
         return "a reward is not finite"
     total = math.fsum(control["rewards"])
-    if episode.returns is not None and not math.isclose(episode.returns[0], total, rel_tol=1e-9, abs_tol=1e-9):
-        return f"its return is {episode.returns[0]:g}, and its rewards sum to {total:g}"
-    return None
+    if returns is not None and not math.isclose(returns[0], total, rel_tol=1e-9, abs_tol=1e-9):
+        return f"its return is {returns[0]:g}, and its rewards sum to {total:g}"
+    after = 0
+    for span in sorted(episode.policy_spans, key=lambda one: one.first_step):
+        if span.first_step != after or span.last_step < after:
+            return f"step {after} has no policy span, or two"
+        after = span.last_step + 1
+    return None if after in (0, steps) else f"its policy spans end after {after} of {steps} steps"
 
 
 def _turns_lie(turns: Sequence[Mapping[str, Any]], seats: int, sampled: bool) -> str | None:

@@ -25,11 +25,19 @@ from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store import log
-from selfplay.store.columns import refuse_others
+from selfplay.store.columns import filled, refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table, refuse_path
+from selfplay.store.table import (
+    EPISODES_TABLE,
+    SIDE_TABLES,
+    episodes_uri,
+    first_line,
+    open_table,
+    refuse_path,
+    stated_version,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -155,11 +163,20 @@ class Corpus:
         return int(self._table.version())
 
     @property
+    def schema_version(self) -> int:
+        """That the table states: no row of it has a later one."""
+        return stated_version(self._table)
+
+    @property
     def dataset(self) -> pads.Dataset:
-        """The episodes as a pyarrow dataset: what DuckDB, Polars and others read. No column is left out."""
+        """The episodes as a pyarrow dataset: what DuckDB, Polars and others read. No column is left out.
+
+        Columns that the schema has got since this version are there, and null.
+        """
         if self._dataset is None:
             place = storage.arrow_filesystem(storage.join(self.uri, EPISODES_TABLE))
-            self._dataset = self._table.to_pyarrow_dataset(filesystem=place)
+            found = self._table.to_pyarrow_dataset(filesystem=place)
+            self._dataset = found.replace_schema(filled(found.schema))
         return self._dataset
 
     def fragments(self, where: pc.Expression | None = None) -> dict[str, pads.ParquetFileFragment]:
@@ -349,7 +366,7 @@ class Corpus:
         return latest(self, which, min_positions)
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A side table: environments, runs, policies, uses, annotations or releases; empty if nothing was added.
+        """A side table, such as environments, runs, policies (see `SIDE_TABLES`); empty if nothing was added.
 
         columns: default all.
         """

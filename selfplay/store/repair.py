@@ -25,6 +25,7 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store import log
+from selfplay.store.deletions import enter_rows
 from selfplay.store.doubled import Doubled, doubled, take_out
 from selfplay.store.entries import sealed
 from selfplay.store.log import Fault
@@ -95,7 +96,7 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
     killed = storage.exists(_mark(corpus))
     steps: list[Step] = []
     untouched: list[str] = []
-    for name in (EPISODES_TABLE, *SIDE_TABLES):
+    for name in (*SIDE_TABLES, EPISODES_TABLE):  # what is taken out of the episodes is entered in a side table
         table = storage.join(corpus, name)
         faults = log.check(table)
         state = replay(table, {fault.file for fault in faults})
@@ -108,7 +109,7 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
         taken_out = {path: state.files.pop(path) for path in bad}
         again: list[Orphan] = []
         if name == EPISODES_TABLE:
-            again, left = missing_blocks(table, state, damaged=killed or bool(faults) or not state.described)
+            again, left = missing_blocks(table, state, killed or bool(faults) or not state.described)
             untouched += [f"{b.path} is in no entry of the log, and the block before it is missing" for b in left]
         here = {block.range for block in again}
         steps += [_take_out(corpus, table, path, taken_out[path], bad[path], here) for path in bad]
@@ -306,6 +307,8 @@ def _take_out(corpus: str, table: str, path: str, add: Added, reason: str, here:
         opened = open_table(table)
         moved: list[Transaction] = []
         if run_id := add.partition.get("run_id"):
+            if add.range not in here:
+                enter_rows(corpus, run_id, opened.version(), add.rows, add.writers, f"{path}: {reason}", "repair")
             counter = f"{run_id} upkeep"
             number, now = (opened.transaction_version(counter) or 0) + 1, int(time.time() * 1000)
             moved = [Transaction(counter, number, now), Transaction(f"{run_id} counted", -1, now)]  # count anew

@@ -17,12 +17,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
 from selfplay import storage
+from selfplay.errors import UserError
 from selfplay.store import log
-from selfplay.store.counters import pack, unpack
-from selfplay.store.limits import refuse_bomb
+from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
+from selfplay.store.limits import refuse_bomb, refuse_bombs
+from selfplay.store.table import open_table
 from selfplay.store.write import MADE_BY, stats_of
 
 _BLOCK = re.compile(r"^kind=(?P<kind>[a-z]+)/run_id=(?P<run_id>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet$")
@@ -31,8 +34,6 @@ _NAMED = re.compile(r"([0-9a-f]{64})\.parquet$")
 _MOST_COUNTED = 2**20
 #: Files that are read side by side.
 _AT_ONCE = 8
-#: Writer epochs of driver epoch e are e * 1000, e * 1000 + 1, … (`selfplay.store.commit`).
-_PER_DRIVER = 1000
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Added:
         if "slot" not in low or (low["slot"], low["epoch"]) != (high["slot"], high["epoch"]):
             return "of several writers" if "slot" in low else "of a side table"
         return f"slot {low['slot']}, epoch {low['epoch']}, numbers {low['number']} to {high['number']}"
+
+    @property
+    def writers(self) -> list[dict[str, Any]] | None:
+        """Which episodes, as the table of deletions has them; None where the log does not say."""
+        low, high = self.stats.get("minValues", {}), self.stats.get("maxValues", {})
+        one = "slot" in low and (low["slot"], low["epoch"]) == (high["slot"], high["epoch"])
+        if not one or high["number"] - low["number"] + 1 != self.rows:
+            return None
+        writer = {"slot": low["slot"], "epoch": low["epoch"]}
+        return [{**writer, "first": low["number"], "last": high["number"], "head": None}]
 
 
 @dataclass
@@ -93,7 +104,7 @@ class State:
             if block.epoch > epoch or (block.epoch == epoch and block.newest):
                 moved[app] = pack(block.epoch, number + 1 if block.epoch == epoch else 0)
         driver, commits = unpack(self.counters.get(run_id))
-        newest = max(block.epoch for block in blocks) // _PER_DRIVER
+        newest = max(block.epoch for block in blocks) // WRITERS_PER_DRIVER
         moved[run_id] = pack(newest, 0) if newest > driver else pack(driver, commits + 1)
         return moved
 
@@ -201,8 +212,10 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
 
     damaged: the log has lost entries: any block may be one that was acknowledged. Otherwise a block whose writer was
     replaced was never committed, and one that is older than all that the table holds of its writer was deleted with its
-    run, if the log does not reach back to that; neither is to be committed.
+    run, if the log does not reach back to that; neither is to be committed. Nor is one beyond the end that its driver,
+    or the next one, has written down in the table `closings`.
     """
+    ended = _ends(table.rsplit("/", 1)[0])
     entries = unnamed(table, state)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = [block for block in pool.map(lambda entry: orphan(table, entry), entries) if block is not None]
@@ -211,14 +224,14 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
     again: list[Orphan] = []
     left: list[Orphan] = []
     for block in sorted(found, key=lambda b: (b.run_id, b.slot, b.epoch, b.first)):
-        if covered.has(block):
+        if covered.has(block) or block.first >= ended.get((block.run_id, block.slot, block.epoch), block.first + 1):
             continue
         start, end = covered.ends(block)
         acknowledged = (start if trimmed else -1) < block.first < end
         driver, _ = unpack(state.counters.get(block.run_id))
         newest, _ = unpack(state.counters.get(f"{block.run_id}/{block.slot}"))
         if not damaged and not acknowledged:
-            if driver > block.epoch // _PER_DRIVER or newest > block.epoch:
+            if driver > block.epoch // WRITERS_PER_DRIVER or newest > block.epoch:
                 continue
             if trimmed and (block.first < end or (end == 0 and newest == block.epoch)):
                 continue  # it was committed, and its run was deleted since
@@ -228,6 +241,20 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
         again.append(replace(block, newest=block.first >= end, acknowledged=acknowledged))
         covered.add(block)
     return again, left
+
+
+def _ends(corpus_uri: str) -> dict[tuple[str, str, int], int]:
+    """How many episodes each writer had archived, by the table `closings`; of none, where that cannot be read."""
+    place = storage.join(corpus_uri, "closings")
+    try:
+        table = open_table(place)
+        dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
+        refuse_bombs(dataset.get_fragments())
+        rows = dataset.to_table(columns=["run_id", "writers"]).to_pylist()
+    except (TableNotFoundError, UserError, pa.ArrowException, OSError):
+        return {}
+    told = [(row["run_id"], one) for row in rows for one in row["writers"] or () if one and one["episodes"] is not None]
+    return {(run_id, one["slot"], one["epoch"]): one["episodes"] for run_id, one in told}
 
 
 class _Coverage:

@@ -25,7 +25,7 @@ from deltalake.table import MAX_SUPPORTED_READER_VERSION, SUPPORTED_READER_FEATU
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from selfplay import storage
-from selfplay.episode.schema import EPISODES, PARTITION_BY, SCHEMA_VERSION
+from selfplay.episode.schema import ADDED, EPISODES, PARTITION_BY, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import log
@@ -67,6 +67,30 @@ _EVENT = pa.struct(
             last=(_WHOLE, "add: number of the last, inclusive, else null"),
             first_step=(_WHOLE, "train: first optimiser step; refill: steps before it; else null"),
             last_step=(_WHOLE, "train: last optimiser step, inclusive, else null"),
+        )
+    )
+)
+#: What one writer had archived when its driver ended.
+_ENDED = pa.struct(
+    list(
+        _schema(
+            slot=(_TEXT, "of the writer"),
+            epoch=(_WHOLE, "of the writer"),
+            episodes=(_WHOLE, "that it had archived: the number of the last, plus one"),
+            aborted=(_WHOLE, "those of them with the status aborted"),
+            head=(_TEXT, "content_digest of the last"),
+        )
+    )
+)
+#: Episodes of one writer that were taken out.
+_TAKEN_OUT = pa.struct(
+    list(
+        _schema(
+            slot=(_TEXT, "of the writer"),
+            epoch=(_WHOLE, "of the writer"),
+            first=(_WHOLE, "number of the first"),
+            last=(_WHOLE, "number of the last, inclusive"),
+            head=(_TEXT, "content_digest of the last, to which the next is linked; null where it could not be read"),
         )
     )
 )
@@ -120,6 +144,39 @@ SIDE_TABLES: dict[str, SideTable] = {
         ("run_id",),
         "epoch",
     ),
+    "closings": SideTable(
+        _schema(
+            run_id=(_TEXT, "the run"),
+            epoch=(_WHOLE, "incarnation of its driver, that has ended"),
+            how=(_TEXT, "finished, interrupted, or taken over: it was killed, and counted by the next incarnation"),
+            table_version=(_WHOLE, "a version of the episodes table that holds all that it archived"),
+            episodes=(_WHOLE, "that its writers had archived, all together"),
+            aborted=(_WHOLE, "those of them with the status aborted"),
+            lost=(_WHOLE, "episodes that died with their process, before they were sealed; null: not known"),
+            writers=(pa.list_(pa.field("element", _ENDED)), "each writer that archived anything"),
+            closed_at=(_TIME, "when the row was written"),
+        ),
+        ("run_id", "epoch"),
+        ("run_id",),
+        "epoch",
+    ),
+    "deletions": SideTable(
+        _schema(
+            run_id=(_TEXT, "the run whose episodes were taken out"),
+            table_version=(_WHOLE, "version of the episodes table that holds them; a later one does not"),
+            episodes=(_WHOLE, "how many"),
+            writers=(
+                pa.list_(pa.field("element", _TAKEN_OUT)),
+                "which, writer by writer; null: any of the run, as a damaged file did not say",
+            ),
+            reason=(_TEXT, "why"),
+            command=(_TEXT, "what took them out: delete-run, repair"),
+            deleted_at=(_TIME, "when the row was written; the episodes were taken out after that"),
+        ),
+        ("run_id", "table_version"),
+        ("run_id",),
+        "table_version",
+    ),
     "policies": SideTable(
         _schema(
             policy_id=(_TEXT, "the policy, such as the run's net"),
@@ -137,6 +194,15 @@ SIDE_TABLES: dict[str, SideTable] = {
         ("policy_id", "version", "digest"),
         ("policy_id",),
         "version",
+    ),
+    "tokenizers": SideTable(
+        _schema(
+            digest=(_TEXT, "sha256 (hex) of `files`: what reasoning.tokenizer names"),
+            files=(_TEXT, "the files that make it, name -> text, JSON with sorted keys; data, never to be run"),
+            added_at=(_TIME, "when the row was written"),
+        ),
+        ("digest",),
+        ("digest",),
     ),
     "uses": SideTable(
         _schema(
@@ -236,9 +302,14 @@ def _open(table_uri: str, version: int | datetime | None) -> DeltaTable:
     return table
 
 
-def check_schema_version(table: DeltaTable) -> None:
+def stated_version(table: DeltaTable) -> int:
+    """The schema version that the log states; the one known here where it states none."""
     note = _VERSION_NOTE.search(table.metadata().description or "")
-    found = int(note.group(1)) if note else SCHEMA_VERSION
+    return int(note.group(1)) if note else SCHEMA_VERSION
+
+
+def check_schema_version(table: DeltaTable) -> None:
+    found = stated_version(table)
     if found > SCHEMA_VERSION:
         raise UserError(
             f"the corpus at {table.table_uri} has schema version {found}, and this version of the package knows "
@@ -349,7 +420,7 @@ def create(
         partition_by=partition_by,
         configuration=_configuration(statistics),
         name=table_uri.rsplit("/", 1)[1],
-        description=f"selfplay corpus, schema_version={SCHEMA_VERSION}",
+        description=_about(SCHEMA_VERSION),
         storage_options=storage.deltalake_options(table_uri) or None,
     )
 
@@ -367,7 +438,33 @@ def _configuration(statistics: tuple[str, ...]) -> dict[str, str | None]:
 
 
 def open_or_create_episodes(corpus_uri: str) -> DeltaTable:
-    return open_or_create(episodes_uri(corpus_uri), EPISODES, PARTITION_BY, STATISTICS)
+    """The table of episodes, to be written to: made if there is none, and of the present schema version.
+
+    One of an older version gets the columns that were added since, then states the present version, which older
+    readers refuse. Its rows stay as they are.
+    """
+    place = episodes_uri(corpus_uri)
+    for attempt in range(MAX_COMMIT_RETRIES):
+        table = open_or_create(place, EPISODES, PARTITION_BY, STATISTICS)
+        if stated_version(table) == SCHEMA_VERSION:
+            return table
+        there, before = set(pa.schema(table.schema().to_arrow()).names), table.version()
+        missing = pa.schema([EPISODES.field(name) for name in ADDED if name not in there])
+        try:
+            if len(missing):
+                table.alter.add_columns(Schema.from_arrow(missing).fields)
+            table.alter.set_table_description(_about(SCHEMA_VERSION))
+            log.persist(place, before, table.version())
+        except CommitFailedError:  # another has done it, or is doing it
+            pause(attempt)
+        except (DeltaError, OSError) as error:
+            raise UserError(f"the table at {place} cannot be changed: {first_line(error)}") from error
+    raise UserError(f"the table at {place} is changed by too many others at once; try again")
+
+
+def _about(schema_version: int) -> str:
+    """A table's description, by which `stated_version` knows its version."""
+    return f"selfplay corpus, schema_version={schema_version}"
 
 
 class Outdated(Exception):

@@ -27,7 +27,7 @@ from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
-from selfplay.store import log, side_tables
+from selfplay.store import deletions, log, side_tables
 from selfplay.store.commit import is_fenced
 from selfplay.store.counts import Counts, counters
 from selfplay.store.entries import sealed
@@ -164,29 +164,47 @@ class Deleted:
     version: int
 
 
-def delete_run(uri: str, run_id: str, why: str) -> Deleted:
+def delete_run(uri: str, run_id: str, why: str = "no reason given") -> Deleted:
     """Takes a run out of the newest version; older ones keep it until `vacuum`. `why` stays in the log.
 
+    What is taken out is entered in the table `deletions` first, so that it is never a hole that nothing explains; an
+    entry whose episodes are there still says nothing. Of a run that plays on, what is archived meanwhile stays.
     Raises `UserError` for a run that is not there.
     """
-    corpus = open(itself(uri))
-    episodes = corpus.count(pc.field("run_id") == check_name("run id", run_id))
+    note = {"why": why, "run_id": check_name("run id", run_id)}
+    entered, corpus = set[str](), open(itself(uri))
+    episodes = corpus.count(pc.field("run_id") == run_id)
     if not episodes:
         raise UserError(f"the corpus at {uri} has no run {run_id}")
-    note = {"why": why, "run_id": run_id}
 
     def gone(now: Corpus) -> tuple[list[dict[str, Any]], list[AddAction]]:
-        return _files_of(now, run_id), []
+        nonlocal episodes
+        files = _files_of(now, run_id)
+        there = {file["path"] for file in files}
+        if files and not (entered and entered <= there):  # the first time, or they were compacted since
+            episodes = deletions.enter(now, run_id, there, why, "delete-run")
+            entered.clear()
+            entered.update(there)
+        return [file for file in files if file["path"] in entered], []
 
-    _rewrite(corpus.uri, run_id, gone, note, _zeroed)
-    return Deleted(episodes, open(corpus.uri).version)
+    def zeroed(table: DeltaTable, run_id: str) -> dict[str, int]:
+        """Counters that say that the run has archived nothing, or no counters that count, where it plays on. A
+        committer of the run finds its counter moved, and reads them anew."""
+        counter = table.transaction_version(run_id)
+        if counter is None:
+            return {}
+        held = {file["path"] for file in pa.table(table.get_add_actions(flatten=True)).to_pylist()
+                if file["partition.run_id"] == run_id}  # fmt: skip
+        moved = {run_id: counter + 1, **counters(run_id, Counts(), counter + 1)}
+        return moved if held <= entered else {run_id: counter + 1, f"{run_id} counted": -1}
 
-
-def _zeroed(table: DeltaTable, run_id: str) -> dict[str, int]:
-    """Counters that say that a run has archived nothing. A committer of the run finds its counter moved, and reads them
-    anew."""
-    counter = table.transaction_version(run_id)
-    return {} if counter is None else {run_id: counter + 1, **counters(run_id, Counts(), counter + 1)}
+    for _ in range(MAX_COMMIT_RETRIES):
+        try:
+            _rewrite(corpus.uri, run_id, gone, note, zeroed)
+            return Deleted(episodes, open(corpus.uri).version)
+        except deletions.Moved:
+            continue
+    raise UserError(f"the corpus at {uri} is changed by too many others at once; try again")
 
 
 def _rewrite(

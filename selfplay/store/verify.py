@@ -1,7 +1,8 @@
 """Is every episode true? Files against their names, rows against their digests, games against the rules.
 
 Three answers, and never a guess: "true"; "false", with what is wrong; "not checkable", with what would have to be
-installed. What makes an episode true: `selfplay.store.truth`.
+installed. What makes an episode true by itself: `selfplay.store.truth`; among the others: `selfplay.store.neighbours`;
+what true covers, in words: `selfplay.store.coverage`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,18 @@ import pyarrow.compute as pc
 
 from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
-from selfplay.store import log
+from selfplay.store import chain, log
+from selfplay.store.columns import of_newer
 from selfplay.store.counts import recorded, rows_by_run
+from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
+from selfplay.store.described import Described
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
-from selfplay.store.read import Corpus
+from selfplay.store.neighbours import Deleted, Survey, survey
+from selfplay.store.read import Corpus, readable
+from selfplay.store.repair import ASIDE
 from selfplay.store.replayed import missing_blocks, replay
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
-from selfplay.store.truth import FALSE, NOT_CHECKABLE, TRUE, Array, Check, Rules, verify_batch, verify_episode
+from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
 
 __all__ = [
     "FALSE",
@@ -34,10 +41,10 @@ __all__ = [
     "Check",
     "Rules",
     "outside",
-    "summary",
     "uncommitted",
     "verify_corpus",
     "verify_episode",
+    "verify_rows",
 ]
 
 #: Rows checked at once.
@@ -66,18 +73,60 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     sample: only so many episodes, drawn evenly, and the files that hold them; None: all. processes: work side by side;
     the answers then come in no fixed order. One-file environments that this process has loaded are known to them.
     """
+    together: Survey | None = None
     if sample is None:
         yield from _damaged_logs(corpus)
-        yield from _doubled(corpus)
         yield from _miscounted(corpus)
+        yield from _exchanged(corpus)
+        together = _surveyed(corpus)
     tasks = _tasks(corpus, sample, seed)
+    lies: dict[str, Check] = {}
+    chained = chain.broken(corpus, None if sample is None else {task.path for task in tasks})
+    for lie in (*chained, *(() if together is None else together.lies)):
+        lies.setdefault(lie.subject, lie)
+    told = set[str]()
+    for check in _each(corpus, tasks, processes):
+        if check.subject in lies:  # what is wrong with an episode by itself says more
+            if check.subject not in told:
+                told.add(check.subject)
+                yield check if check.state == FALSE else lies[check.subject]
+        elif check.state == TRUE:
+            more = (NEIGHBOURS,) if together is None else together.uncovered.get(check.subject.split("/")[0], ())
+            yield replace(check, uncovered=tuple(sorted({*check.uncovered, *more}))) if more else check
+        else:
+            yield check
+    yield from (lie for subject, lie in lies.items() if subject not in told)
+
+
+def _each(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[Check]:
+    """Every episode and file by itself."""
     if processes <= 1 or len(tasks) <= 1:
-        rules = Rules(corpus.environments())
+        rules = rules_of(corpus)
         for task in tasks:
             yield from _verify_part(corpus, task, rules)
         return
     for checks in _side_by_side(corpus, tasks, min(processes, len(tasks))):
         yield from checks
+
+
+def _surveyed(corpus: Corpus) -> Survey | None:
+    """What the episodes say of each other; None where a file is damaged, which is named when its turn comes."""
+
+    def scan(columns: Mapping[str, pc.Expression], where: pc.Expression | None) -> Iterator[pa.RecordBatch]:
+        with readable(corpus.uri):
+            corpus.refuse_bombs(where)
+            batches = corpus.dataset.to_batches(
+                columns=dict(columns), filter=where, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=2
+            )
+            for batch in batches:
+                refuse_long_cells(corpus.uri, batch)
+                yield batch
+
+    tables = (corpus.table(name).to_pylist() for name in ("runs", "policies", "environments"))
+    try:
+        return survey(scan, Described(*tables), _deleted(corpus))
+    except UserError:
+        return None
 
 
 def _side_by_side(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[list[Check]]:
@@ -125,6 +174,19 @@ def uncommitted(corpus: Corpus) -> list[str]:
     return outside(corpus)[1]
 
 
+def _deleted(corpus: Corpus) -> Deleted:
+    """What the corpus says was taken out of it."""
+    spans, runs = defaultdict[str, list[tuple[int, int]]](list), set[str]()
+    for row in corpus.table("deletions").to_pylist() if "deletions" in SIDE_TABLES else ():
+        if row["writers"] is None:
+            runs.add(row["run_id"])
+        for one in row["writers"] or ():
+            if one is not None and None not in (one["first"], one["last"]):
+                spans[f"{row['run_id']}/{one['slot']}/{one['epoch']}"].append((one["first"], one["last"]))
+    aside = storage.join(corpus.uri, ASIDE, EPISODES_TABLE)
+    return Deleted(spans, frozenset(runs), next(iter(storage.entries(aside)), None) is not None)
+
+
 def _damaged_logs(corpus: Corpus) -> Iterator[Check]:
     """Files of the logs that are empty, torn or missing, whatever their age."""
     for name in (EPISODES_TABLE, *SIDE_TABLES):
@@ -132,17 +194,6 @@ def _damaged_logs(corpus: Corpus) -> Iterator[Check]:
         for fault in log.check(table):
             reason = f"the file {fault.what}; `selfplay repair` restores the log"
             yield Check(log.place(table, fault.file), FALSE, reason)
-
-
-def _doubled(corpus: Corpus) -> Iterator[Check]:
-    """Episodes that are there more than once."""
-    try:
-        counts = pc.value_counts(corpus.to_arrow(columns=["episode_id"]).column("episode_id"))
-    except UserError:
-        return  # a damaged file, that is named when its turn comes
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    for name, count in zip(*(column.to_pylist() for column in twice.flatten()), strict=True):
-        yield Check(name, FALSE, f"it is there {count} times; `selfplay repair` leaves one")
 
 
 def _miscounted(corpus: Corpus) -> Iterator[Check]:
@@ -153,6 +204,20 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
         if counted is not None and counted.episodes != rows:
             reason = f"its files hold {rows:,} episodes, and its counter in the log says {counted.episodes:,}"
             yield Check(f"run {run_id}", FALSE, f"{reason}; the next start of the run counts them again")
+
+
+def _exchanged(corpus: Corpus) -> Iterator[Check]:
+    """Tokenizers whose files do not have the digest by which episodes name them."""
+    for row in corpus.table("tokenizers").to_pylist():
+        digest, files = row["digest"] or "", row["files"] or ""
+        if hashlib.sha256(files.encode()).hexdigest() != digest:
+            yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
+
+
+def rules_of(corpus: Corpus) -> Rules:
+    """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
+    files = {row["digest"]: row["files"] for row in corpus.table("tokenizers").to_pylist()}
+    return Rules(corpus.environments(), corpus.table("runs").to_pylist(), files)
 
 
 _working: tuple[Corpus, Rules] | None = None
@@ -167,7 +232,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     for portable in trusted:
         registry.unpack_any(portable)
     corpus = open(uri, version)
-    _working = (corpus, Rules(corpus.environments()))
+    _working = (corpus, rules_of(corpus))
 
 
 def _work(task: _Task) -> list[Check]:
@@ -197,6 +262,7 @@ def _tasks(corpus: Corpus, sample: int | None, seed: int) -> list[_Task]:
 
 def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
     root = storage.join(corpus.uri, EPISODES_TABLE)
+    newest = None if of_newer(corpus.dataset.schema) else corpus.schema_version
     damage = _damage(storage.join(root, task.path)) if task.first else None
     if damage is not None:
         yield Check(task.path, FALSE, damage)
@@ -206,12 +272,27 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
             yield Check(task.path, FALSE, f"the file holds {held:,} episodes, and the log says {task.counted:,}")
         for batch in _rows(corpus, task):
             refuse_long_cells(task.path, batch)
-            yield from verify_batch(batch, rules)
+            yield from verify_rows(batch, rules, newest)
     except Oversized as error:
         yield Check(task.path, FALSE, str(error))
     except (OSError, MemoryError, pa.ArrowException, UserError) as error:
         if damage is None:
             yield Check(task.path, FALSE, f"the file cannot be read: {first_line(error)}")
+
+
+def verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int | None) -> Iterator[Check]:
+    """One answer a row. newest: the schema version that the table states, and no row has a later one; None: the table
+    has columns that only a newer version of this package knows, and rows of it."""
+    versions = batch.column("schema_version")
+    most = pc.less_equal(versions, np.iinfo(np.int32).max if newest is None else newest)
+    fits = pc.fill_null(pc.and_(pc.greater_equal(versions, 1), most), False)
+    if not pc.all(fits).as_py():
+        for row in batch.filter(pc.invert(fits)).select(["episode_id", "schema_version"]).to_pylist():
+            reason = f"its schema version is {row['schema_version']}, and that of its table {newest}"
+            yield Check(str(row["episode_id"]), FALSE, reason)
+        batch = batch.filter(fits)
+    if batch.num_rows:
+        yield from verify_batch(batch, rules)
 
 
 def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
@@ -245,8 +326,3 @@ def _damage(uri: str) -> str | None:
     except Damaged as error:
         return f"the file cannot be read: {error.reason}"
     return None
-
-
-def summary(checks: list[Check]) -> dict[str, int]:
-    """How many of each answer."""
-    return {state: sum(check.state == state for check in checks) for state in (TRUE, FALSE, NOT_CHECKABLE)}

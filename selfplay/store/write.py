@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selfplay import storage
+from selfplay.episode import Episode, to_batch
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.store.counts import Counts, of_batch
 from selfplay.store.table import STATISTICS, check_name, episodes_uri
@@ -28,7 +30,8 @@ class Block:
 
     number: of the block within slot and epoch, from 0, without gaps. path: below the episodes table.
     size: bytes. sha256: of the file, hex. stats: Delta statistics, JSON. first, last: episode numbers, inclusive.
-    rows: episodes. steps: the sum of their `n_steps`. counts: what it adds to the counters of its run.
+    rows: episodes. steps: the sum of their `n_steps`. counts: what it adds to the counters of its run. aborted: how
+    many episodes were. head: content digest of the last episode, to which the writer's next is linked.
     """
 
     slot: str
@@ -45,6 +48,27 @@ class Block:
     rows: int
     steps: int
     counts: Counts
+    aborted: int
+    head: str
+
+
+class Writer:
+    """Seals the episodes of one writer, each linked to the one before, and writes them, block after block.
+
+    epoch, first_block: as the committer has registered it. It begins a chain: a writer that dies takes the digest of
+    its last episode with it, and its successor has an epoch of its own.
+    """
+
+    def __init__(self, corpus_uri: str, slot: str, epoch: int, first_block: int = 0) -> None:
+        self.corpus_uri, self.slot, self.epoch, self.next_block = corpus_uri, slot, epoch, first_block
+        self.head: str | None = None
+
+    def write(self, episodes: Sequence[Episode]) -> tuple[Block, pa.RecordBatch]:
+        """The next block, and its rows. episodes: one or more, in the order of their numbers, without gaps."""
+        batch = to_batch(episodes, self.head)
+        block = write_block(self.corpus_uri, batch, self.slot, self.epoch, self.next_block)
+        self.head, self.next_block = block.head, self.next_block + 1
+        return block, batch
 
 
 def write_block(corpus_uri: str, batch: pa.RecordBatch, slot: str, epoch: int, number: int) -> Block:
@@ -73,6 +97,8 @@ def write_block(corpus_uri: str, batch: pa.RecordBatch, slot: str, epoch: int, n
         rows=batch.num_rows,
         steps=pc.sum(batch.column("n_steps")).as_py(),
         counts=of_batch(batch),
+        aborted=pc.sum(pc.equal(batch.column("status"), "aborted")).as_py(),
+        head=batch.column("content_digest")[-1].as_py(),
     )
 
 

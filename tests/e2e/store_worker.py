@@ -13,7 +13,8 @@ import time
 import pyspiel
 
 from selfplay import store
-from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.episode import Provenance, random_episode
+from selfplay.store.closings import close_earlier
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     game = pyspiel.load_game("tic_tac_toe")
     lease = store.acquire(run, "store_worker")
     committer = store.Committer(corpus, run_id, lease.epoch)
-    slots = {slot: committer.register(slot) for slot in ("a0", "a1")}
+    close_earlier(corpus, run_id, lease.epoch)
+    writers = [store.Writer(corpus, slot, committer.register(slot).epoch) for slot in ("a0", "a1")]
     store.append(corpus, "runs", [{"run_id": run_id, "epoch": lease.epoch}])
     until = time.monotonic() + float(seconds)
     number = 0
@@ -31,15 +33,15 @@ def main() -> None:
         print("ready", flush=True)
         while time.monotonic() < until:
             blocks, names = [], []
-            for slot, registration in slots.items():
+            for writer in writers:
                 first = number * per_block
                 episodes = [
-                    random_episode(game, n, provenance, slot=slot, epoch=registration.epoch, number=n)
+                    random_episode(game, n, provenance, slot=writer.slot, epoch=writer.epoch, number=n)
                     for n in range(first, first + per_block)
                 ]
                 names += [episode.episode_id for episode in episodes]
                 journal.writelines(f"sealed {episode.episode_id}\n" for episode in episodes)
-                blocks.append(store.write_block(corpus, to_batch(episodes), slot, registration.epoch, number))
+                blocks.append(writer.write(episodes)[0])
             committer.commit(blocks)
             journal.writelines(f"archived {name}\n" for name in names)
             number += 1

@@ -28,15 +28,19 @@ PROMPTS, GROUP = 6, 4
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    """Every archived episode, once each, and all of them true."""
+    """Every archived episode, once each, and all of them true, to the last token: the archive has the tokenizer."""
     from selfplay.episode import from_batch
-    from selfplay.store.truth import Rules, verify_episode
+    from selfplay.store.truth import verify_episode
+    from selfplay.store.verify import rules_of
 
-    table: pa.Table = store.open(str(out)).to_arrow()
+    corpus = store.open(str(out))
+    table: pa.Table = corpus.to_arrow()
     ids = table["episode_id"].to_pylist()
     assert len(ids) == len(set(ids)), "an episode is there twice"
-    checks = [verify_episode(episode, Rules([])) for episode in from_batch(table)]
+    rules = rules_of(corpus)
+    checks = [verify_episode(episode, rules) for episode in from_batch(table)]
     assert {check.state for check in checks} <= {"true"}, [check for check in checks if check.state != "true"][:3]
+    assert not any(check.uncovered for check in checks), [check for check in checks if check.uncovered][:3]
     return table.select(["origin", "trainable", "status", "reasoning", "policy_spans"]).to_pylist()
 
 

@@ -42,6 +42,9 @@ def test_a_whole_run(start: Start, sound: Sound, tmp_path: Path, quick: list[str
     aborted = [row for row in rows.select(["status", "trainable"]).to_pylist() if row["status"] == "aborted"]
     assert not any(row["trainable"] for row in aborted)
     assert corpus.table("runs").num_rows == corpus.table("environments").num_rows == 1
+    (closing,) = corpus.table("closings").to_pylist()
+    assert (closing["how"], closing["episodes"], closing["lost"]) == ("finished", rows.num_rows, 0)
+    assert closing["aborted"] == len(aborted) == sum(one["aborted"] for one in closing["writers"])
     policies = {row["version"]: row["digest"] for row in corpus.table("policies").to_pylist()}
     assert sorted(policies) == list(range(version + 1))
     tensors, meta = weights.load(str(out / "weights" / f"{version:06d}.safetensors"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from selfplay import registry, store
-from selfplay.episode import Episode, Provenance, to_batch
+from selfplay.episode import Episode, Provenance
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.game import load
 from selfplay.generation import Generator, PlaySettings, Policy
@@ -21,6 +21,7 @@ from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.annotations import Label, annotate
+from selfplay.store.closings import Ledger
 from selfplay.store.upkeep import compact
 
 HERE = Path(__file__).parent
@@ -82,11 +83,13 @@ def main() -> None:
     committer = store.Committer(uri, "golden", 1)
     epochs = {slot: committer.register(slot).epoch for slot in ("p0", "t0", "c0")}
     played = games(epochs["p0"])
-    for number, part in enumerate((played[:8], played[8:])):
-        committer.commit([store.write_block(uri, to_batch(part), "p0", epochs["p0"], number)])
+    writers = {slot: store.Writer(uri, slot, epoch) for slot, epoch in epochs.items()}
+    ledger = Ledger()
     dialogues, walks = others(epochs["t0"])
-    committer.commit([store.write_block(uri, to_batch(dialogues), "t0", epochs["t0"], 0)])
-    committer.commit([store.write_block(uri, to_batch(walks), "c0", epochs["c0"], 0)])
+    for slot, part in (("p0", played[:8]), ("p0", played[8:]), ("t0", dialogues), ("c0", walks)):
+        block, _ = writers[slot].write(part)
+        (receipt,) = committer.commit([block])
+        ledger.archived(block, receipt)
     config = {
         "search": {"algorithm": "gumbel", "c_visit": 50.0, "c_scale": 0.2},
         "learner": {"z_weight": 0.5, "q_weight": 0.5},
@@ -95,6 +98,7 @@ def main() -> None:
     store.append(uri, "runs", [{"run_id": "golden", "epoch": 1, "config": json.dumps(config)}])
     store.append(uri, "policies", [{"policy_id": "golden", "version": 3, "digest": "d" * 64, "run_id": "golden"}])
     annotate(uri, [Label(played[0].episode_id, "read_by_hand", True)], "the authors", "by hand")
+    store.append(uri, "closings", [ledger.closing("golden", 1, "finished", 0)])
     compact(uri)
     rows = store.open(uri).to_arrow(columns=["episode_id", "content_digest"]).sort_by("episode_id").to_pylist()
     digests = {row["episode_id"]: row["content_digest"] for row in rows}

@@ -89,6 +89,7 @@ class Crew:
         self.folder = SimpleNamespace(run_id="run")
         self.archivist = ray.remote(Archivist).remote()
         self.tidier = SimpleNamespace(archived=lambda blocks: None)
+        self.archived = lambda block, receipt: None
         self.poisoned, self.hired = poisoned, list[str]()
 
     def reasoners_wanted(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from selfplay import store
-from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.episode import Provenance, random_episode
 from selfplay.store import side_tables, upkeep
 from selfplay.store.verify import verify_corpus
 from trainers import tidy
@@ -36,12 +36,13 @@ class Run:
         self.uri, self.run_id, self.blocks = uri, run_id, 0
         self.committer = store.Committer(uri, run_id, 1)
         self.epoch = self.committer.register("p0").epoch
+        self.writer = store.Writer(uri, "p0", self.epoch)
 
     def write(self, blocks: int) -> None:
         provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
         for number in range(self.blocks, self.blocks + blocks):
             game = random_episode(GAME, number, provenance, slot="p0", epoch=self.epoch, number=number)
-            self.committer.commit([store.write_block(self.uri, to_batch([game]), "p0", self.epoch, number)])
+            self.committer.commit([self.writer.write([game])[0]])
         self.blocks += blocks
 
 

@@ -22,6 +22,7 @@ from selfplay.nets.language.tokenizer import of_characters  # noqa: E402
 from selfplay.rollout import Completion, Request, Sampling  # noqa: E402
 from selfplay.rollout.continuous import ContinuousEngine  # noqa: E402
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker  # noqa: E402
+from selfplay.store.spelling import kept  # noqa: E402
 from selfplay.store.tokens import sequences_from  # noqa: E402
 from selfplay.store.verify import Rules, verify_episode  # noqa: E402
 from selfplay.task import Task, ruleset_digest  # noqa: E402
@@ -142,11 +143,13 @@ def test_lines_read_back_are_what_was_given_and_sampled(name: str, frozen: bool,
     sampled = sum(len(done.token_ids) for engine in learning for done in engine.told)
     assert sum(int(line.loss_mask.sum()) for line in read) == sampled, "no other token is"
     assert all(line.logprobs[~line.loss_mask].sum() == 0 or frozen for line in read)
+    held_out = {work.posed.digest for work in works(spec, 8) if work.posed.held_out}
     for episode in episodes:
         check = verify_episode(episode, Rules([]))
         given = [verdict["state"] for verdict in episode.verdicts or ()]
         assert check.state == ("not checkable" if "unverifiable" in given else "true"), check.reason
-        assert episode.status in ("ok", "truncated") and episode.trainable == (episode.returns is not None)
+        may = episode.returns is not None and episode.reasoning["problem_digest"] not in held_out
+        assert episode.status in ("ok", "truncated") and episode.trainable == may
         assert (episode.reasoning["turns"][0]["role"] == "chance") == (episode.reasoning["group_id"] in ("g0", "g1"))
         spans = [(span.seat, span.first_step, span.policy_id, span.version) for span in episode.policy_spans]
         said = enumerate(episode.reasoning["turns"])
@@ -179,6 +182,51 @@ def test_solvers_are_accepted_and_verify_as_true(name: str, record: Any) -> None
     episodes = hold(record(spec), [Says(answers.__getitem__)], n=6)
     assert all(episode.status == "ok" and max(episode.returns) == 1 for episode in episodes)
     assert {verify_episode(episode, Rules([])).state for episode in episodes} == {"true"}
+
+
+def _put(name: str, value: Any, place: int) -> Callable[[list[Any]], None]:
+    def edit(turns: list[Any]) -> None:
+        turns[place][name] = value(turns[place][name]) if callable(value) else value
+
+    return edit
+
+
+def _told(text: str) -> Callable[[list[Any]], None]:
+    """Something else was said after the first answer, and the next one has its tokens before it."""
+
+    def edit(turns: list[Any]) -> None:
+        _put("text", text, 3)(turns)
+        _put("suffix_ids", TOKENIZER.encode(text), 4)(turns)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (_put("text", "you have won", 3), "the tokens before it do not spell what its seat was told"),
+        (_told("higher"), "after answer 1: what was said next, or to whom, is not what the task says"),
+        (_put("parent", 1, 4), "continues turn 1, and the line of seat 0 ends in turn 3"),
+        (_put("parent", None, 3), "continues turn None"),
+        (_put("role", "assistant", 3), "turn 3 has no policy span"),
+        (_put("suffix_ids", lambda ids: [1, *ids], 4), "do not spell"),
+        (_put("seat", 1, 3), "seat 1"),
+        (_put("token_ids", lambda ids: ids[:-1], 2), "turn 2"),
+        (_put("finish_reason", None, 2), "ended by None"),
+        (_put("text", None, 3), "has no text"),
+        (lambda turns: turns.__delitem__(slice(-2, None)), ""),
+    ],
+)
+def test_what_a_dialogue_of_several_turns_gives_away(edit: Any, said: str, record: Any) -> None:
+    spec, rules = registry.find_task("guess_number"), Rules([], (), dict([kept(TOKENIZER.files) or ("", "")]))
+    (one,) = hold(record(spec), [Says(lambda prompt: "8")], n=1)
+    assert one.reasoning is not None and len(one.reasoning["turns"]) > 6
+    assert verify_episode(one, rules).state == "true", verify_episode(one, rules).reason
+    turns = [dict(turn) for turn in one.reasoning["turns"]]
+    edit(turns)
+    wrong = dataclasses.replace(one, reasoning={**one.reasoning, "turns": turns})
+    check = verify_episode(wrong, rules)
+    assert check.state == "false" and said in check.reason, check.reason
 
 
 def test_what_is_stopped_is_archived_and_never_learned_from(record: Any) -> None:

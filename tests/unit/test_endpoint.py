@@ -256,7 +256,8 @@ def held(name: str, one: EndpointEngine, n: int, learns: bool = True) -> list[Ep
     spec = registry.find_task(name)
     task = Task(spec)
     provenance = Provenance("run", spec.id, 0, ruleset_digest(spec), "b" * 64, "0.1", "here", "CC0-1.0", None, "cot_rl")
-    works = [Assignment(task.pose(seed, spec.difficulties[0]), "g", seed) for seed in range(n)]
+    posed = (task.pose(seed, spec.difficulties[0]) for seed in range(100))
+    works = [Assignment(one, f"g{i}", 0) for i, one in enumerate([one for one in posed if not one.held_out][:n])]
     speaker = Speaker(one, TOKENIZER, "a-model", None, 4000, learns)
     episodes = list(Dialogues(Recorder(provenance, "a", 1, task), {0: speaker}, Sampling()).hold(works))
     task.close()

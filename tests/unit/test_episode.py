@@ -195,8 +195,10 @@ def test_reasoning_and_control_rows_round_trip() -> None:
     read = from_batch(batch)
     assert read[1].reasoning == reasoning and read[2].control == control and read[1].game is None
     assert to_batch(read).equals(batch)
-    alone = to_batch([mixed[1]]).column("content_digest").to_pylist()
-    assert alone == batch.column("content_digest").to_pylist()[1:2], "other rows do not matter"
+    digests = batch.column("content_digest").to_pylist()
+    assert batch.column("previous_digest").to_pylist() == [None, *digests[:2]], "each is linked to the one before"
+    alone = to_batch([mixed[1]], digests[0]).column("content_digest").to_pylist()
+    assert alone == digests[1:2], "other rows do not matter"
 
 
 @pytest.mark.parametrize(

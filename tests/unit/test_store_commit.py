@@ -10,6 +10,7 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Episode, Provenance, random_episode, to_batch
+from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.table import episodes_uri
 
@@ -138,9 +139,9 @@ def test_a_newer_schema_is_one_sentence(tmp_path: Path) -> None:
     uri = str(tmp_path)
     store.Committer(uri, "run", 1)
     first = Path(episodes_uri(uri)) / "_delta_log" / f"{0:020d}.json"
-    first.write_text(first.read_text().replace("schema_version=1", "schema_version=2"))
+    first.write_text(first.read_text().replace(f"schema_version={SCHEMA_VERSION}", "schema_version=77"))
     for call in (lambda: store.open(uri), lambda: store.Committer(uri, "run", 2)):
-        with pytest.raises(UserError, match="schema version 2.*update the package"):
+        with pytest.raises(UserError, match="schema version 77.*update the package"):
             call()
 
 

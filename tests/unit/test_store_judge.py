@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from selfplay import registry
-from selfplay.episode import Episode, Provenance
+from selfplay.episode import Episode, PolicySpan, Provenance
+from selfplay.store.coverage import CONFIG, TOKENS
 from selfplay.store.verify import Check, Rules, verify_episode
 from selfplay.task import Task, ruleset_digest
 
@@ -30,15 +31,21 @@ def archived(answer: str, state: str, reward: float | None, task: str = "parity"
     }  # fmt: skip
     reasoning: dict[str, Any] = {
         "problem_seed": 3, "difficulty": 8.0, "problem_digest": posed.digest, "group_id": "g", "sample_index": 0,
+        "tokenizer": "a" * 64, "temperature": 1.0, "top_k": None, "top_p": None, "answer": answer,
         "turns": [*asked, said],
     }  # fmt: skip
     error = "sandbox lost" if state == "unverifiable" else None
-    verdict = {"seat": 0, "state": state, "reward": reward, "error": error, "criteria": []}
-    provenance = Provenance("run", PARITY.id, 0, ruleset_digest(PARITY), "b" * 64, "0.1", "here", "CC0-1.0")
-    returns = None if reward is None else (reward,)
-    return Episode(
-        provenance, "a", 1, 0, "ok", reward is not None, 1, returns, 7, 0, 1, reasoning=reasoning, verdicts=(verdict,)
+    score = {"criterion": "answer", "verifier_id": PARITY.id, "verifier_version": "0", "score": reward, "low": 0.0,
+             "high": 1.0, "reason": ""}  # fmt: skip
+    verdict = {"seat": 0, "state": state, "reward": reward, "error": error, "criteria": [score]}
+    provenance = Provenance(
+        "run", PARITY.id, 0, ruleset_digest(PARITY), "b" * 64, "0.1", "here", "CC0-1.0", None, "cot_rl"
     )
+    returns, span = None if reward is None else (reward,), PolicySpan(0, 1, 1, "run", 3, "c" * 64)
+    return Episode(
+        provenance, "a", 1, 0, "ok", reward is not None, 1, returns, 3, 0, 1, (span,), reasoning=reasoning,
+        verdicts=(verdict,),
+    )  # fmt: skip
 
 
 def right() -> str:
@@ -51,7 +58,8 @@ def wrong() -> str:
 
 
 def test_true_verdicts_are_true() -> None:
-    assert verify_episode(archived(right(), "accepted", 1.0), RULES) == Check("run/a/1/0", "true")
+    uncovered = (CONFIG, TOKENS)  # neither its run nor its tokenizer is here
+    assert verify_episode(archived(right(), "accepted", 1.0), RULES) == Check("run/a/1/0", "true", uncovered=uncovered)
     assert verify_episode(archived(wrong(), "rejected", 0.0), RULES).state == "true"
 
 
@@ -71,7 +79,7 @@ def test_false_verdicts_are_named(episode: Episode, said: str) -> None:
 def test_another_problem_is_noticed() -> None:
     episode = archived(right(), "accepted", 1.0)
     assert episode.reasoning is not None
-    other = dataclasses.replace(episode, reasoning={**episode.reasoning, "problem_seed": 4})
+    other = dataclasses.replace(episode, seed=4, reasoning={**episode.reasoning, "problem_seed": 4})
     assert verify_episode(other, RULES).reason == "the problem, made again, is another"
     turns = [{**turn, "text": "1=" if turn["role"] == "user" else turn["text"]} for turn in episode.reasoning["turns"]]
     other = dataclasses.replace(episode, reasoning={**episode.reasoning, "turns": turns})
@@ -82,8 +90,12 @@ def test_what_cannot_be_judged_is_said() -> None:
     check = verify_episode(archived(right(), "unverifiable", None), RULES)
     assert (check.state, check.reason) == ("not checkable", "nobody could tell when it was sealed")
     episode = archived(right(), "accepted", 1.0)
+    assert episode.verdicts is not None
     away = dataclasses.replace(episode.provenance, env_id="sums-v0")
     check = verify_episode(dataclasses.replace(episode, provenance=away), RULES)
+    assert check.reason == "a verdict is by parity-v0 version 0, and not by sums-v0"
+    verdict = {**episode.verdicts[0], "criteria": []}
+    check = verify_episode(dataclasses.replace(episode, provenance=away, verdicts=(verdict,)), RULES)
     assert check.state == "not checkable" and "sums-v0 is not installed" in check.reason
     other = dataclasses.replace(episode.provenance, ruleset_digest="0" * 64)
     check = verify_episode(dataclasses.replace(episode, provenance=other), RULES)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selfplay import store
-from selfplay.episode import Episode
+from selfplay.episode import Episode, PolicySpan
 from selfplay.store.verify import Rules, verify_episode
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "corpus_v1"
@@ -73,6 +73,11 @@ def test_nothing_is_wrong_with_those_of_the_golden_corpus(episodes: dict[str, Ep
         ("walk", put("control", "observations", value=[0.0]), "1 numbers of observations, and 4 follow"),
         ("walk", put("control", "rewards", 0, value=-2.0), "its return is -1, and its rewards sum to -2"),
         ("walk", put("control", "logprobs", value=[0.0, 0.0]), "2 log-probabilities for 1 actions"),
+        ("walk", put("control", "logprobs", value=[0.5]), "a log-probability of an action is above zero"),
+        ("walk", put("control", "logprobs", value=[None]), "above zero, or none"),
+        ("walk", put("control", "actions", value=[0.5]), "a discrete action is no whole number"),
+        ("walk", put("control", "observation_shape", value=[-2, -1]), "its observation_shape is none"),
+        ("walk", put("control", "observation_shape", value=[2] * 40), "its observation_shape is none"),
     ],
 )
 def test_a_contradiction_is_named(
@@ -80,6 +85,17 @@ def test_a_contradiction_is_named(
 ) -> None:
     check = verify_episode(changed(episodes[which], change), Rules([]))
     assert check.state == "false" and said in check.reason
+
+
+def test_each_step_of_a_walk_has_one_policy(episodes: dict[str, Episode]) -> None:
+    rewards = [0.5] * 4
+    control = {**(episodes["walk"].control or {}), "rewards": rewards, "actions": rewards, "action_shape": [1],
+               "observations": [0.0] * 10, "logprobs": [3.5] * 4}  # fmt: skip
+    walk = dataclasses.replace(episodes["walk"], control=control, returns=(2.0,))
+    for ends, fits in (([(0, 3)], True), ([(2, 3), (0, 1)], True), ([(0, 1)], False), ([(0, 2), (2, 3)], False)):
+        spans = tuple(PolicySpan(0, first, last, "run", 1, "c" * 64) for first, last in ends)
+        check = verify_episode(dataclasses.replace(walk, policy_spans=spans), Rules([]))
+        assert check.state == ("not checkable" if fits else "false"), check.reason
 
 
 def test_a_verifier_that_failed_teaches_nothing(episodes: dict[str, Episode]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,9 +27,13 @@ from selfplay.cli.main import call
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, random_episode, to_batch
 from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
+from selfplay.store import spelling
 from selfplay.store.annotations import Label, annotate
-from selfplay.store.release import redaction
+from selfplay.store.release import redacted, redaction
+from selfplay.store.release.verifier.dialogues import Tokenizers
+from selfplay.store.table import SIDE_TABLES
 from selfplay.store.targets import targets_of
+from selfplay.store.verify import verify_corpus
 
 HOST, OTHER, USER = "gpu-7.lab.example.org", "laptop-of-zoe", "zoe.q"
 HOME = f"/home/{USER}"
@@ -42,27 +48,30 @@ CONFIG = {
     "endpoint": {"url": ADDRESS, "key_variable": "PRIVATE_KEY"},
     "policy": {"path": "/data/private models/a"},
 }
+DIGEST = hashlib.sha256(json.dumps(CONFIG, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def episode(number: int, host: str, **changes: Any) -> Episode:
+def episode(number: int, host: str, ply_limit: int = 9, **changes: Any) -> Episode:
     spec = registry.find("tic_tac_toe")
-    digest = "b" * 64 if host == HOST else "c" * 64
-    origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), digest, "0.1.0", host, "CC0-1.0")
-    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, slot="a", epoch=1000, number=number)
-    return dataclasses.replace(made, started_at=10**15 + number, **changes)
+    origin = Provenance("run", spec.id, spec.version, ruleset_digest(spec), DIGEST, "0.1.0", host, "CC0-1.0")
+    made = random_episode(pyspiel.load_game("tic_tac_toe"), number, origin, "a", 1000, number, ply_limit)
+    return dataclasses.replace(made, started_at=1_700_000_000_000_000 + number, **changes)
 
 
 def archive(uri: str, *more: Episode) -> store.Corpus:
     """Episodes of two machines, side tables that tell of them, and a failure whose message names a file."""
     text = f"cannot read {PLACE}/x.json on {HOST} as {USER}: see {ADDRESS}/help, ~/.cache/a, 1/2 of / it; 10.1.2.3: no"
-    failed = episode(8, HOST, error=("worker", text), status="error", trainable=False)
+    failed = episode(8, HOST, ply_limit=2, error=("worker", text), status="error")
+    assert failed.game is not None
+    failed = dataclasses.replace(failed, game=dataclasses.replace(failed.game, ended_by="aborted"))
     episodes = [*(episode(n, HOST if n % 2 else OTHER) for n in range(8)), failed, *more]
     committer = store.Committer(uri, "run", 1)
     committer.register("a")
     committer.commit([store.write_block(uri, to_batch(episodes), "a", 1000, 0)])
-    now = datetime.now(UTC)
-    run = {"run_id": "run", "epoch": 1, "started_at": now, "config": json.dumps(CONFIG), "config_digest": "b" * 64,
+    began, spec = datetime.fromtimestamp(1_700_000_000, UTC), registry.find("tic_tac_toe")
+    run = {"run_id": "run", "epoch": 1, "started_at": began, "config": json.dumps(CONFIG), "config_digest": DIGEST,
            "host": HOST, "run_uri": PLACE}  # fmt: skip
+    store.append(uri, "environments", [{"env_id": spec.id, "ruleset_digest": ruleset_digest(spec)}])
     net, uri_then = json.dumps({"path": f"{HOME}/m/n"}), "s3://private/runs/one/weights/000000.safetensors"
     policy = {"policy_id": "run", "version": 0, "digest": "d" * 64, "run_id": "run", "uri": uri_then, "net": net}
     store.append(uri, "runs", [run, {**run, "run_id": "another", "host": "elsewhere-9"}])
@@ -130,9 +139,10 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     assert json.loads(Path(copy, "released/first/certificate.json").read_text())["redacted"] is True
     old, new = (store.open(uri).to_arrow().sort_by("number").to_pylist() for uri in (source, copy))
     changed = {name for a, b in zip(old, new, strict=True) for name in a if a[name] != b[name]}
-    assert changed == {"host", "config_digest", "error", "content_digest"}
+    assert changed == {"host", "config_digest", "error", "content_digest", "previous_digest"}
+    assert [row["previous_digest"] for row in new[1:]] == [row["content_digest"] for row in new[:-1]]
     assert [row["host"] for row in new[:3]] == ["machine-1", "machine-2", "machine-1"]
-    assert len({row["config_digest"] for row in new}) == 2
+    assert len({row["config_digest"] for row in new}) == 1
     message = "cannot read [path] on [host] as [user]: see [address], [path], 1/2 of / it; [host]: no"
     assert new[8]["error"]["message"] == message
     (run,) = store.open(copy).table("runs").to_pylist()
@@ -153,7 +163,8 @@ def test_reasons_of_verdicts_lose_them_too(made: tuple[str, str]) -> None:
     rows = pa.Table.from_pylist([row], EPISODES)
     digests = content_digests({name: rows.column(name).combine_chunks() for name in EPISODES.names})
     rows = rows.set_column(EPISODES.names.index("content_digest"), "content_digest", pa.array(digests))
-    (after,) = redaction.episodes(rows, redaction.secrets_of(store.open(made[0]))).to_pylist()
+    secrets = redaction.secrets_of(store.open(made[0]))
+    (after,) = redaction.episodes(rows, secrets, redaction.Heads()).to_pylist()
     assert after["verdicts"][0]["criteria"][0]["reason"] == "[path] said x/y = 1/2 on [host]"
 
 
@@ -201,3 +212,23 @@ def test_killed_before_the_end_nothing_is_there(made: tuple[str, str], tmp_path:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith("copy.incomplete-")
     assert call(words) == 0 and call(["corpus", "verify", str(tmp_path / "copy")]) == 0
+
+
+def test_tokenizers_go_along_unless_their_files_tell() -> None:
+    corpus = store.open(str(Path(__file__).parents[1] / "golden" / "corpus_v1"))
+    rows = [{"digest": "bytes", "files": '{"a": "/usr/share"}'}, {"digest": "nobody's", "files": "{}"},
+            {"digest": "bytes", "files": f'{{"name_or_path": "{corpus.uri}/m"}}'}]  # fmt: skip
+    kept = pa.Table.from_pylist(rows, SIDE_TABLES["tokenizers"].schema)
+    kept = redacted._tellable_tokenizers(corpus, kept, redaction.secrets_of(corpus))
+    assert kept.column("files").to_pylist() == ['{"a": "/usr/share"}']
+
+
+def test_a_tokenizer_that_was_exchanged_is_named(tmp_path: Path) -> None:
+    source = str(tmp_path / "corpus")
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "corpus_v1", source)
+    digest, files = spelling.kept({"tokenizer.json": "{}"}) or ("", "")
+    store.append(source, "tokenizers", [{"digest": digest, "files": files}, {"digest": "0" * 64, "files": files}])
+    wrong = [check for check in verify_corpus(store.open(source)) if check.state == "false"]
+    said = ("tokenizer 000000000000", "the table of tokenizers has files that are not its own")
+    assert [(check.subject, check.reason) for check in wrong] == [said]
+    assert Tokenizers({digest: files, "0" * 64: files}).lies() == [said]

@@ -36,6 +36,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import release as releases
 from selfplay.store import upkeep
+from selfplay.store.coverage import COVERED, meaning
 from selfplay.store.release import job
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.diversity import diversity
@@ -77,7 +78,8 @@ def blocks() -> dict[str, list[Episode]]:
         origin = provenance(f"openspiel:{name}")
         rules = pyspiel.load_game(name)
         found[slot] = [random_episode(rules, n, origin, slot=slot, epoch=1000, number=n) for n in range(5)]
-    away = dataclasses.replace(provenance("tic_tac_toe"), env_id="unheard_of-v3", ruleset_digest="d" * 64)
+    other = {"env_id": "unheard_of-v3", "env_version": 3, "ruleset_digest": "d" * 64}
+    away = dataclasses.replace(provenance("tic_tac_toe"), **other)
     away_game = random_episode(pyspiel.load_game("tic_tac_toe"), 1, away, slot="away", epoch=1000)
     assert away_game.game is not None
     unknown = dataclasses.replace(away_game.game, game_string="unheard_of()")
@@ -130,6 +132,7 @@ def test_the_certificate_holds_what_the_files_are(made: tuple[str, releases.Rele
     uri, done = made
     certificate = json.loads(text(uri, "certificate.json"))
     assert (done.episodes, done.true, done.not_checkable) == (28, 27, 1)
+    uncovered = {"configuration": 12, "run": 27, "surprise": 12}
     assert certificate["verification"] == {
         "true": 27,
         "false": 0,
@@ -137,7 +140,11 @@ def test_the_certificate_holds_what_the_files_are(made: tuple[str, releases.Rele
         "reasons": {"unheard_of-v3 is not installed; install their-games 2.1": 1},
         "sample": None,
         "seed": None,
+        "classes": {"no plug-in": 1},
+        "uncovered": uncovered,
+        "meaning": meaning(uncovered),
     }
+    assert meaning(uncovered) in text(uri, "README.md") and all(line in text(uri, "README.md") for line in COVERED)
     for name, digest in certificate["release_files"].items():
         assert hashlib.sha256(text(uri, name).encode()).hexdigest() == digest
     assert hashlib.sha256(text(uri, "certificate.json").encode()).hexdigest() == done.certificate_sha256
@@ -245,18 +252,22 @@ def lies(true: Episode) -> dict[str, Episode]:
     def with_game(**changes: Any) -> Episode:
         return dataclasses.replace(true, game=dataclasses.replace(game, **changes))
 
+    away = np.where(step.actions > step.action, 77, -77)
+    others = np.where(step.actions == step.action, step.actions, step.actions + away).astype(np.int32)
     span = dataclasses.replace(true.policy_spans[0], last_step=len(game.steps))
     return {
         "its returns are": dataclasses.replace(true, returns=(0.25, -0.25)),
         "no return for every seat": dataclasses.replace(true, returns=None),
         "its status is truncated": dataclasses.replace(true, status="truncated"),
-        "trainable with status error": dataclasses.replace(true, status="error", trainable=True),
+        "its status is error": dataclasses.replace(true, status="error"),
+        "not marked trainable": dataclasses.replace(true, trainable=False),
+        "in units of": with_game(value_scale=64.0),
         "ended by ply_limit": with_game(ended_by="ply_limit"),
         "resigned seat contradicts": with_game(resigned_seat=0),
         "the rules say otherwise": with_game(replay_digest="0" * 64),
-        "is not legal": with_step(action=77),
-        "is to move": with_step(seat=1 - step.seat),
-        "not the legal actions": with_step(actions=step.actions + 1),
+        "not among its candidates": with_step(action=77),
+        "policy span": with_step(seat=1 - step.seat),
+        "not the legal actions": with_step(actions=others),
         "simulations": with_step(simulations=1),
         "the priors sum to": with_step(prior=np.zeros_like(step.prior)),
         "without a value": with_step(q=np.full_like(step.q, np.nan)),
@@ -269,7 +280,7 @@ def test_both_name_the_same_lies(
 ) -> None:
     uri = str(tmp_path / "corpus")
     said = lies(blocks["search"][0])
-    false = [dataclasses.replace(lie, number=100 + n) for n, lie in enumerate(said.values())]
+    false = [dataclasses.replace(lie, number=12 + n) for n, lie in enumerate(said.values())]
     corpus = archive(uri, {"search": [*blocks["search"], *false]})
     monkeypatch.setattr(job, "verified", lambda *_: job.Verified(0, 0, {}, None, None))
     releases.release(corpus, "first")

@@ -28,9 +28,10 @@ RULES = "a" * 64
 
 def block(uri: str, number: int, epoch: int, slot: str = "a0", count: int = 2) -> store.Block:
     provenance = Provenance("run", "tic_tac_toe-v0", 0, RULES, "b" * 64, "0.1.0", "here", "CC0-1.0")
-    numbers = range(number * count, (number + 1) * count)
+    numbers = range((number + 1) * count)
     played = [random_episode(GAME, n, provenance, slot=slot, epoch=epoch, number=n) for n in numbers]
-    return store.write_block(uri, to_batch(played), slot, epoch, number)
+    played = [dataclasses.replace(one, started_at=10**15 + one.number, wall_ms=1) for one in played]
+    return store.write_block(uri, to_batch(played).slice(number * count), slot, epoch, number)
 
 
 def ids(uri: str) -> list[str]:
@@ -397,9 +398,9 @@ def test_doubled_episodes_are_mended_however_they_came(tmp_path: Path) -> None:
     epoch = committer.register("a0").epoch
     provenance = Provenance("run", "tic_tac_toe-v0", 0, RULES, "b" * 64, "0.1.0", "here", "CC0-1.0")
     played = [random_episode(GAME, n, provenance, slot="a0", epoch=epoch, number=n) for n in range(5)]
-    other = dataclasses.replace(played[4], seed=99)
-    for number, some in enumerate((played[:3], played[1:4], [played[4]], [other])):
-        committer.commit([store.write_block(uri, to_batch(some), "a0", epoch, number)])
+    rows, other = to_batch(played), to_batch([dataclasses.replace(played[4], seed=99)])
+    for number, some in enumerate((rows.slice(0, 3), rows.slice(1, 3), rows.slice(4, 1), other)):
+        committer.commit([store.write_block(uri, some, "a0", epoch, number)])
     found = plan(uri)
     assert len(found.steps) == 1 and "2 episodes are there more than once" in found.steps[0].reason
     assert len(found.untouched) == 2 and "with different content" in found.untouched[0]

@@ -36,7 +36,7 @@ class Writer:
         self.uri, self.run_id = uri, run_id
         self.committer = store.Committer(uri, run_id, 1)
         self.epoch = self.committer.register("a").epoch
-        self.blocks = 0
+        self.writer, self.blocks = store.Writer(uri, "a", self.epoch), 0
 
     def write(self, blocks: int = 1) -> set[str]:
         ids = set()
@@ -44,8 +44,7 @@ class Writer:
             provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
             numbers = range(5 * self.blocks, 5 * self.blocks + 5)
             episodes = [random_episode(GAME, n, provenance, slot="a", epoch=self.epoch, number=n) for n in numbers]
-            block = store.write_block(self.uri, to_batch(episodes), "a", self.epoch, self.blocks)
-            self.committer.commit([block])
+            self.committer.commit([self.writer.write(episodes)[0]])
             self.blocks += 1
             ids |= {e.episode_id for e in episodes}
         return ids

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyspiel
 import pytest
 from typer.testing import CliRunner
 
 from selfplay import registry, store
 from selfplay.cli.corpus import app
-from selfplay.episode import Episode, GameRecord, Provenance, Step, random_episode, to_batch
+from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step, random_episode, to_batch
+from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.playthrough import ruleset_digest
 from selfplay.store.table import episodes_uri
@@ -29,39 +31,45 @@ runner = CliRunner()
 
 
 def searched(seed: int, number: int = 0) -> Episode:
-    """A random game dressed as if a search had been at every step."""
+    """A random game dressed as if a search had been at every step, all of it as a search would have it."""
     episode = random_episode(GAME, seed, PROVENANCE, slot="a0", epoch=1000, number=number)
     assert episode.game is not None
     state, steps = GAME.new_initial_state(), []
     for step in episode.game.steps:
         legal = np.array(state.legal_actions(), np.int32)
         visits = np.arange(len(legal), dtype=np.int32)
+        visits[legal == step.action] += 1
         steps.append(
             Step(
                 seat=step.seat,
                 action=step.action,
                 source="search",
-                simulations=int(visits.sum()) + 1,
+                simulations=int(visits.sum()),
                 full_search=True,
                 actions=legal,
                 visits=visits,
                 prior=np.full(len(legal), 1 / len(legal), np.float32),
                 q=np.where(visits > 0, 0.25, np.nan).astype(np.float32),
-                root_value=0.2,
+                root_value=(0.1 + 0.25 * int(visits.sum())) / (1 + int(visits.sum())),
                 raw_value=0.1,
                 surprise=0.5,
             )
         )
         state.apply_action(step.action)
-    return dataclasses.replace(
-        episode, game=dataclasses.replace(episode.game, steps=tuple(steps)), policy_spans=(), trainable=True
-    )
+    places = {seat: [i for i, step in enumerate(steps) if step.seat == seat] for seat in range(2)}
+    spans = tuple(PolicySpan(seat, at[0], at[-1], "run", 3, "d" * 64) for seat, at in places.items())
+    game = dataclasses.replace(episode.game, steps=tuple(steps))
+    return dataclasses.replace(episode, game=game, policy_spans=spans, trainable=True)
 
 
 def archive(uri: str, episodes: list[Episode]) -> None:
+    archive_batch(uri, to_batch(episodes))
+
+
+def archive_batch(uri: str, batch: pa.RecordBatch) -> None:
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    committer.commit([store.write_block(uri, to_batch(episodes), "a0", 1000, 0)])
+    committer.commit([store.write_block(uri, batch, "a0", 1000, 0)])
 
 
 def edited(change: Any) -> Episode:
@@ -79,14 +87,13 @@ def answer(episode: Episode) -> Check:
 
 
 def test_true_episodes() -> None:
-    assert answer(searched(3)) == Check("run/a0/1000/0", "true")
+    assert answer(searched(3)) == Check("run/a0/1000/0", "true", uncovered=("surprise", "configuration"))
     resigned = dataclasses.replace(
         edited(lambda g: dataclasses.replace(g, steps=g.steps[:2], ended_by="resignation", resigned_seat=1)),
         returns=(1.0, -1.0),
+        policy_spans=tuple(PolicySpan(seat, seat, seat, "run", 3, "d" * 64) for seat in range(2)),
     )
     state = GAME.new_initial_state()
-    from selfplay.episode import ReplayDigest
-
     digest = ReplayDigest()
     assert resigned.game is not None
     for step in resigned.game.steps:
@@ -105,12 +112,12 @@ def test_true_episodes() -> None:
         (dataclasses.replace(searched(3), returns=None), "no return for every seat"),
         (dataclasses.replace(searched(3), status="truncated"), "its status is truncated, and it ended by terminal"),
         (edited(lambda g: dataclasses.replace(g, ended_by="ply_limit")), "its status is ok, and it ended by ply_limit"),
-        (edited(lambda g: dataclasses.replace(g, steps=g.steps[:-1])), "replayed, the rules say otherwise"),
+        (edited(lambda g: dataclasses.replace(g, steps=g.steps[:-1])), "a policy span covers steps"),
         (edited(lambda g: dataclasses.replace(g, replay_digest="0" * 64)), "replayed, the rules say otherwise"),
-        (edited(lambda g: other_step(g, action=77)), "step 0: action 77 is not legal"),
-        (edited(lambda g: other_step(g, seat=1)), "step 0: seat 0 is to move"),
+        (edited(lambda g: other_step(g, action=77)), "step 0: the action played is not among its candidates"),
+        (edited(lambda g: other_step(g, seat=1)), "a policy span begins or ends at a step of another seat"),
         (edited(lambda g: other_step(g, actions=np.arange(1, 10, dtype=np.int32))), "not the legal actions"),
-        (edited(lambda g: other_step(g, simulations=3)), "more than the 3 simulations"),
+        (edited(lambda g: other_step(g, simulations=3)), ", and the search made 3 simulations"),
         (edited(lambda g: other_step(g, prior=np.zeros(9, np.float32))), "the priors sum to 0"),
         (edited(lambda g: other_step(g, q=np.zeros(9, np.float32))), "a value without visits"),
         (edited(lambda g: dataclasses.replace(g, game_string="connect_four()")), "it names the game connect_four()"),
@@ -125,8 +132,8 @@ def test_falsehoods_that_a_new_digest_would_hide(episode: Episode, reason: str) 
 
 
 def test_what_is_not_installed_is_not_checkable() -> None:
-    row = {"env_id": "unheard_of-v3", "ruleset_digest": "x", "package": "their-games", "package_version": "2.1"}
-    away = dataclasses.replace(PROVENANCE, env_id="unheard_of-v3", ruleset_digest="x")
+    row = {"env_id": "unheard_of-v3", "ruleset_digest": "e" * 64, "package": "their-games", "package_version": "2.1"}
+    away = dataclasses.replace(PROVENANCE, env_id="unheard_of-v3", env_version=3, ruleset_digest="e" * 64)
     check = verify_episode(dataclasses.replace(searched(1), provenance=away), Rules([row]))
     assert (check.state, check.reason) == (
         "not checkable",
@@ -141,9 +148,8 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    blocks = [
-        store.write_block(uri, to_batch([searched(n, 2 * n), searched(n, 2 * n + 1)]), "a0", 1000, n) for n in range(4)
-    ]
+    rows = to_batch([searched(number, number) for number in range(8)])
+    blocks = [store.write_block(uri, rows.slice(2 * n, 2), "a0", 1000, n) for n in range(4)]
     committer.commit(blocks)
     assert [c.state for c in verify_corpus(store.open(uri))] == ["true"] * 8
     flipped, missing, torn, swapped = (Path(episodes_uri(uri)) / block.path for block in blocks)
@@ -156,7 +162,7 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     from selfplay.store.write import encode
 
     swapped.write_bytes(encode(edited_block))
-    lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)])
+    lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)], blocks[3].head)
     committer.commit([store.write_block(uri, lie, "a0", 1000, 4)])
     false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
     assert false[blocks[0].path].startswith("the file was changed")
@@ -170,9 +176,9 @@ def test_an_episode_that_is_there_twice_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = store.Committer(uri, "run", 1)
     committer.register("a0")
-    for number, seeds in enumerate(((0, 1), (1, 2))):
-        rows = to_batch([searched(n, n) for n in seeds])
-        committer.commit([store.write_block(uri, rows, "a0", 1000, number)])
+    rows = to_batch([searched(n, n) for n in range(3)])
+    for number in (0, 1):
+        committer.commit([store.write_block(uri, rows.slice(number, 2), "a0", 1000, number)])
     false = {c.subject: c.reason for c in verify_corpus(store.open(uri)) if c.state == "false"}
     assert false == {"run/a0/1000/1": "it is there 2 times; `selfplay repair` leaves one"}
 
@@ -230,6 +236,44 @@ def test_the_commands(tmp_path: Path) -> None:
     assert broken.exit_code == 1 and "the file is missing" in broken.output
 
 
+def test_what_is_not_checkable_is_not_harmless(tmp_path: Path) -> None:
+    """Reasons are counted apart, what true covered is said, and --strict wants all episodes true."""
+    uri = str(tmp_path / "corpus")
+    away = dataclasses.replace(PROVENANCE, env_id="unheard_of-v3", env_version=3, ruleset_digest="e" * 64)
+    archive(uri, [searched(0, 0), dataclasses.replace(searched(1, 1), provenance=away)])
+    told = json.loads(runner.invoke(app, ["verify", uri, "--json"]).stdout)
+    assert (told["true"], told["not checkable"], told["classes"]) == (1, 1, {"no plug-in": 1})
+    assert told["uncovered"]["run"] == 1 and told["meaning"].startswith("True here means: ")
+    said = runner.invoke(app, ["verify", uri])
+    assert said.exit_code == 0 and "1 episodes, no plug-in" in said.output and "run of 1 episodes" in said.output
+    assert runner.invoke(app, ["verify", uri, "--strict"]).exit_code == 3
+    sampled = json.loads(runner.invoke(app, ["verify", uri, "--sample", "1", "--json"]).stdout)
+    assert sampled["uncovered"].get("neighbours", 0) == sampled["true"]
+    archive(str(tmp_path / "other"), [searched(0, 0)])
+    assert runner.invoke(app, ["verify", str(tmp_path / "other"), "--strict"]).exit_code == 0
+    lie = dataclasses.replace(searched(2, 1), returns=(0.5, -0.5))
+    archive(str(tmp_path / "lie"), [searched(0, 0), lie, dataclasses.replace(searched(1, 2), provenance=away)])
+    assert runner.invoke(app, ["verify", str(tmp_path / "lie"), "--strict"]).exit_code == 1
+
+
+def test_an_answer_is_of_a_class_that_is_written_down() -> None:
+    for words in (("x", "not checkable"), ("x", "true", "", "no plug-in"), ("x", "true", "", "", ("nothing",))):
+        with pytest.raises(ValueError, match="no such class"):
+            Check(*words)  # type: ignore[arg-type]
+
+
+def test_a_row_of_a_later_schema_than_its_table_is_false(tmp_path: Path) -> None:
+    batch = to_batch([searched(0, 0), searched(1, 1)])
+    place = batch.schema.get_field_index("schema_version")
+    for version in (SCHEMA_VERSION + 1, 0, None):
+        uri = str(tmp_path / f"corpus{version}")
+        column = pa.array([1, version], pa.int32())
+        archive_batch(uri, batch.set_column(place, batch.schema.field(place), column))
+        found = {check.subject: check for check in verify_corpus(store.open(uri))}
+        said = f"its schema version is {version}, and that of its table {SCHEMA_VERSION}"
+        assert found["run/a0/1000/1"].reason == said
+
+
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     for words in (["show", "latest"], ["stats"], ["verify"]):
         error = runner.invoke(app, [*words, str(tmp_path)]).exception
@@ -243,10 +287,10 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 
 def several(uri: str, files: int = 3) -> None:
     committer = store.Committer(uri, "run", 1)
-    committer.register("a0")
+    writer = store.Writer(uri, "a0", committer.register("a0").epoch)
     for number in range(files):
-        episodes = [searched(n, n) for n in range(10 * number, 10 * number + 10)]
-        committer.commit([store.write_block(uri, to_batch(episodes), "a0", 1000, number)])
+        block, _ = writer.write([searched(n, n) for n in range(10 * number, 10 * number + 10)])
+        committer.commit([block])
 
 
 def test_a_sample_is_checked_alone_and_drawn_by_its_seed(tmp_path: Path) -> None:

@@ -38,11 +38,15 @@ def compact(
 def delete_run(
     run_id: Annotated[str, typer.Argument(help="The run, as `selfplay corpus stats` lists it.")],
     corpus: CorpusArgument,
-    why: Annotated[str, typer.Option(help="The reason; it stays in the log.")],
+    why: Annotated[
+        str, typer.Option("--why", "--reason", help="The reason; it stays in the log and in the table of deletions.")
+    ] = "no reason given",
     elsewhere: ElsewhereOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take a run out of the corpus. Older versions keep it until `vacuum`.
+
+    The table `deletions` keeps which episodes were taken out, and why: for `verify` they are not missing then.
 
     Example:  selfplay corpus delete-run connect_four-20260101-000000-1 s3://bucket/corpus --why "wrong rules"
     """

@@ -41,13 +41,15 @@ def verify(
         list[str] | None, typer.Option(help="A folder with weights: a run's, or of *.safetensors. May be repeated.")
     ] = None,
     searches: Annotated[int, typer.Option(help="With --weights: searches that are made again.", min=0)] = 1000,
+    strict: Annotated[bool, typer.Option("--strict", help="End with code 3 unless all episodes are true.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check every file and every row, replay every game to its digest and its returns, judge every dialogue again.
 
     Ends with exit code 1 if anything is false, or a file of the log is damaged. Blocks that were written and are not
     part of the corpus are counted: their writer may be about to commit them. What cannot be checked here is said, with
-    what to install.
+    what to install; with --strict, exit code 3 then, and where --weights had to leave something out. What true covered
+    is said in the end, and what it did not.
 
     --weights computes again, with the weights that an episode names, raw values and priors of its moves, some of its
     searches, and the log-probabilities of its tokens. Weights are found by their sha256 in the run's folder around the
@@ -58,53 +60,62 @@ def verify(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay.store.verify import FALSE, NOT_CHECKABLE, TRUE, Check, outside, verify_corpus
+    from selfplay.store.chain import open_ended
+    from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, WEIGHTS, Tally, as_fields
+    from selfplay.store.verify import outside, verify_corpus
 
     load_envs(env)
+    weighs = weights or bool(weights_from)
     opened = open_corpus(corpus, version, as_of)
-    counts = {TRUE: 0, FALSE: 0, NOT_CHECKABLE: 0}
-    lies: list[Check] = []
-    missing: dict[str, int] = {}
+    tally = Tally()
     unsure: set[str] = set()
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         for check in verify_corpus(opened, sample, seed, processes or _processes(opened)):
-            counts[check.state] += 1
-            if check.state == FALSE:
-                lies.append(check)
-            elif check.state == NOT_CHECKABLE:
-                missing[check.reason] = missing.get(check.reason, 0) + 1
-                if weights or weights_from:
-                    unsure.add(check.subject)
+            tally.add(check)
+            if weighs and check.state == NOT_CHECKABLE:
+                unsure.add(check.subject)
             progress.advance(task)
     newest = sample is None and version is None and as_of is None
     lost, waiting = outside(opened) if newest else ([], [])
-    counts[FALSE] += len(lost)
-    lies += lost
+    unended = open_ended(opened)
+    deleted = opened.table("deletions", ["run_id", "episodes", "command", "reason"]).to_pylist()
+    tally.lies += lost
     weighing = None
-    if weights or weights_from:
+    if weighs:
         from selfplay.cli.corpus.weights import weigh
 
         weighing = weigh(opened, corpus, weights_from or [], sample, seed, searches)
-        known = {check.subject for check in lies}
+        known = {check.subject for check in tally.lies}
         news = [check for check in weighing.false if check.subject not in known]
-        own = {check.subject for check in news if not check.subject.startswith("run ")}
-        lies += news
+        tally.lies += news
         if sample is None:
-            counts[TRUE] -= len(own - unsure)
-            counts[NOT_CHECKABLE] -= len(own & unsure)
-        counts[FALSE] += len(own) + len({check.subject for check in news} - own)
+            tally.true -= len({check.subject for check in news if not check.subject.startswith("run ")} - unsure)
+    counts = {TRUE: tally.true, FALSE: len(tally.lies), NOT_CHECKABLE: tally.not_checkable}
+    fields = as_fields(tally, () if weighs else (WEIGHTS,))
     if as_json:
-        false = [{"subject": check.subject, "reason": check.reason} for check in lies]
-        told = {"version": opened.version, **counts, "falsehoods": false, "missing": missing, "uncommitted": waiting}
-        typer.echo(json.dumps(told if weighing is None else told | {"weights": weighing.numbers}))
+        false = [{"subject": check.subject, "reason": check.reason} for check in tally.lies]
+        told = {"version": opened.version, **counts, "falsehoods": false, "missing": tally.by_reason}
+        more = {"open_ended": unended, "deletions": deleted}
+        more |= {} if weighing is None else {"weights": weighing.numbers}
+        typer.echo(json.dumps({**told, **fields, "uncommitted": waiting, **more}))
     else:
         console = Console(highlight=False, soft_wrap=True)
-        for check in lies:
+        for check in tally.lies:
             console.print(f"[red]false[/] {plain_markup(check.subject)}: {plain_markup(check.reason, 2000)}")
-        for reason, how_many in missing.items():
-            console.print(f"[yellow]not checkable[/] ({how_many:,} episodes): {plain_markup(reason, 2000)}")
+        for (why, reason), how_many in sorted(tally.reasons.items()):
+            said = f"{how_many:,} episodes, {why}"
+            console.print(f"[yellow]not checkable[/] ({said}): {plain_markup(reason, 2000)}")
+        for row in deleted:
+            who, why = (plain_markup(str(row[name]), 2000) for name in ("command", "reason"))
+            many = f"{row['episodes'] or 0:,} episodes of run {plain_markup(str(row['run_id']))}"
+            console.print(f"{many} are entered as taken out by {who}: {why}")
+        for run_id in unended:
+            console.print(
+                f"run {plain_markup(run_id)} has not ended, or was killed: "
+                "episodes that are missing at its end would not show"
+            )
         if waiting:
             console.print(
                 f"{len(waiting):,} blocks were written and are not part of the corpus, such as "
@@ -119,8 +130,11 @@ def verify(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
             f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
         )
-    if lies:
+        console.print(fields["meaning"])
+    if tally.lies:
         raise typer.Exit(1)
+    if strict and (tally.not_checkable or (weighing is not None and weighing.left_out)):
+        raise typer.Exit(3)
 
 
 def _processes(corpus: Corpus) -> int:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from selfplay.store.coverage import meaning, told
 from selfplay.store.release.certificate import Facts
 from selfplay.store.release.croissant import description
 from selfplay.store.release.diversity import PLIES
@@ -69,7 +70,7 @@ _LIMITS = """\
 - Steps with source `opening` (and `random`) were not chosen by the policy under training: they spread the positions.
 - Rounding of stored priors and values, their units and points of view: see SCHEMA.md.
 - That a search was carried out as recorded is not proven: its counts are checked to be consistent, and the moves, the
-  chance outcomes, the end and the returns are replayed. Who played, when and on which machine is as the writer said.
+  chance outcomes, the end and the returns are replayed. What "true" covers, and what not, stands above.
 - An episode that is "not checkable" was made under rules that are not installed where the release was made.
 """
 
@@ -193,6 +194,10 @@ def _verification(facts: Facts) -> str:
         f"Checked before the release: {checked}. {verified.true:,} true, 0 false, {verified.not_checkable:,} not "
         "checkable.",
         *(f"- not checkable ({count:,} episodes): {plain(why)}" for why, count in sorted(verified.reasons.items())),
+        "",
+        f"{meaning(verified.uncovered)}.",
+        "",
+        told(verified.uncovered),
     ]
     command = "```\npip install pyarrow deltalake open_spiel\npython verify_corpus.py CORPUS\n```"
     said = (

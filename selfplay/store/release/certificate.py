@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from selfplay import storage
 from selfplay._version import VERSION
 from selfplay.errors import UserError
+from selfplay.store.coverage import meaning
 from selfplay.store.query import query
 from selfplay.store.read import Corpus
 from selfplay.store.release.diversity import diversity
@@ -34,7 +35,8 @@ COUNTED = ("kind", "env_id", "status", "origin", "run_id", "licence")
 class Verified:
     """The answer of the check: number of episodes by state, and for those not checkable how many by reason.
 
-    sample: how many were drawn with `seed`; both None if all were checked.
+    sample: how many were drawn with `seed`; both None if all were checked. classes: those not checkable, by class.
+    uncovered: what could not be looked at -> in how many episodes; see `selfplay.store.coverage`.
     """
 
     true: int
@@ -42,6 +44,8 @@ class Verified:
     reasons: dict[str, int]
     sample: int | None
     seed: int | None
+    classes: dict[str, int] = field(default_factory=dict)
+    uncovered: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,9 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
             "false": 0,
             NOT_CHECKABLE: verified.not_checkable,
             "reasons": verified.reasons,
+            "classes": verified.classes,
+            "uncovered": verified.uncovered,
+            "meaning": meaning(verified.uncovered),
             "sample": verified.sample,
             "seed": verified.seed,
         },

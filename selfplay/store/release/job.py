@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from selfplay import archived, storage
 from selfplay.errors import UserError
+from selfplay.store.coverage import Tally
 from selfplay.store.lease import acquire
 from selfplay.store.read import Corpus, refuse_links
 from selfplay.store.release.card import card
@@ -27,7 +28,7 @@ from selfplay.store.release.schema_md import schema_md
 from selfplay.store.release.verifier import one_file
 from selfplay.store.release.weights_file import weights_file
 from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
-from selfplay.store.verify import FALSE, TRUE, Check, verify_corpus
+from selfplay.store.verify import verify_corpus
 
 FOLDER = "released"
 #: The files of a release; the certificate holds the digests of the others.
@@ -125,22 +126,25 @@ def described(corpus: Corpus, found: Facts, created_at: datetime) -> dict[str, A
 
 def verified(corpus: Corpus, sample: int | None, seed: int, processes: int, progress: Callable[[], None]) -> Verified:
     """What a check of the corpus finds. Raises `UserError` where anything is false."""
-    true, reasons, lies = 0, dict[str, int](), list[Check]()
+    tally = Tally()
     for check in verify_corpus(corpus, sample, seed, processes):
         progress()
-        if check.state == TRUE:
-            true += 1
-        elif check.state == FALSE:
-            lies.append(check)
-        else:
-            reasons[check.reason] = reasons.get(check.reason, 0) + 1
+        tally.add(check)
+    lies = tally.lies
     if lies:
         shown = "; ".join(f"{lie.subject}: {lie.reason}" for lie in sorted(lies, key=lambda lie: lie.subject)[:_SHOWN])
         more = f" and {len(lies) - _SHOWN:,} more" if len(lies) > _SHOWN else ""
         raise UserError(f"nothing was released: version {corpus.version} is not true ({shown}{more})")
     whole = sample is None or sample >= corpus.count()
-    unknown = dict(sorted(reasons.items()))
-    return Verified(true, sum(reasons.values()), unknown, None if whole else sample, None if whole else seed)
+    return Verified(
+        true=tally.true,
+        not_checkable=tally.not_checkable,
+        reasons=tally.by_reason,
+        sample=None if whole else sample,
+        seed=None if whole else seed,
+        classes=tally.by_class,
+        uncovered=dict(sorted(tally.uncovered.items())),
+    )
 
 
 def _texts(corpus: Corpus, found: Facts) -> dict[str, bytes]:

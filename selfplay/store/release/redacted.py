@@ -33,7 +33,7 @@ from selfplay.store.read import Corpus, open, readable
 from selfplay.store.release import redaction
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.job import Released, described, released, verified
-from selfplay.store.release.redaction import Secrets
+from selfplay.store.release.redaction import Heads, Secrets
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, STATISTICS, check_name, create, log_entries
 from selfplay.store.write import write_file
 
@@ -64,8 +64,8 @@ def release_redacted(
         raise UserError(f"nothing was released: version {corpus.version} of {corpus.uri} holds no episode")
     with _incomplete(place) as folder:
         known = redaction.secrets_of(corpus)
-        _copy_side_tables(corpus, folder, known)
-        _copy_episodes(corpus, folder, known)
+        heads = _copy_episodes(corpus, folder, known)
+        _copy_side_tables(corpus, folder, known, heads)
         copy = open(folder)
         checked = verified(copy, sample, seed, processes, progress)
         reasons = Counter[str]()
@@ -109,47 +109,63 @@ def _incomplete(place: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copy_episodes(corpus: Corpus, folder: str, known: Secrets) -> None:
-    """All episodes, run by run, in files of about `_FILE_BYTES`; their order within a run stays."""
+def _copy_episodes(corpus: Corpus, folder: str, known: Secrets) -> Heads:
+    """All episodes, run by run and writer by writer, in files of about `_FILE_BYTES`; the ends of their chains."""
+    heads = Heads()
     parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for file in sorted(corpus.files(), key=lambda file: str(file["path"])):
         parts.setdefault((file["partition.kind"], file["partition.run_id"]), []).append(file)
-    fragments, adds = corpus.fragments(), []
+    adds = []
     with readable(corpus.uri):
         corpus.refuse_bombs()
         for (kind, run_id), files in sorted(parts.items()):
-            for some in _groups(files):
-                tables = [fragments[file["path"]].to_table(schema=corpus.dataset.schema) for file in some]
-                rows = redaction.episodes(pa.concat_tables(tables), known)
+            size, count = (sum(file[name] for file in files) for name in ("size_bytes", "num_records"))
+            most = max(1, count * _FILE_BYTES // max(1, size))
+            for some in _groups(corpus.ordered(f"kind = '{kind}' AND run_id = '{run_id}'"), most):
+                rows = redaction.episodes(some, known, heads)
                 redaction.refuse_leaks("episodes", rows, known)
                 (batch,) = rows.combine_chunks().to_batches()
                 written = write_file(folder, batch)
                 values: dict[str, str | None] = {"kind": kind, "run_id": run_id}
                 adds.append(AddAction(written.path, written.size, values, _now(), True, written.stats))
     _create(storage.join(folder, EPISODES_TABLE), EPISODES, adds, PARTITION_BY, STATISTICS)
+    return heads
 
 
-def _groups(files: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    some: list[dict[str, Any]] = []
-    for file in files:
-        if some and sum(one["size_bytes"] for one in some) + file["size_bytes"] > _FILE_BYTES:
-            yield some
-            some = []
-        some.append(file)
-    if some:
-        yield some
+def _groups(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
+    """The same rows, about `most` at a time."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= most:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
 
 
-def _copy_side_tables(corpus: Corpus, folder: str, known: Secrets) -> None:
+def _copy_side_tables(corpus: Corpus, folder: str, known: Secrets, heads: Heads) -> None:
     """The rows that speak of what this version holds."""
     names = ["episode_id", "run_id", "env_id", "ruleset_digest"]
     held = corpus.to_arrow(columns=names)
-    of = {"environments": "ruleset_digest", "runs": "run_id", "policies": "run_id", "annotations": "episode_id"}
+    of = {name: "run_id" for name in redaction.SIDE}
+    of |= {"environments": "ruleset_digest", "annotations": "episode_id"}
     for name in redaction.SIDE:
         rows = corpus.table(name).cast(SIDE_TABLES[name].schema)
-        rows = rows.filter(pc.is_in(rows.column(of[name]), held.column(of[name]).combine_chunks()))
+        if name == "tokenizers":
+            rows = _tellable_tokenizers(corpus, rows, known)
+        else:
+            rows = rows.filter(pc.is_in(rows.column(of[name]), held.column(of[name]).combine_chunks()))
         if rows.num_rows:
-            _write_side_table(folder, name, redaction.side_table(name, rows.combine_chunks(), known), known)
+            _write_side_table(folder, name, redaction.side_table(name, rows.combine_chunks(), known, heads), known)
+
+
+def _tellable_tokenizers(corpus: Corpus, rows: pa.Table, known: Secrets) -> pa.Table:
+    """Those that episodes name, but for any whose files tell of a machine or a place."""
+    used = corpus.dataset.to_table(columns={"digest": pc.field("reasoning", "tokenizer")}).column("digest")
+    rows = rows.filter(pc.is_in(rows.column("digest"), pc.unique(used)))
+    silent = [known.found_in(files, data=True) is None for files in rows.column("files").to_pylist()]
+    return rows.filter(pa.array(silent, pa.bool_()))
 
 
 def _write_side_table(folder: str, name: str, rows: pa.Table, known: Secrets) -> None:

@@ -13,13 +13,12 @@ searched for elsewhere: nothing tells it from the word.
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.episode import content_digests
+from selfplay.episode.digest import seal
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
+from selfplay.store.described import pseudonym
 from selfplay.store.read import Corpus
 from selfplay.store.targets import settings_alone
 
@@ -43,9 +44,9 @@ _HOME = re.compile(r"/(?:home|Users)/([^/]+)")
 _COMMON = ("root", "user", "nobody", "ubuntu", "admin", "ec2-user", "runner", "localhost", "")
 #: Texts that are data: what an agent, an author or the releaser wrote.
 DATA = ("episodes.reasoning.turns.text", "episodes.reasoning.answer", "environments.source", "annotations.value",
-        "releases.note")  # fmt: skip
+        "releases.note", "tokenizers.files")  # fmt: skip
 #: Side tables that go along. `uses` names versions of the original table, and is left out.
-SIDE = ("environments", "runs", "policies", "annotations")
+SIDE = ("environments", "runs", "closings", "deletions", "policies", "tokenizers", "annotations")
 
 SAID = """\
 This is a redacted copy of a corpus. It leaves out:
@@ -56,11 +57,13 @@ This is a redacted copy of a corpus. It leaves out:
   `configuration 1`, `configuration 2`, …: equal where the settings were;
 - absolute paths, addresses, host names and user names in errors and in the reasons of verdicts, which read `[path]`,
   `[address]`, `[host]` and `[user]`;
-- the names of the authors of labels, who are numbered, too, and the table `uses`.
+- the names of the authors of labels, who are numbered, too, and the table `uses`;
+- tokenizers whose files name such a path or machine: their digests, by which rows name them, would be others.
 
 Before a row was copied it was checked against the digest that it was sealed with. The copy is not what was sealed, so
-its digests were computed anew: they prove what was released, and differ from those of the original corpus. Moves,
-searches, texts, tokens, scores, seeds and policies are unchanged."""
+its digests were computed anew: they prove what was released, and differ from those of the original corpus. So were
+the links between the episodes of a writer, and the ends of these chains in the table `closings`, where they fitted.
+Moves, searches, texts, tokens, scores, seeds and policies are unchanged."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def secrets_of(corpus: Corpus) -> Secrets:
     users = {found[1] for place in places if (found := _HOME.match(place))} | {_account()}
     return Secrets(
         hosts={name: f"machine-{n}" for n, name in enumerate(_once(hosts), 1)},
-        configs={old: _sha256(f"configuration {n}") for n, old in enumerate(_once(configs), 1)},
+        configs={old: pseudonym(n) for n, old in enumerate(_once(configs), 1)},
         authors={name: f"author-{n}" for n, name in enumerate(_once(authors), 1)},
         users=frozenset(users),
         places=frozenset(places),
@@ -183,14 +186,24 @@ def _once(values: list[str | None]) -> list[str]:
     return list(dict.fromkeys(value for value in values if value))
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+@dataclass
+class Heads:
+    """Of each writer (run, slot, epoch) the content digest of its last episode so far, and that of its copy."""
+
+    of: dict[tuple[str, str, int], tuple[str, str]] = field(default_factory=dict)
+
+    def copied(self, writer: tuple[str, str, int], digest: str | None) -> str | None:
+        """What a digest of the original is in the copy, where it is the last of the writer there; else itself."""
+        old, new = self.of.get(writer, (None, None))
+        return new if digest is not None and digest == old else digest
 
 
-def episodes(rows: pa.Table, secrets: Secrets) -> pa.Table:
-    """The rows without what is left out, and their digests computed anew.
+def episodes(rows: pa.Table, secrets: Secrets, heads: Heads) -> pa.Table:
+    """The rows without what is left out, their digests computed anew, and linked as they were.
 
-    rows: all columns. Raises `UserError` for a row whose digest does not fit: it would get one that does.
+    rows: all columns, each writer's by number. heads: of what came before them; they are added. A link that did not
+    fit is left as it is: it will not fit in the copy, either. Raises `UserError` for a row whose digest does not fit:
+    it would get one that does.
     """
     rows = rows.cast(EPISODES).combine_chunks()
     newest = pc.max(rows.column("schema_version")).as_py()
@@ -207,23 +220,44 @@ def episodes(rows: pa.Table, secrets: Secrets) -> pa.Table:
         ("verdicts", lambda value: _texts(value, ("error", "reason"), secrets.scrubbed)),
     ):
         rows = _with(rows, name, change)
-    return _with_column(rows, "content_digest", pa.array(_digests(rows), pa.string()))
+    return _linked(rows, heads)
+
+
+def _linked(rows: pa.Table, heads: Heads) -> pa.Table:
+    """Seals changed rows in their order. Their digests and links are still those of the original."""
+    columns = {name: rows.column(name).combine_chunks() for name in EPISODES.names}
+    writers = list(zip(*(columns[name].to_pylist() for name in ("run_id", "slot", "epoch")), strict=True))
+    old, links = columns["content_digest"].to_pylist(), columns["previous_digest"].to_pylist()
+    follows = [False] * len(writers)
+    for row, writer in enumerate(writers):
+        follows[row] = row > 0 and writer == writers[row - 1] and links[row] is not None and links[row] == old[row - 1]
+        if not follows[row]:
+            links[row] = heads.copied(writer, links[row])
+    for name, values in seal(columns, links, follows).items():
+        rows = _with_column(rows, name, values)
+    heads.of |= dict(zip(writers, zip(old, rows.column("content_digest").to_pylist(), strict=True), strict=True))
+    return rows
 
 
 def _digests(rows: pa.Table) -> list[str]:
     return content_digests({name: rows.column(name).combine_chunks() for name in EPISODES.names})
 
 
-def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
-    """The rows of a side table of `SIDE` without what is left out."""
+def side_table(name: str, rows: pa.Table, secrets: Secrets, heads: Heads) -> pa.Table:
+    """The rows of a side table of `SIDE` without what is left out. heads: of all episodes of the copy."""
+    if name == "closings":
+        rows = _with_column(rows, "writers", pa.array(_ends(rows, heads), rows.schema.field("writers").type))
     changes: dict[str, dict[str, Callable[[Any], Any]]] = {
         "environments": {},
+        "tokenizers": {},
         "runs": {
             "host": lambda value: secrets.hosts.get(value, value),
             "config_digest": lambda value: secrets.configs.get(value, value),
             "config": settings_alone,
             "run_uri": lambda value: None,
         },
+        "closings": {"table_version": lambda value: 0},
+        "deletions": {"table_version": lambda value: 0, "reason": secrets.scrubbed},
         "policies": {"uri": lambda value: None, "net": secrets.scrubbed, "metrics": secrets.scrubbed},
         "annotations": {"author": lambda value: secrets.authors[value], "source": secrets.scrubbed},
     }
@@ -232,10 +266,21 @@ def side_table(name: str, rows: pa.Table, secrets: Secrets) -> pa.Table:
     return rows
 
 
+def _ends(closings: pa.Table, heads: Heads) -> list[list[dict[str, Any]] | None]:
+    """The column `writers` of the table of closings, with digests of the copy."""
+    ends: list[list[dict[str, Any]] | None] = []
+    for row in closings.select(["run_id", "writers"]).to_pylist():
+        writers = row["writers"]
+        for one in writers or ():
+            one["head"] = heads.copied((row["run_id"], one["slot"], one["epoch"]), one["head"])
+        ends.append(writers)
+    return ends
+
+
 def refuse_leaks(table: str, rows: pa.Table, secrets: Secrets) -> None:
     """Raises `UserError` where any text of the rows, whatever its column, still tells of a machine or a place."""
-    for field in rows.schema:
-        for path, values in _leaves(f"{table}.{field.name}", rows.column(field.name).combine_chunks()):
+    for name in rows.schema.names:
+        for path, values in _leaves(f"{table}.{name}", rows.column(name).combine_chunks()):
             for value in pc.unique(values).to_pylist():
                 found = None if value is None else secrets.found_in(value, path in DATA)
                 if found is not None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 #: In the order in which they stand in the one file; each may import those before it. `program` has its docstring.
-PARTS = ("rows", "games", "episodes", "table", "program")
+PARTS = ("rows", "searches", "played", "games", "dialogues", "episodes", "table", "neighbours", "chain", "program")
 _OURS = __name__ + "."
 
 

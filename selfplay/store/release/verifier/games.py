@@ -7,17 +7,7 @@ import re
 from importlib import metadata
 from typing import Any
 
-from selfplay.store.release.verifier.rows import (
-    CHANCE,
-    FRAGILE,
-    SIMULTANEOUS,
-    STATUS_OF,
-    UNITS,
-    Lie,
-    Row,
-    Unknown,
-    whole,
-)
+from selfplay.store.release.verifier.rows import CHANCE, FRAGILE, SIMULTANEOUS, Lie, Row, Unknown, whole
 
 
 def harmless(text: str) -> bool:
@@ -44,9 +34,13 @@ def harmless(text: str) -> bool:
 
 
 class Rules:
-    """The games of OpenSpiel as installed here, each loaded once."""
+    """The games of OpenSpiel as installed here, each loaded once, and how runs searched.
+
+    searches: settings of runs by the digests of their configurations; see `settings_of`.
+    """
 
     def __init__(self, certificate: Row) -> None:
+        self.searches: dict[str, Row] = {}
         self.installed = metadata.version("open_spiel")
         self.certified = certificate["packages"].get("open_spiel", self.installed)
         self.rulesets = {(one["env_id"], one["ruleset_digest"]): one for one in certificate["rulesets"]}
@@ -116,7 +110,8 @@ def game_lies(row: Row, game: Any, rules: Rules) -> None:
             odds = [number for outcome, p in state.chance_outcomes() for number in (outcome, round(p * 1_000_000_000))]
             digest.update(b"c" + whole([len(odds) // 2, *odds, action]))
         else:
-            search_lies(ply, step, legal, rules)
+            if step["candidates"] and [one["action"] for one in step["candidates"]] != legal:
+                rules.doubt(f"step {ply}: the candidates are not the legal actions")
             digest.update(b"d" + whole([seat, len(legal), *legal, action]))
         state.apply_action(action)
     text = str(state).encode()
@@ -128,43 +123,20 @@ def game_lies(row: Row, game: Any, rules: Rules) -> None:
     end_lies(row, game, state, rules)
 
 
-def search_lies(ply: int, step: Row, legal: list[int], rules: Rules) -> None:
-    """What a step says of its search; steps without one have no candidates."""
-    candidates = step["candidates"] or []
-    if not candidates:
-        return
-    if [one["action"] for one in candidates] != legal:
-        rules.doubt(f"step {ply}: the candidates are not the legal actions")
-    visits = [one["visits"] for one in candidates]
-    if min(visits) < 0 or sum(visits) > step["simulations"]:
-        raise Lie(f"step {ply}: the visits ({sum(visits)}) are more than the {step['simulations']} simulations")
-    if any((one["q"] is None) != (one["visits"] == 0) for one in candidates):
-        raise Lie(f"step {ply}: a candidate has visits without a value, or a value without visits")
-    prior = sum(one["prior"] for one in candidates) / UNITS
-    if abs(prior - 1) > 1e-3 + len(legal) / (2 * UNITS):
-        raise Lie(f"step {ply}: the priors sum to {prior:.4f}")
-
-
 def end_lies(row: Row, game: Any, state: Any, rules: Rules) -> None:
-    """What the row says of its end. Only a game that was over, or in which a seat resigned, has returns."""
-    ended_by, returns, resigned = row["game"]["ended_by"], row["returns"], row["game"]["resigned_seat"]
-    if row["status"] in STATUS_OF.values() and row["status"] != STATUS_OF.get(ended_by):
-        raise Lie(f"its status is {row['status']}, and it ended by {ended_by}")
-    if row["trainable"] and row["status"] not in ("ok", "truncated"):
-        raise Lie(f"it is marked trainable with status {row['status']}")
+    """What the rules say of the end, and of the units in which values are stored."""
+    ended_by, returns = row["game"]["ended_by"], row["returns"]
+    largest = max(abs(game.min_utility()), abs(game.max_utility()))
+    unit = largest if 0 < largest < 2.0**63 else 1.0  # of games whose utilities have no bound
+    if row["game"]["value_scale"] != unit:
+        rules.doubt(f"its values are in units of {row['game']['value_scale']}, and the largest utility is {unit}")
     if state.is_terminal() != (ended_by == "terminal"):
         rules.doubt(f"it ended by {ended_by}, and the game {'was' if state.is_terminal() else 'was not'} over")
-    if (resigned is not None) != (ended_by == "resignation"):
-        raise Lie("its resigned seat contradicts how it ended")
-    if ended_by in ("ply_limit", "aborted"):
-        if returns is not None:
-            raise Lie("it has returns without an outcome")
-    elif returns is None or len(returns) != row["seats"]:
-        raise Lie("it has no return for every seat")
-    elif ended_by == "terminal":
+    if ended_by == "terminal":
         if not all(abs(told - true) <= 1e-9 for told, true in zip(returns, state.returns(), strict=True)):
             rules.doubt(f"its returns are {returns}, and the rules give {list(state.returns())}")
-    elif not 0 <= resigned < row["seats"] or returns[resigned] != min(returns):
-        raise Lie("the seat that resigned did not get the lowest return")
-    elif not all(game.min_utility() <= value <= game.max_utility() for value in returns):
-        raise Lie("a return lies outside the utilities of the game")
+    elif returns is not None and not all(game.min_utility() <= value <= game.max_utility() for value in returns):
+        rules.doubt("a return lies outside the utilities of the game")
+    told = any(step["seat_values"] is not None for step in row["game"]["steps"])
+    if told and row["seats"] == 2 and str(game.get_type().utility).endswith("ZERO_SUM"):
+        raise Lie("it has values of both seats, and in a zero-sum game one is the negative of the other")

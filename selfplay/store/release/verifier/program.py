@@ -7,9 +7,19 @@
 What "true" means here:
 - a file is one that the certificate lists, and its sha256 is the certified one (and the one in its name);
 - a row has the content digest that follows from all its other columns (`content_digest` below);
+- a game agrees with itself (`played_lies` below): the visits of a search sum to its simulations, its value is the mean
+  of what was backed up, the move played follows from both, every move was made by one policy; where the table `runs`
+  has the settings of its search, also its length and its surprise, within what rounding hides;
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
-  and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
-- all rows together have the certified content digest: none is missing, none came later, none is there twice.
+  and its end, its returns and its unit of values agree with them (`game_lies` below);
+- a dialogue and a walk agree with themselves (`dialogue_lies`, `walk_lies` below): turns, tokens, masks, spans,
+  verdicts, returns; a tokenizer that the corpus keeps spells each text. Whether an answer is right needs the task: such
+  rows are false here, or not checkable;
+- all rows together have the certified content digest: none is missing, none came later, none is there twice;
+- each row names the content digest of the one that its writer sealed before (from schema version 2 on), down to the
+  first, and each writer has as many as it ended with, but for what the table `deletions` names (`Chains` below);
+- numbers of a writer have no gaps, its times and versions never go back, its groups are whole, its seeds are those that
+  it drew, and its settings, code, rules and policies are those that the side tables have for its run (`Neighbours`).
 
 Where the certificate says "redacted", rows lack host names, paths and the like, and their digests were computed after
 these were left out: they prove what was released, not what was sealed. README.md tells what is missing.
@@ -17,7 +27,8 @@ these were left out: they prove what was released, not what was sealed. README.m
 "not checkable" is what this machine cannot decide, with what is missing. Values are from the point of view of the seat
 to act, returns from each seat's own, in the game's utility units.
 
-Exit codes: 0 all that could be checked is true; 1 something is false; 2 it cannot be read. S3 keys and endpoint come
+Exit codes: 0 all that could be checked is true; 1 something is false; 2 it cannot be read; 3 with --strict, something
+is not checkable. S3 keys and endpoint come
 from the usual variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). Read the table through its log only, never by a
 pattern of file names: files of other versions lie in the same folders.
 """
@@ -29,14 +40,27 @@ import hashlib
 import json
 import os
 import random
+import re
 import sys
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from selfplay.store.release.verifier.chain import Chains
+from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
-from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.neighbours import Neighbours, side_table
+from selfplay.store.release.verifier.rows import (
+    COLUMNS,
+    LINK,
+    MOST_CERTIFICATE_BYTES,
+    MOST_FILE_BYTES,
+    Lie,
+    Row,
+    Unknown,
+)
+from selfplay.store.release.verifier.searches import settings_of
 from selfplay.store.release.verifier.table import (
     certificate_of,
     file_lies,
@@ -50,32 +74,60 @@ from selfplay.store.release.verifier.table import (
 
 
 class Report:
-    """Counts of episodes; `lies` also holds what is false of files and of the whole."""
+    """Counts of episodes; `lies` also holds what is false of files and of the whole.
 
-    def __init__(self) -> None:
-        self.true = self.unknown = self.false = 0
+    unset: true games whose searches could not be held against the settings of their run.
+    """
+
+    def __init__(self, tokenizers: Tokenizers) -> None:
+        self.tokenizers = tokenizers
+        self.true = self.unknown = self.false = self.unset = 0
         self.lies: list[tuple[str, str]] = []
         self.missing: dict[str, int] = {}
         self.digests: list[str] = []
         self.seen: set[str] = set()
+        self.chains = Chains()
+        self.open: set[str] = set()  # what is not checkable
+        self.neighbours = Neighbours()
 
-    def row(self, row: Row, schema: pa.Schema, rules: Rules) -> None:
+    def row(self, row: Row, schema: pa.Schema, rules: Rules, newest: int) -> None:
+        """newest: schema version that the table states."""
         try:
+            if not 1 <= row["schema_version"] <= newest:
+                raise Lie(f"its schema version is {row['schema_version']}, and that of its table {newest}")
             if row["episode_id"] in self.seen:
                 raise Lie("the episode is there twice")
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
-            row_lies(row, schema, rules)
+            self.chains.add(row)
+            self.neighbours.add(row)
+            row_lies(row, schema, rules, self.tokenizers)
             self.true += 1
+            self.unset += row["config_digest"] not in rules.searches and any(
+                step["candidates"] for step in (row["game"] or {"steps": ()})["steps"]
+            )
         except Lie as lie:
             self.false += 1
             self.lies.append((row["episode_id"], str(lie)))
         except Unknown as reason:
             self.unknown += 1
+            self.open.add(row["episode_id"])
             self.missing[str(reason)] = self.missing.get(str(reason), 0) + 1
         except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
             self.false += 1
             self.lies.append((str(row["episode_id"]), f"the row is not an episode: {str(error).splitlines()[0]}"))
+
+    def together(self, found: list[tuple[str, str]]) -> None:
+        """Adds what is false of rows together; a row that was true or unknown by itself is false then."""
+        told = {subject for subject, _ in self.lies}
+        for subject, reason in found:
+            if subject in told:
+                continue
+            told.add(subject)
+            self.lies.append((subject, reason))
+            if subject in self.seen:
+                self.true, self.unknown = self.true - (subject not in self.open), self.unknown - (subject in self.open)
+                self.false += 1
 
 
 def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Report:
@@ -85,7 +137,13 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     schema = pa.schema(table.schema().to_arrow())
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
     certified = {file["path"]: file for file in certificate["files"]}
-    report, rules = Report(), Rules(certificate)
+    stated = re.search(r"schema_version=([0-9]{1,18})", table.metadata().description or "")
+    tokenizers = Tokenizers({row["digest"]: row["files"] for row in side_table(corpus, "tokenizers")})
+    report, rules, newest = Report(tokenizers), Rules(certificate), int(stated[1]) if stated else 1
+    rules.searches = settings_of(side_table(corpus, "runs"))
+    if set(schema.names) - {*COLUMNS, LINK, "content_digest"}:  # of a version that this file does not know
+        newest = sys.maxsize
+    report.lies += tokenizers.lies()
     total = sum(file["num_records"] for file in files)
     drawn = None if sample is None else set(random.Random(seed).sample(range(total), min(sample, total)))
     before = 0
@@ -104,7 +162,7 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
                 told = True
                 report.lies.append((path, str(lie)))
             for row in rows_of(data, partition, schema, chosen):
-                report.row(row, schema, rules)
+                report.row(row, schema, rules, newest)
         except FileNotFoundError:
             report.lies.append((path, "the file is missing"))
         except (OSError, MemoryError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -117,6 +175,16 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
         report.lies.append((path, "the certificate lists this file, and the table does not hold it"))
     if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
         report.lies.append(("corpus", "all rows together do not have the certified content digest"))
+    if drawn is None:
+        names = ("runs", "policies", "environments", "closings", "deletions")
+        tables = {name: side_table(corpus, name) for name in names}
+        damaged = any(path in certified for path, _ in report.lies)
+        try:
+            found = list(report.neighbours.lies(tables, certificate))
+            found += () if damaged else report.chains.lies(tables, certificate["table_version"])
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            found = [("corpus", f"its side tables are none: {str(error).splitlines()[0]}")]
+        report.together(found)
     return report
 
 
@@ -132,6 +200,7 @@ def main() -> int:
     parser.add_argument("--certificate", default=os.path.join(here, "certificate.json"), help="default: beside me")
     parser.add_argument("--sample", type=int, metavar="N", help="only N episodes, drawn evenly, and their files")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--strict", action="store_true", help="end with code 3 unless all episodes are true")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     try:
@@ -145,17 +214,21 @@ def main() -> int:
     if asked.json:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
-        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing}))
+        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing,
+                          "without_settings": report.unset}))  # fmt: skip
     else:
         for subject, reason in report.lies:
             print(f"false {shown(subject)}: {shown(reason)}")
         for reason, count in report.missing.items():
             print(f"not checkable ({count:,} episodes): {shown(reason)}")
+        if report.unset:
+            print(f"not covered ({report.unset:,} episodes): length and surprise of searches: the table runs does not "
+                  "tell their settings")  # fmt: skip
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', redacted' if certificate.get('redacted') is True else ''}"
               f"{', a sample' if asked.sample else ''}")  # fmt: skip
-    return 1 if report.lies else 0
+    return 1 if report.lies else 3 if asked.strict and report.unknown else 0
 
 
 if __name__ == "__main__":

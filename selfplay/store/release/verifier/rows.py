@@ -21,10 +21,14 @@ PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*[A-Za-z0-9_][A-Za-z0
 #: Games that can end a process, or take minutes, with parameters of small numbers.
 FRAGILE = ("blotto", "bridge_uncontested_bidding", "gomoku", "hanabi", "negotiation", "universal_poker", "yacht")
 STATUS_OF = {"terminal": "ok", "resignation": "ok", "ply_limit": "truncated", "aborted": "aborted"}
-#: What the content digest covers in schema version 1: these columns, in this order.
+#: The newest schema version that is known here.
+SCHEMA_VERSION = 2
+#: What the content digest covers: these columns, in this order; from schema version 2 on LINK, too, the last.
 COLUMNS = """episode_id kind run_id schema_version slot epoch number status trainable error origin parents licence
 env_id env_version ruleset_digest seed code_commit config_digest package_version host started_at wall_ms seats n_steps
 returns policy_spans verdicts game reasoning control""".split()
+#: The content digest of the episode that the same writer (run, slot, epoch) sealed before; null for its first.
+LINK = "previous_digest"
 
 
 class Lie(Exception):
@@ -37,7 +41,9 @@ class Unknown(Exception):
 
 def content_digest(row: Row, schema: pa.Schema) -> str:
     """sha256 (hex) of the row's values, column after column; `content_digest` itself is left out."""
-    return hashlib.sha256(b"".join(encoded(schema.field(name).type, [row[name]]) for name in COLUMNS)).hexdigest()
+    content = b"".join(encoded(schema.field(name).type, [row[name]]) for name in COLUMNS)
+    link = encoded(pa.string(), [row.get(LINK)]) if row["schema_version"] > 1 else b""
+    return hashlib.sha256(content + link).hexdigest()
 
 
 def encoded(kind: pa.DataType, values: list[Any]) -> bytes:
