@@ -65,6 +65,7 @@ def loud(tensors: weights.Tensors, seed: int) -> weights.Tensors:
 def config_of(algorithm: str, trunk: str = "mlp", dtype: str = "float32") -> RunConfig:
     search = {"simulations": 12, "cheap_simulations": 3, "full_fraction": 0.6, "algorithm": algorithm}
     play = {"games": 6, "opening_fraction": 0.5, "opening_plies": 2, "dtype": dtype, "device": "cpu"}
+    play["opening_choices"] = 3 if algorithm == "gumbel" else 1
     net = {"hidden": 24, "layers": 2, "trunk": trunk, "channels": 8, "blocks": 1}
     data = {"name": algorithm, "env": {"id": "tic_tac_toe"}, "search": search, "selfplay": play, "net": net}
     return RunConfig.model_validate(data)
@@ -77,7 +78,7 @@ def games(folder: Path, config: RunConfig, tables: Tables, ends: tuple[int, ...]
     c, s = config.selfplay, config.search
     settings = PlaySettings(
         c.games, s.simulations, s.cheap_simulations, s.full_fraction, c.opening_fraction, c.opening_plies,
-        ply_limit=spec.ply_limit,
+        c.opening_choices, ply_limit=spec.ply_limit,
     )  # fmt: skip
     told = Provenance(algorithm, spec.id, spec.version, ruleset_digest(spec), config.digest, "0", "here", "CC0-1.0")
     exact, rough = Evaluator(net, "float32", "cpu"), list[Net]()
