@@ -280,6 +280,23 @@ def test_weights_are_found_by_their_digest_alone(made: Made, tmp_path: Path) -> 
     assert [one.state for one in check] == [TRUE] * 8 and not check.counts.left_out
 
 
+def test_an_opening_is_the_evenest_of_those_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Honest ones are (above); where another line was played than the net prefers, that is said."""
+    opened = weighed_games._opened
+    asked = []
+
+    def others(*given: Any) -> Any:
+        one = opened(*given)
+        asked.append(one)
+        return one and replace(one, played=tuple(i for i in range(len(one.x)) if i not in one.played))
+
+    monkeypatch.setattr(weighed_games, "_opened", others)
+    check = WeightCheck(made.corpus, made.kept, searches=0)
+    false = [one for one in check.weigh(made.batch.slice(0, len(made.runs[0]))) if one.state == FALSE]
+    assert len([one for one in asked if one and len(one.played) < 3]) >= len(false) > 3
+    assert all("is not the evenest that its seed draws" in one.reason for one in false)
+
+
 def test_a_sample_has_every_version(made: Made) -> None:
     check = WeightCheck(made.corpus, made.kept, sample=7, searches=3)
     assert len(list(check)) == check.total == 7
