@@ -16,7 +16,7 @@ from selfplay.game import Game
 from selfplay.store.read import Corpus
 from selfplay.store.rows import episodes_of
 from selfplay.weighed.dialogues import Language, answers_of
-from selfplay.weighed.games import Decision, Games, Played, played_by, settings_of, walk
+from selfplay.weighed.games import Decision, Games, Opened, Played, played_by, settings_of, walk
 from selfplay.weighed.kept import Kept
 from selfplay.weighed.repeats import APART, Repeater, distance, same
 from selfplay.weighed.report import (
@@ -31,7 +31,7 @@ from selfplay.weighed.report import (
     Weighed,
 )
 from selfplay.weighed.sample import batches, drawn
-from selfplay.weighed.values import ROOM, Apart, Net, compare, exact, net_from
+from selfplay.weighed.values import EXACT, REDUCED, ROOM, Apart, Net, compare, exact, net_from
 
 Array = np.ndarray[Any, Any]
 
@@ -89,12 +89,13 @@ class WeightCheck:
         why: dict[int, str] = {}
         by_game: dict[tuple[str, str, int], tuple[Game, Played | None, list[Decision]]] = {}
         answers: dict[str, list[Any]] = {}
+        openings: list[tuple[Opened, dict[str, Any] | None]] = []
         for row, episode in enumerate(episodes):
             try:
                 if isinstance(episode, str):
                     why[row] = episode
                 elif episode.game is not None:
-                    why[row] = self._walk(row, episode, schemas[row], by_game)
+                    why[row] = self._walk(row, episode, schemas[row], by_game, openings)
                 elif episode.reasoning is not None:
                     why[row] = self._read(row, episode, answers)
                 else:
@@ -103,6 +104,8 @@ class WeightCheck:
                 why[row] = f"it cannot be gone through ({str(error)[:200]}): see what is said without weights"
         for (digest, _, _), (game, played, decisions) in by_game.items():
             self._values(digest, game, played, decisions, episodes, lies, weighed, why)
+        for opened, settings in openings:
+            self._evenest(opened, settings, lies)
         for digest, some in answers.items():
             self._logprobs(digest, some, lies, weighed, why)
         for row, name in enumerate(names):
@@ -115,7 +118,7 @@ class WeightCheck:
 
     # -- games --------------------------------------------------------------------------------------------------
 
-    def _walk(self, row: int, episode: Episode, schema: int, into: dict[Any, Any]) -> str:
+    def _walk(self, row: int, episode: Episode, schema: int, into: dict[Any, Any], openings: list[Any]) -> str:
         game = self._games.find(episode)
         if isinstance(game, str):
             return game
@@ -126,6 +129,8 @@ class WeightCheck:
         run.seeded += walked.seeded
         if walked.lie is not None:
             run.strange.append(Weighed(episode.episode_id, FALSE, walked.lie))
+        if walked.opened is not None:
+            openings.append((walked.opened, settings))
         for one in walked.decisions:
             key = one.span.digest, episode.provenance.config_digest, id(game)
             into.setdefault(key, (game, played, []))[2].append(one)
@@ -173,6 +178,17 @@ class WeightCheck:
         self.counts.decisions += len(good)
         self.counts.versions.add(digest)
         self._repeat(net, game, played, good, episodes, apart.exact)
+
+    def _evenest(self, opened: Opened, settings: Mapping[str, Any] | None, lies: dict[int, str]) -> None:
+        net = self._net(str(opened.span.digest), opened.span.version)
+        if not isinstance(net, Net) or net.config.input_shape != opened.x.shape[1:]:
+            return
+        uneven = np.abs(net.say(opened.x).values)
+        far = float(uneven[list(opened.played)].min() - uneven.min())
+        if far > 2 * (EXACT if exact(net.config, settings) else REDUCED):
+            version = opened.span.version
+            reason = f"its opening is not the evenest that its seed draws: version {version} says so"
+            lies.setdefault(opened.row, reason)
 
     def _compare(self, net: Net, decisions: list[Decision], scale: float, exactly: bool) -> Apart:
         self.counts.positions += len(decisions)

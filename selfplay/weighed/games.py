@@ -133,13 +133,29 @@ def settings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """An opening that a net chose as the evenest of some that the seed drew.
+
+    x: `[lines, *input_shape]` float32, what it was shown after each. played: indices of those that the game begins
+    with.
+    """
+
+    row: int
+    span: PolicySpan
+    x: Array
+    played: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Walked:
     """A game gone through: its decisions with known weights, and what in it the seed contradicts (None: nothing).
 
-    seeded: whether there was something that its seed decides, and settings to know it by.
+    opened: its opening, if a net of known weights chose it. seeded: whether there was something that its seed decides,
+    and settings to know it by.
     """
 
     decisions: tuple[Decision, ...]
+    opened: Opened | None
     lie: str | None
     seeded: bool
 
@@ -152,12 +168,14 @@ def walk(game: Game, row: int, episode: Episode, played: Played | None, schema: 
         draws = GameDraws(game, played.play, played.search.algorithm == "gumbel", episode.seed)
     found: list[Decision] = []
     known: set[str | None] = set()
-    state, lie, steps = game.new_initial_state(), None, episode.game.steps
+    state, lie, steps, chosen = game.new_initial_state(), None, episode.game.steps, None
     if draws is not None:
         opened = next((i for i, step in enumerate(steps) if step.source != "opening"), len(steps))
         line = tuple(step.action for step in steps[:opened])
         if line not in ({one.actions for one in draws.openings} or {()}):
             lie = f"its opening {list(line)} is none that its seed draws"
+        elif len(draws.openings) > 1 and line:
+            chosen = _opened(game, row, episode, draws, line)
     for ply, step in enumerate(steps):
         legal = state.legal_actions()
         if len(step.actions) and step.actions.tolist() != legal:
@@ -179,7 +197,15 @@ def walk(game: Game, row: int, episode: Episode, played: Played | None, schema: 
                 full = None if lie else full
                 found.append(Decision(row, ply, step, span, x, first, state.clone(), full, noise, mixed))
         state.apply_action(step.action)
-    return Walked(tuple(found), lie, draws is not None)
+    return Walked(tuple(found), chosen, lie, draws is not None)
+
+
+def _opened(game: Game, row: int, episode: Episode, draws: GameDraws, line: tuple[int, ...]) -> Opened | None:
+    span = next((one for one in episode.policy_spans if one.first_step < len(line) and one.digest), None)
+    if span is None:
+        return None
+    x = np.stack([game.encoder.encode(one.state) for one in draws.openings])
+    return Opened(row, span, x, tuple(i for i, one in enumerate(draws.openings) if one.actions == line))
 
 
 def _seed_lies(ply: int, step: Step, full: bool | None, draws: GameDraws, played: Played) -> str | None:

@@ -65,6 +65,7 @@ def loud(tensors: weights.Tensors, seed: int) -> weights.Tensors:
 def config_of(algorithm: str, trunk: str = "mlp", dtype: str = "float32") -> RunConfig:
     search = {"simulations": 12, "cheap_simulations": 3, "full_fraction": 0.6, "algorithm": algorithm}
     play = {"games": 6, "opening_fraction": 0.5, "opening_plies": 2, "dtype": dtype, "device": "cpu"}
+    play["opening_choices"] = 3 if algorithm == "gumbel" else 1
     net = {"hidden": 24, "layers": 2, "trunk": trunk, "channels": 8, "blocks": 1}
     data = {"name": algorithm, "env": {"id": "tic_tac_toe"}, "search": search, "selfplay": play, "net": net}
     return RunConfig.model_validate(data)
@@ -77,7 +78,7 @@ def games(folder: Path, config: RunConfig, tables: Tables, ends: tuple[int, ...]
     c, s = config.selfplay, config.search
     settings = PlaySettings(
         c.games, s.simulations, s.cheap_simulations, s.full_fraction, c.opening_fraction, c.opening_plies,
-        ply_limit=spec.ply_limit,
+        c.opening_choices, ply_limit=spec.ply_limit,
     )  # fmt: skip
     told = Provenance(algorithm, spec.id, spec.version, ruleset_digest(spec), config.digest, "0", "here", "CC0-1.0")
     exact, rough = Evaluator(net, "float32", "cpu"), list[Net]()
@@ -277,6 +278,23 @@ def test_weights_are_found_by_their_digest_alone(made: Made, tmp_path: Path) -> 
     assert {one.state for one in check} == {TRUE, NOT_WEIGHED} and check.counts.left_out[GONE] > 0
     check = WeightCheck(made.corpus, other, sample=8, searches=0)
     assert [one.state for one in check] == [TRUE] * 8 and not check.counts.left_out
+
+
+def test_an_opening_is_the_evenest_of_those_drawn(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Honest ones are (above); where another line was played than the net prefers, that is said."""
+    opened = weighed_games._opened
+    asked = []
+
+    def others(*given: Any) -> Any:
+        one = opened(*given)
+        asked.append(one)
+        return one and replace(one, played=tuple(i for i in range(len(one.x)) if i not in one.played))
+
+    monkeypatch.setattr(weighed_games, "_opened", others)
+    check = WeightCheck(made.corpus, made.kept, searches=0)
+    false = [one for one in check.weigh(made.batch.slice(0, len(made.runs[0]))) if one.state == FALSE]
+    assert len([one for one in asked if one and len(one.played) < 3]) >= len(false) > 3
+    assert all("is not the evenest that its seed draws" in one.reason for one in false)
 
 
 def test_a_sample_has_every_version(made: Made) -> None:
