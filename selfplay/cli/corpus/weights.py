@@ -43,7 +43,7 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
     from selfplay.weighed.kept import Kept, folders_of, refuse_empty
 
     began = time.perf_counter()
-    torch.set_num_threads(machine.cores())
+    torch.set_num_threads(max(1, machine.cores() // 2))  # more wait for each other where cores are shared
     near = folders_of(asked, corpus.uri)
     check = WeightCheck(corpus, Kept([*map(refuse_empty, folders), *near]), sample, seed, searches)
     false: list[Check] = []
