@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -92,6 +92,16 @@ def parse(data: Any, source: str) -> AgentFile:
         search=_settings(_SEARCH, SearchConfig, search, source, "search"),
         images=images,
     )
+
+
+def net_of(text: str, source: str) -> NetConfig:
+    """The net that such JSON describes, checked as in `parse`. Raises `UserError`."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _wrong(source, "its net is not JSON") from None
+    net = _object(data, source, "net")
+    return cast(NetConfig, _settings(_NET, NetConfig, {k: v for k, v in net.items() if k != "schema"}, source, "net"))
 
 
 def check_fits(about: AgentFile, game: Game, source: str) -> None:

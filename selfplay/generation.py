@@ -9,44 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyspiel
 
+from selfplay.draws import GameDraws, PlaySettings
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step
 from selfplay.episode.schema import EVENEST, UNIFORM
 from selfplay.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class PlaySettings:
-    """How games are played; see `trainers.config` for what each setting means to a person.
-
-    simulations: of a full search; cheap_simulations: of a cheap one; full_fraction: share of full ones.
-    dirichlet_alpha: PUCT root noise, None: 10 / number of legal actions.
-    resign_threshold: in [0, 1]; a seat resigns after `resign_moves` moves in a row with less hope than its negative.
-    """
-
-    slots: int
-    simulations: int
-    cheap_simulations: int = 8
-    full_fraction: float = 1.0
-    opening_fraction: float = 0.7
-    opening_plies: int = 8
-    opening_choices: int = 1
-    temperature: float = 1.0
-    temperature_plies: int = 8
-    dirichlet_alpha: float | None = None
-    resign_threshold: float | None = None
-    resign_moves: int = 3
-    resign_playon: float = 0.2
-    ply_limit: int = 512
-    cache_entries: int = 200_000
-
+__all__ = ["EVENEST", "Generator", "PlaySettings", "Policy"]
 
 @dataclass(frozen=True)
 class Policy:
@@ -65,7 +38,7 @@ class _Table:
     """
 
     seed: int
-    rng: np.random.Generator
+    draws: GameDraws
     state: pyspiel.State
     began: float
     clock: float
@@ -74,7 +47,6 @@ class _Table:
     opened_by: Policy = Policy(UNIFORM, 0, "")
     spans: list[tuple[int, Policy]] = field(default_factory=list)
     low: list[int] = field(default_factory=lambda: [0, 0])
-    plays_on: bool = False
     would_resign: int | None = None
     full: bool = True
 
@@ -109,9 +81,14 @@ class Generator:
         most = max(settings.simulations, settings.cheap_simulations, 1)
         self.search = BatchedSearch(game, evaluate, search, settings.slots, most, settings.cache_entries)
         self._tables: list[_Table] = []
+        self._rests: list[int] = []  # slots that wait for a search to begin
 
     def set_policy(self, policy: Policy) -> None:
-        """The weights behind `evaluate` are now those of `policy`; games under way go on with them."""
+        """The weights behind `evaluate` are now those of `policy`; games under way go on with them.
+
+        A search under way begins anew, so that the version that a move is booked to made all of it; `settle` before the
+        weights change, and none is.
+        """
         if policy != self.policy:
             self.policy = policy
             self.search.new_weights(policy.digest)
@@ -130,79 +107,79 @@ class Generator:
             for slot in range(self.settings.slots):
                 self._tables.append(self._new_table())
                 self._begin(slot)
+        resting, self._rests = self._rests, []
+        for slot in resting:
+            self._begin(slot)
         sealed: list[Episode] = []
         decisions = 0
         while not until(len(sealed), decisions):
             for slot in self.search.tick():
                 decisions += 1
-                episode = self._move(slot)
-                if episode is not None:
-                    sealed.append(episode)
-                    self._tables[slot] = self._new_table()
+                sealed += self._go_on(slot)
                 self._begin(slot)
         return sealed
 
+    def settle(self, stop: Callable[[], bool] = lambda: False) -> tuple[list[Episode], int]:
+        """Ends the searches under way, and begins none: the weights behind `evaluate` are about to change.
+
+        stop: asked after every tick; True leaves the rest of them under way. Returns the episodes that ended, and how
+        many decisions were made. The next `play` goes on.
+        """
+        sealed: list[Episode] = []
+        before = len(self._rests)
+        while len(self._rests) < len(self._tables) and not stop():
+            for slot in self.search.tick():
+                sealed += self._go_on(slot)
+                self._rests.append(slot)
+        return sealed, len(self._rests) - before
+
     def abort(self) -> list[Episode]:
         """Seals every game under way as `aborted` (archived, not trainable) and forgets them."""
-        now, self._tables = self._tables, []
+        now, self._tables, self._rests = self._tables, [], []
         return [self._seal(table, "aborted", "aborted") for table in now if table.steps]
 
+    def _go_on(self, slot: int) -> list[Episode]:
+        """Plays the move of a finished search; where the game ends with it, another takes its place."""
+        episode = self._move(slot)
+        if episode is None:
+            return []
+        self._tables[slot] = self._new_table()
+        return [episode]
+
     def _new_table(self) -> _Table:
-        s = self.settings
         seed = int(self._seeds.integers(2**63))
-        rng = np.random.Generator(np.random.PCG64(seed))
-        table = _Table(seed, rng, self.game.new_initial_state(), time.time(), time.perf_counter())
-        table.plays_on = s.resign_threshold is not None and bool(rng.random() < s.resign_playon)
-        if s.opening_plies and rng.random() < s.opening_fraction:
-            for action in self._opening(rng, min(int(rng.integers(1, s.opening_plies + 1)), s.ply_limit - 1)):
+        draws = GameDraws(self.game, self.settings, self._gumbel, seed)
+        table = _Table(seed, draws, self.game.new_initial_state(), time.time(), time.perf_counter())
+        if draws.openings:
+            for action in self._evenest(draws):
                 seat = table.state.current_player()
                 table.digest.decision(seat, table.state.legal_actions(), action)
                 table.steps.append(Step(seat, action, "opening"))
                 table.state.apply_action(action)
-            if s.opening_choices > 1:  # random moves, and a net that chose among them
+            if len(draws.openings) > 1:  # random moves, and a net that chose among them
                 table.opened_by = replace(self.policy, policy_id=EVENEST)
         return table
 
-    def _opening(self, rng: np.random.Generator, plies: int) -> list[int]:
-        """Random moves that do not end the game; of `opening_choices` such lines the one that the net calls most even.
+    def _evenest(self, draws: GameDraws) -> tuple[int, ...]:
+        """Of the lines that were drawn, the one that the net calls most even.
 
         Even positions teach most: there a move decides the game. (KataGo, arXiv:1902.10565, evens its random starts
-        by the komi.) A line that would end the game is cut short of it.
+        by the komi.)
         """
-        lines, states = [], []
-        for _ in range(self.settings.opening_choices):
-            line: list[int] = []
-            state = self.game.new_initial_state()
-            while len(line) < plies:
-                legal = state.legal_actions()
-                action = legal[int(rng.integers(len(legal)))]
-                ahead = state.clone()
-                ahead.apply_action(action)
-                if ahead.is_terminal():
-                    break
-                line.append(action)
-                state = ahead
-            lines.append(line)
-            states.append(state)
+        lines = draws.openings
         if len(lines) == 1:
-            return lines[0]
+            return lines[0].actions
         began = time.perf_counter()
-        _, values = self._evaluate(np.stack([self.game.encoder.encode(state) for state in states]))
+        _, values = self._evaluate(np.stack([self.game.encoder.encode(line.state) for line in lines]))
         stats = self.search.stats
         stats.net_s += time.perf_counter() - began
-        stats.evaluations += len(states)
+        stats.evaluations += len(lines)
         stats.batches += 1
-        return lines[int(np.abs(values).argmin())]
+        return lines[int(np.abs(values).argmin())].actions
 
     def _begin(self, slot: int) -> None:
         table, s = self._tables[slot], self.settings
-        count = len(table.state.legal_actions())
-        table.full = s.full_fraction >= 1.0 or bool(table.rng.random() < s.full_fraction)
-        noise: Array | None
-        if self._gumbel:
-            noise = table.rng.gumbel(size=count)
-        else:
-            noise = table.rng.dirichlet([s.dirichlet_alpha or 10.0 / count] * count) if table.full else None
+        table.full, noise = table.draws.search(len(table.state.legal_actions()))
         self.search.start(slot, table.state, s.simulations if table.full else s.cheap_simulations, noise)
 
     def _move(self, slot: int) -> Episode | None:
@@ -211,7 +188,7 @@ class Generator:
         seat = table.state.current_player()
         if not table.spans or table.spans[-1][1] is not self.policy:
             table.spans.append((len(table.steps), self.policy))
-        action = self._choose(table, result)
+        action = table.draws.move(len(table.steps), result.actions, result.visits, result.action)
         table.digest.decision(seat, result.actions, action)
         table.steps.append(_step(seat, action, result, table.full, self.game.value_scale))
         # The tree still holds the old state: play on a copy.
@@ -226,13 +203,6 @@ class Generator:
             return self._seal(table, "truncated", "ply_limit")
         return None
 
-    def _choose(self, table: _Table, result: SearchResult) -> int:
-        s = self.settings
-        if self._gumbel or s.temperature == 0 or len(table.steps) >= s.temperature_plies or not result.visits.any():
-            return result.action
-        weights = (result.visits / result.visits.max()) ** (1.0 / s.temperature)
-        return int(table.rng.choice(result.actions, p=weights / weights.sum()))
-
     def _resigns(self, table: _Table, seat: int, value: float) -> bool:
         s = self.settings
         if s.resign_threshold is None:
@@ -240,9 +210,9 @@ class Generator:
         table.low[seat] = table.low[seat] + 1 if value < -s.resign_threshold else 0
         if table.low[seat] < s.resign_moves:
             return False
-        if table.plays_on and table.would_resign is None:
+        if table.draws.plays_on and table.would_resign is None:
             table.would_resign = seat
-        return not table.plays_on
+        return not table.draws.plays_on
 
     def _seal(self, table: _Table, status: str, ended_by: str, resigned: int | None = None) -> Episode:
         scale = self.game.value_scale
@@ -271,7 +241,7 @@ class Generator:
                 replay_digest=table.digest.end(table.state),
                 ended_by=ended_by,
                 resigned_seat=resigned,
-                played_on_after_resignation=table.plays_on,
+                played_on_after_resignation=table.draws.plays_on,
                 would_have_resigned_seat=table.would_resign,
             ),
         )

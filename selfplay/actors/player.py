@@ -140,12 +140,11 @@ class Player:
         a weight server that has just been restarted knows of none.
         """
         began = time.perf_counter()
-        self._pull(newest)
-        made = 0
+        made = settled = self._pull(newest)
 
         def until(ended: int, count: int) -> bool:
             nonlocal made
-            made = count
+            made = settled + count
             late = seconds is not None and time.perf_counter() - began >= seconds
             return late or count >= decisions or (episodes is not None and ended >= episodes) or notice.leaving()
 
@@ -161,13 +160,22 @@ class Player:
         self._sealed += self._generator.abort()
         return self._hand_over(time.perf_counter(), 0)
 
-    def _pull(self, newer: Published | None) -> None:
+    def _pull(self, newer: Published | None) -> int:
+        """Takes newer weights, if there are any, after the searches under way: no search is of two nets.
+
+        Returns how many decisions these were.
+        """
+        decisions = 0
         if self._weights is not None:
             newer = ray.get(self._weights.newer_than.remote(self._version)) or newer
         if newer is not None and newer.version > self._version:
-            self._evaluate.load(newer.fetch())
+            tensors = newer.fetch()
+            episodes, decisions = self._generator.settle(notice.leaving)
+            self._sealed += episodes
+            self._evaluate.load(tensors)
             self._version = newer.version
             self._generator.set_policy(Policy(self._job.policy_id, newer.version, newer.digest))
+        return decisions
 
     def _hand_over(
         self, began: float, made: int, write: bool = True, leaving: bool = False

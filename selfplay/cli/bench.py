@@ -237,9 +237,10 @@ def _play(generator: Any, seconds: float, version_positions: int) -> int:
             made = decisions
             return decisions >= version_positions or time.perf_counter() >= until
 
+        _, settled = generator.settle()
         generator.set_policy(Policy("bench", generator.policy.version + 1, f"{generator.policy.version + 1:032x}"))
         generator.play(enough)
-        total += made
+        total += settled + made
     return total
 
 

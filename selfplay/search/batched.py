@@ -56,9 +56,13 @@ class SearchResult:
 
 @dataclass
 class SearchStats:
-    """Counts and seconds since the search was made. `lookups` are leaves that needed a value, `hits` those cached."""
+    """Counts and seconds since the search was made. `lookups` are leaves that needed a value, `hits` those cached.
+
+    wasted: of the simulations, those of searches that were begun anew because weights changed under them.
+    """
 
     simulations: int = 0
+    wasted: int = 0
     evaluations: int = 0
     batches: int = 0
     net_s: float = 0.0
@@ -117,9 +121,19 @@ class BatchedSearch:
         self._ends = np.zeros(slots, np.int64)
 
     def new_weights(self, digest: str) -> None:
-        """Tells that `evaluate` now answers by other weights; what was cached is forgotten."""
+        """Tells that `evaluate` now answers by other weights; what was cached is forgotten.
+
+        Searches under way begin anew with the noise that they were given: every search is of one net from its root to
+        its last leaf, and can be repeated with that net alone.
+        """
         self._salt[:] = np.frombuffer(bytes.fromhex(digest[:32].ljust(32, "0")), np.uint64)
         table.clear(self._cache)
+        under_way = np.flatnonzero(self._status == lockstep.RUNNING)
+        self.stats.wasted += int(self._tree.slot["done"][under_way].sum())
+        for name in ("nodes", "edges", "done"):
+            self._tree.slot[name][under_way] = 0
+        for slot in under_way.tolist():
+            del self._states[slot][1:]
 
     def start(self, slot: int, state: pyspiel.State, simulations: int, noise: Array | None = None) -> None:
         """Begins a search from `state`, which must not change until the search ends.

@@ -71,6 +71,23 @@ def test_a_player_has_the_newest_weights_also_where_the_server_knows_of_none(pla
     assert ("run", 7, f"{7:064d}") in played(6)  # and not an older one
 
 
+def test_searches_under_way_end_before_new_weights_come(player: Player) -> None:
+    """None of them is made twice, their moves are the older version's, and they are counted."""
+
+    class AtHand(Published):
+        def fetch(self) -> dict[str, Any]:
+            return to_arrays(build(NetConfig.from_json(player._job.net), self.version))
+
+    made = rows = 0
+    for version in range(1, 5):
+        report, batch = player.play(7, None, newest=AtHand(version, f"{version:064d}", [], ""))
+        made += report.decisions
+        rows += report.archived_decisions
+    left = player.finish()[0]
+    assert player._generator.search.stats.wasted == 0
+    assert made == rows + left.archived_decisions > 4 * 7  # the calls counted what they ended for others, too
+
+
 def test_the_end_writes_what_was_kept(player: Player) -> None:
     player.play(1_000, None, 3, write=False)
     report, batch = player.finish()

@@ -43,6 +43,13 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     env: EnvOption = None,
     processes: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also compute again what nets said, and make some searches again.")
+    ] = False,
+    weights_from: Annotated[
+        list[str] | None, typer.Option(help="A folder with weights: a run's, or of *.safetensors. May be repeated.")
+    ] = None,
+    searches: Annotated[int, typer.Option(help="With --weights: searches that are made again.", min=0)] = 1000,
     strict: Annotated[bool, typer.Option("--strict", help="End with code 3 unless all episodes are true.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,23 +57,31 @@ def verify(
 
     Ends with exit code 1 if anything is false, or a file of the log is damaged. Blocks that were written and are not
     part of the corpus are counted: their writer may be about to commit them. What cannot be checked here is said, with
-    what to install; with --strict, exit code 3 then. What true covered is said in the end, and what it did not.
+    what to install; with --strict, exit code 3 then, and where --weights had to leave something out. What true covered
+    is said in the end, and what it did not.
+
+    --weights computes again, with the weights that an episode names, raw values and priors of its moves, some of its
+    searches, and the log-probabilities of its tokens. Weights are found by their sha256 in the run's folder around the
+    corpus and in those named by --weights-from. With --sample it draws its own episodes, as many of each version.
 
     With --release it is the released version that is checked, and whether the release holds all that its certificate
     says, signed by KEY.
 
     Examples:  selfplay corpus verify runs/connect_four  ·
+    selfplay corpus verify runs/connect_four --weights --sample 1000  ·
     selfplay corpus verify runs/connect_four --release first --key ed25519:…
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from selfplay.store.chain import open_ended
-    from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, Tally, as_fields
+    from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, WEIGHTS, Tally, as_fields
     from selfplay.store.verify import outside, verify_corpus
 
     load_envs(env)
+    weighs = weights or bool(weights_from)
     opened = open_corpus(corpus, version, as_of)
     tally = Tally()
+    unsure: set[str] = set()
     standing: Standing | None = None
     if release is not None:
         if version is not None or as_of is not None:
@@ -80,19 +95,33 @@ def verify(
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         for check in verify_corpus(opened, sample, seed, processes or _processes(opened)):
             tally.add(check)
+            if weighs and check.state == NOT_CHECKABLE:
+                unsure.add(check.subject)
             progress.advance(task)
     newest = sample is None and version is None and as_of is None and release is None
     lost, waiting = outside(opened) if newest else ([], [])
     unended = open_ended(opened)
     deleted = opened.table("deletions", ["run_id", "episodes", "command", "reason"]).to_pylist()
     tally.lies += lost
+    weighing = None
+    if weighs:
+        from selfplay.cli.corpus.weights import weigh
+
+        weighing = weigh(opened, corpus, weights_from or [], sample, seed, searches)
+        known = {check.subject for check in tally.lies}
+        news = [check for check in weighing.false if check.subject not in known]
+        tally.lies += news
+        if sample is None:
+            tally.true -= len({check.subject for check in news if not check.subject.startswith("run ")} - unsure)
     counts = {TRUE: tally.true, FALSE: len(tally.lies), NOT_CHECKABLE: tally.not_checkable}
+    fields = as_fields(tally, () if weighs else (WEIGHTS,))
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in tally.lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": tally.by_reason}
         more = {"open_ended": unended, "deletions": deleted}
+        more |= {} if weighing is None else {"weights": weighing.numbers}
         of = {} if standing is None else {"release": {**asdict(standing), "uncovered": standing.uncovered}}
-        typer.echo(json.dumps({**told, **as_fields(tally), "uncommitted": waiting, **more, **of}))
+        typer.echo(json.dumps({**told, **fields, "uncommitted": waiting, **more, **of}))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for check in tally.lies:
@@ -115,16 +144,20 @@ def verify(
                 f"{plain_markup(waiting[0])}; "
                 f"if no run is going to commit them, `selfplay repair {plain_markup(opened.uri)}` can"
             )
+        if weighing is not None:
+            for reason, how_many in weighing.left_out.items():
+                console.print(f"[yellow]not weighed[/] ({how_many:,} decisions): {plain_markup(reason, 2000)}")
+            console.print(weighing.sentence)
         console.print(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
             f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
         )
-        console.print(as_fields(tally)["meaning"])
+        console.print(fields["meaning"])
         if standing is not None:
             console.print(f"release {plain_markup(standing.release)}: {plain_markup(standing.said)}")
     if tally.lies:
         raise typer.Exit(1)
-    if strict and tally.not_checkable:
+    if strict and (tally.not_checkable or (weighing is not None and weighing.left_out)):
         raise typer.Exit(3)
 
 

@@ -202,7 +202,9 @@ def _verification(facts: Facts) -> str:
     command = "```\npip install pyarrow deltalake open_spiel\npython verify_corpus.py CORPUS\n```"
     said = (
         "Check it yourself: `verify_corpus.py` is one file without any code of ours around it. It compares the files "
-        "with certificate.json, recomputes the digest of every row and replays every game by the rules of OpenSpiel."
+        "with certificate.json, recomputes the digest of every row and replays every game by the rules of OpenSpiel. "
+        "`verify_weights.py CORPUS --weights FOLDER` needs torch and the weights of the run, too: it computes again "
+        "what the nets said of every move that they searched."
     )
     return "\n".join(lines) + f"\n\n{said}\n\n{command}"
 

@@ -6,6 +6,7 @@ released, and the next attempt writes over what a killed one left. From then on 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from selfplay import signing, storage
+from selfplay import archived, signing, storage
 from selfplay.errors import UserError
 from selfplay.store.coverage import Tally
 from selfplay.store.lease import acquire
@@ -26,12 +27,13 @@ from selfplay.store.release.certificate import Facts, Verified, certificate, fac
 from selfplay.store.release.croissant import croissant
 from selfplay.store.release.schema_md import schema_md
 from selfplay.store.release.verifier import one_file
+from selfplay.store.release.weights_file import weights_file
 from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
 from selfplay.store.verify import verify_corpus
 
 FOLDER = "released"
 #: The files of a release; the certificate holds the digests of the others. `signature.FILE` lies beside a signed one.
-FILES = ("README.md", "croissant.json", "SCHEMA.md", "verify_corpus.py", "certificate.json")
+FILES = ("README.md", "croissant.json", "SCHEMA.md", "verify_corpus.py", "verify_weights.py", "certificate.json")
 #: delta-rs deletes log entries older than 30 days by itself, and with them the way to older versions.
 _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
 _SHOWN = 3
@@ -179,7 +181,19 @@ def _texts(corpus: Corpus, found: Facts, key: str | None) -> dict[str, bytes]:
         "croissant.json": _json(croissant(found)),
         "SCHEMA.md": schema_md().encode(),
         "verify_corpus.py": one_file().encode(),
+        "verify_weights.py": weights_file(_seat_planes(found)).encode(),
     }
+
+
+def _seat_planes(found: Facts) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Of the games that are installed here: how each seat's view is laid out for a net."""
+    planes = {}
+    for one in found.rulesets:
+        with contextlib.suppress(UserError):
+            spec = archived.find_game(one["env_id"], one["game_string"])
+            if spec.seat_planes is not None:
+                planes[spec.id] = spec.seat_planes
+    return planes
 
 
 def _json(value: Any) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 #: In the order in which they stand in the one file; each may import those before it. `program` has its docstring.
@@ -29,11 +30,11 @@ PARTS = (
 _OURS = __name__ + "."
 
 
-def one_file() -> str:
-    """The source of verify_corpus.py: the parts one after the other, their imports first."""
+def one_file(parts: Sequence[str] = PARTS) -> str:
+    """The source of one file, verify_corpus.py unless told: the parts one after the other, their imports first."""
     plain, named = set[str](), dict[str, set[str]]()
     bodies, docstring = [], ""
-    for part in PARTS:
+    for part in parts:
         source = Path(__file__).with_name(f"{part}.py").read_text()
         tree = ast.parse(source)
         docstring = ast.get_docstring(tree, clean=False) or ""
