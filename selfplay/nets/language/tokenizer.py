@@ -108,8 +108,9 @@ class Tokenizer:
         return tuple(ids)
 
     def _is_token(self, i: object) -> bool:
-        whole = isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**31
-        return whole and self._backend.id_to_token(i) is not None
+        if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < 2**31:
+            return False
+        return self._backend.id_to_token(i) is not None
 
     def _end_of_turn(self) -> int | None:
         """The token that the chat template puts after an answer, where it is one that ends an answer."""
