@@ -1,4 +1,4 @@
-"""Local space of one user: crash logs, files of remote runs, caches, of which old entries are deleted; and a secret.
+"""Local space of one user: crash logs, files of remote runs, caches, of which old entries are deleted; and secrets.
 
 A folder in a shared temporary directory can be made, or linked elsewhere, by anyone before we come. So the space lies
 in the user's own directories (XDG), and only where these cannot be used in a temporary one that is checked: made by
@@ -71,8 +71,27 @@ def secret() -> bytes:
         made.unlink()
 
 
+def kept() -> Path:
+    """The folder for what must outlast this session. Raises `UserError` where only a temporary one can be used."""
+    found = _lasting("XDG_STATE_HOME", ".local/state")
+    if found is None:
+        raise UserError("there is no folder of this user's own that lasts; set HOME or XDG_STATE_HOME to one")
+    return found
+
+
 def _home(variable: str, below_home: str) -> Path:
     """The first usable of: the XDG directory, its default below HOME, the temporary directory."""
+    found = _lasting(variable, below_home)
+    if found is not None:
+        return found
+    temporary = Path(tempfile.gettempdir())
+    with contextlib.suppress(OSError):
+        return _private(temporary / f"{_APP}-{os.getuid()}")
+    return Path(tempfile.mkdtemp(prefix=f"{_APP}-{os.getuid()}-"))  # somebody else holds the name
+
+
+def _lasting(variable: str, below_home: str) -> Path | None:
+    """The first usable of: the XDG directory, its default below HOME; None where neither is."""
     given = Path(os.environ.get(variable, ""))
     user = Path(os.environ.get("HOME", ""))
     for base in (given, user / below_home):
@@ -80,10 +99,7 @@ def _home(variable: str, below_home: str) -> Path:
             with contextlib.suppress(OSError):
                 base.mkdir(mode=0o700, parents=True, exist_ok=True)
                 return _private(base / _APP)
-    temporary = Path(tempfile.gettempdir())
-    with contextlib.suppress(OSError):
-        return _private(temporary / f"{_APP}-{os.getuid()}")
-    return Path(tempfile.mkdtemp(prefix=f"{_APP}-{os.getuid()}-"))  # somebody else holds the name
+    return None
 
 
 def _folder(home: Path, kind: str) -> Path:

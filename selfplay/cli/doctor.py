@@ -26,7 +26,9 @@ from selfplay.cli.findings import Finding, Level
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
-BASE = ("numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich")
+BASE = (
+    "numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich", "cryptography",
+)  # fmt: skip
 FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
 MARKS = {"ok": "[green3]✓[/]", "note": "[yellow3]·[/]", "bad": "[red3]✗[/]"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def test_it_reads_and_verifies_a_golden_corpus(tmp_path: Path) -> None:
 
     def run(*command: object) -> subprocess.CompletedProcess[str]:
         line = [str(place / "bin" / str(command[0])), *map(str, command[1:])]
-        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+        state = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}  # the key that signs the release
+        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=state)
 
     code = (
         "from importlib.util import find_spec; from selfplay import store; import sys; "
@@ -53,3 +55,4 @@ def test_it_reads_and_verifies_a_golden_corpus(tmp_path: Path) -> None:
     assert released.returncode == 0, released.stderr
     verifier = run("python", "-I", corpus / "released" / "first" / "verify_corpus.py", corpus)
     assert verifier.returncode == 0, verifier.stdout + verifier.stderr
+    assert "signed by ed25519:" in verifier.stdout

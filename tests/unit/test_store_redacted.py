@@ -73,6 +73,14 @@ def archive(uri: str, *more: Episode) -> store.Corpus:
     return store.open(uri)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of its own for the key that signs releases."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A corpus and its redacted release."""

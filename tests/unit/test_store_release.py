@@ -63,6 +63,14 @@ def provenance(reference: str) -> Provenance:
     return Provenance("run", spec.id, spec.version, ruleset_digest(spec), "b" * 64, "0.1.0", "here", "CC0-1.0")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of its own for the key that signs releases."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def blocks() -> dict[str, list[Episode]]:
     """Episodes by slot: searches with openings; chance and hidden cards; all seats at once; rules nobody has here."""
@@ -395,7 +403,7 @@ def test_the_command(blocks: dict[str, list[Episode]], tmp_path: Path) -> None:
     assert empty.exit_code == 0 and "nothing is released yet" in empty.stdout
     done = runner.invoke(app, ["release", "one", str(tmp_path / "run"), "--sample", "5", "--seed", "3"])
     assert done.exit_code == 0, done.output
-    assert "12 episodes, 5 of them checked, 5 true" in done.stdout
+    assert "12 episodes, 5 of them checked, 5 true" in done.stdout and "signed by ed25519:" in done.stdout
     assert f'store.open("{uri}", version={version})' in done.stdout.splitlines()[-1]
     certificate = json.loads(Path(uri, "released", "one", "certificate.json").read_text())
     assert (certificate["verification"]["sample"], certificate["verification"]["seed"]) == (5, 3)

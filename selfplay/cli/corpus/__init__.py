@@ -7,7 +7,9 @@ import typer
 from selfplay.cli.corpus.annotate import annotate
 from selfplay.cli.corpus.diff import diff
 from selfplay.cli.corpus.export import export
+from selfplay.cli.corpus.key import key
 from selfplay.cli.corpus.lineage import lineage
+from selfplay.cli.corpus.prove import prove
 from selfplay.cli.corpus.query import query
 from selfplay.cli.corpus.release import release
 from selfplay.cli.corpus.show import show
@@ -23,5 +25,7 @@ app = typer.Typer(
     Examples:  selfplay corpus show latest runs/connect_four  ·  selfplay corpus stats runs/connect_four --json  ·
     selfplay corpus verify s3://bucket/corpus""",
 )
-for verb in (show, stats, query, verify, lineage, diff, tail, annotate, export, release, compact, delete_run, vacuum):
+for verb in (
+    show, stats, query, verify, lineage, diff, tail, annotate, export, release, prove, key, compact, delete_run, vacuum,
+):  # fmt: skip
     app.command()(verb)

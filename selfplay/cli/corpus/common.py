@@ -27,6 +27,10 @@ EnvOption = Annotated[
 ElsewhereOption = Annotated[
     bool, typer.Option("--elsewhere", help="Change the corpus that a run's folder leads to, without asking.")
 ]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="Who must have signed it: ed25519:… or a file with that or with a PEM."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

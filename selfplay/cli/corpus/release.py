@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from selfplay.cli.untrusted import cell, say
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
+    from selfplay.signing import Key
     from selfplay.store import Corpus
     from selfplay.store.release import Released
 
@@ -38,6 +40,7 @@ def release(
             "configuration.",
         ),
     ] = None,
+    sign: Annotated[bool, typer.Option(help="Sign it with your key; the first release makes one.")] = True,
     elsewhere: ElsewhereOption = False,
     list_them: Annotated[bool, typer.Option("--list", help="List the releases of a corpus.")] = False,
     as_json: JsonOption = False,
@@ -45,7 +48,7 @@ def release(
     """Release a version: verify it, and write its card, schema, certificate and one-file verifier to released/NAME.
 
     Nothing is released where anything is false. `vacuum` keeps released versions for ever. With --redact-to the corpus
-    itself is left as it is, and DEST is what may be published.
+    itself is left as it is, and DEST is what may be published. `corpus verify --release NAME` checks a release.
 
     Examples:  selfplay corpus release first runs/connect_four  ·  selfplay corpus release --list runs/connect_four  ·
     selfplay corpus release first runs/connect_four --redact-to published/first
@@ -71,11 +74,12 @@ def release(
         refuse_full(redact_to)
     if len(opened.files()) > _MANY_FILES and not as_json:
         say(f"of {len(opened.files()):,} files; `selfplay corpus compact {corpus}` would have made few of them")
+    signer = _signer() if sign else None
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         workers = processes or _processes(opened)
-        how = (note, sample, seed, workers, lambda: progress.advance(task))
+        how = (note, sample, seed, workers, lambda: progress.advance(task), signer)
         done = make(opened, name, *how) if redact_to is None else release_redacted(opened, name, redact_to, *how)
     if as_json:
         typer.echo(_json(done))
@@ -88,6 +92,9 @@ def release(
     for reason, count in done.reasons.items():
         say(f"not checkable ({count:,} episodes): {reason}")
     say(f"its files are in {done.place}; content digest {done.content_digest}")
+    say(f"certificate.json has sha256 {done.certificate_sha256}")
+    given = "not signed" if done.key is None else f"signed by {done.key}"
+    say(f"Merkle root {done.merkle_root}, {given}: give both to those who are to check it")
     if redact_to is None:
         say(
             "its tables hold host names, paths and the configuration of its runs; --redact-to DEST releases a copy "
@@ -98,6 +105,29 @@ def release(
         f"next: `python verify_corpus.py {place}` in that folder checks it without this package; "
         f'`store.open("{place}", version={done.table_version})` reads it'
     )
+
+
+def _signer() -> Callable[[], Key]:
+    """Gives this user's key; where there is none it is made when it is asked for, and that is said, once.
+
+    Raises `UserError` at once for one that cannot be used, and where none could be kept.
+    """
+    from selfplay import signing
+
+    known = signing.own()
+
+    def key() -> Key:
+        if known is not None:
+            return known
+        made = signing.make()
+        say(
+            f"made a key to sign releases with, {made.name}; it lies in {signing.place()}: keep a copy. --no-sign "
+            "releases without a signature",
+            err=True,
+        )
+        return made
+
+    return key
 
 
 def _json(one: Released) -> str:

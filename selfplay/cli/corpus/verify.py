@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,13 +15,17 @@ from selfplay.cli.corpus.common import (
     CorpusArgument,
     EnvOption,
     JsonOption,
+    KeyOption,
     VersionOption,
     load_envs,
     open_corpus,
 )
+from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.store import Corpus
+    from selfplay.store.release.check import Standing
+    from selfplay.store.verify import Check
 
 #: Episodes from which on several processes are worth their start.
 _WORTH_PROCESSES = 2000
@@ -30,6 +35,10 @@ def verify(
     corpus: CorpusArgument,
     version: VersionOption = None,
     as_of: AsOfOption = None,
+    release: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This release, with its files, Merkle root and signature.")
+    ] = None,
+    key: KeyOption = None,
     sample: Annotated[int | None, typer.Option(help="Only so many episodes, drawn evenly.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     env: EnvOption = None,
@@ -43,7 +52,11 @@ def verify(
     part of the corpus are counted: their writer may be about to commit them. What cannot be checked here is said, with
     what to install; with --strict, exit code 3 then. What true covered is said in the end, and what it did not.
 
-    Example:  selfplay corpus verify runs/connect_four
+    With --release it is the released version that is checked, and whether the release holds all that its certificate
+    says, signed by KEY.
+
+    Examples:  selfplay corpus verify runs/connect_four  ·
+    selfplay corpus verify runs/connect_four --release first --key ed25519:…
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -53,20 +66,29 @@ def verify(
     load_envs(env)
     opened = open_corpus(corpus, version, as_of)
     tally = Tally()
+    standing: Standing | None = None
+    if release is not None:
+        if version is not None or as_of is not None:
+            raise UserError("a release is one version: say --release without --version and --as-of")
+        opened, wrong, standing = _released(opened, release, key)
+        tally.lies += wrong
+    elif key is not None:
+        raise UserError("it is releases that are signed: say --release NAME with --key")
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         for check in verify_corpus(opened, sample, seed, processes or _processes(opened)):
             tally.add(check)
             progress.advance(task)
-    newest = sample is None and version is None and as_of is None
+    newest = sample is None and version is None and as_of is None and release is None
     lost, waiting = outside(opened) if newest else ([], [])
     tally.lies += lost
     counts = {TRUE: tally.true, FALSE: len(tally.lies), NOT_CHECKABLE: tally.not_checkable}
     if as_json:
         false = [{"subject": check.subject, "reason": check.reason} for check in tally.lies]
         told = {"version": opened.version, **counts, "falsehoods": false, "missing": tally.by_reason}
-        typer.echo(json.dumps({**told, **as_fields(tally), "uncommitted": waiting}))
+        of = {} if standing is None else {"release": {**asdict(standing), "uncovered": standing.uncovered}}
+        typer.echo(json.dumps({**told, **as_fields(tally), "uncommitted": waiting, **of}))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for check in tally.lies:
@@ -85,10 +107,22 @@ def verify(
             f"[bold]{counts[NOT_CHECKABLE]:,}[/] not checkable (version {opened.version})"
         )
         console.print(as_fields(tally)["meaning"])
+        if standing is not None:
+            console.print(f"release {plain_markup(standing.release)}: {plain_markup(standing.said)}")
     if tally.lies:
         raise typer.Exit(1)
     if strict and tally.not_checkable:
         raise typer.Exit(3)
+
+
+def _released(corpus: Corpus, name: str, key: str | None) -> tuple[Corpus, list[Check], Standing]:
+    """The corpus at the version of a release, what is false of the release, and what it stands on."""
+    from selfplay import signing
+    from selfplay.store.release.check import check_release, released_version
+
+    wanted = None if key is None else signing.named(key)
+    opened, one = released_version(corpus, name)
+    return opened, *check_release(opened, one, wanted)
 
 
 def _processes(corpus: Corpus) -> int:

@@ -75,8 +75,8 @@ _LIMITS = """\
 """
 
 
-def card(facts: Facts, episode_id: str | None) -> str:
-    """The whole text. episode_id: one that is in it, for the examples; None where there is none."""
+def card(facts: Facts, episode_id: str | None, key: str | None) -> str:
+    """The whole text. episode_id: one that is in it, for the examples; None where there is none. key: who signs it."""
     example = json.dumps(episode_id or "run/slot/epoch/number").replace("`", "\\u0060")
     reading = _READING.format(version=facts.table_version, episode_id=example)
     parts = [
@@ -84,13 +84,13 @@ def card(facts: Facts, episode_id: str | None) -> str:
         f"# {facts.name}\n\n{plain(description(facts))}",
         *([plain(facts.note)] if facts.note else []),
         f"Committed {facts.committed_at:%Y-%m-%d %H:%M:%S} UTC; {facts.bytes / 1e6:,.1f} MB in {len(facts.files):,} "
-        f"files. Content digest `{facts.content_digest}`.",
+        f"files. Content digest `{facts.content_digest}`, Merkle root over the episodes `{facts.merkle_root}`.",
         *([f"## What was left out\n\n{SAID}"] if facts.redacted else []),
         f"## What is in it\n\n{_counts(facts)}",
         f"## How diverse is it?\n\n{_diversity(facts)}",
         f"## Policies\n\n{_policies(facts)}",
         f"## Failures\n\n{_failures(facts)}",
-        f"## Is it true?\n\n{_verification(facts)}",
+        f"## Is it true?\n\n{_verification(facts)}\n\n{_signed(key)}",
         f"## How to read it\n\n{reading.rstrip()}",
         f"## Licence\n\n{_licences(facts)}",
         f"## Limits\n\n{_LIMITS.rstrip()}",
@@ -205,6 +205,22 @@ def _verification(facts: Facts) -> str:
         "with certificate.json, recomputes the digest of every row and replays every game by the rules of OpenSpiel."
     )
     return "\n".join(lines) + f"\n\n{said}\n\n{command}"
+
+
+def _signed(key: str | None) -> str:
+    listed = (
+        "certificate.json lists every file of this release with its sha256, the Merkle root over its episodes, and the "
+        "rows of the side tables (but for `uses` and `annotations`)"
+    )
+    if key is None:
+        return f"{listed}. It is not signed: whoever can rewrite all of this folder can rewrite the certificate, too."
+    return (
+        f"{listed}; certificate.sig signs it with the key `{key}`. Whoever rewrites this folder can sign it with "
+        "another key: ask its owner for the key, by another way than this page, and give it as `--key` to "
+        "`verify_corpus.py` (which needs `pip install cryptography` for that) or to `selfplay corpus verify --release "
+        "NAME`. `selfplay corpus prove ID` writes a proof that one episode is in this release, which can be checked "
+        "without the rest of it."
+    )
 
 
 def _licences(facts: Facts) -> str:

@@ -22,11 +22,14 @@ from selfplay.errors import UserError
 from selfplay.store.coverage import meaning
 from selfplay.store.query import query
 from selfplay.store.read import Corpus
+from selfplay.store.release import merkle
 from selfplay.store.release.diversity import diversity
+from selfplay.store.release.tables import row_digests
 from selfplay.store.table import episodes_uri, open_table
 from selfplay.store.verify import NOT_CHECKABLE, TRUE
 
-FORMAT = 1
+#: 1 had no Merkle root, no rows of side tables and no signature.
+FORMAT = 2
 #: Columns by whose values the episodes are counted.
 COUNTED = ("kind", "env_id", "status", "origin", "run_id", "licence")
 
@@ -55,6 +58,7 @@ class Facts:
     committed_at: when that version was committed. files: path below the episodes table, size (bytes), rows, sha256.
     counts: by column of `COUNTED`, rows of value, episodes, steps, trainable. policies, rulesets, errors: rows as in
     the certificate. diversity: see `selfplay.store.release.diversity`. content_digest, files_digest: see `certificate`.
+    merkle_root: hex, see `selfplay.store.release.merkle`. tables: see `selfplay.store.release.tables`.
     redacted: whether it is a copy that leaves things out (`selfplay.store.release.redaction`).
     """
 
@@ -73,6 +77,8 @@ class Facts:
     diversity: dict[str, list[dict[str, Any]]]
     content_digest: str
     files_digest: str
+    merkle_root: str
+    tables: dict[str, list[str]]
     verified: Verified
     redacted: bool = False
 
@@ -107,16 +113,21 @@ def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bo
         diversity=diversity(corpus),
         content_digest=digest_of(rows.column("content_digest").to_pylist()),
         files_digest=digest_of(f"{file['sha256']}  {file['path']}" for file in files),
+        merkle_root=merkle_root(rows),
+        tables=row_digests(corpus),
         verified=verified,
         redacted=redacted,
     )
 
 
-def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> dict[str, Any]:
-    """The certificate. others: sha256 of the release's other files, by name.
+def certificate(facts: Facts, created_at: datetime, others: dict[str, str], key: str | None) -> dict[str, Any]:
+    """The certificate. others: sha256 of the release's other files, by name. key: whose signature will lie beside it.
 
     content_digest: sha256 over the content digests (hex) of all episodes, sorted, a newline after each; it names the
-    content whatever files it lies in. files_digest: the same over lines "sha256  path" of all data files.
+    content whatever files it lies in. merkle_root: of the tree over the episodes' ids and content digests; by it one
+    episode can be proved without the others. files_digest: as content_digest, over lines "sha256  path" of all data
+    files. tables: digests of the rows that the side tables had. `release_files` and `files` are all files of the
+    release but the certificate itself and its signature.
     """
     verified = facts.verified
     return {
@@ -131,7 +142,9 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
         "steps": facts.steps,
         "bytes": facts.bytes,
         "content_digest": facts.content_digest,
+        "merkle_root": facts.merkle_root,
         "files_digest": facts.files_digest,
+        "key": key,
         "verification": {
             TRUE: verified.true,
             "false": 0,
@@ -152,6 +165,7 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
             "selfplay-factory": VERSION,
             **{package: metadata.version(package) for package in ("open_spiel", "pyarrow", "deltalake")},
         },
+        "tables": facts.tables,
         "release_files": others,
         "files": facts.files,
     }
@@ -159,8 +173,18 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str]) -> d
 
 def summary(certificate: dict[str, Any], sha256: str) -> str:
     """What the table of releases keeps of a certificate, JSON. sha256: of certificate.json."""
-    kept = ("episodes", "content_digest", "files_digest", "verification", "release_files")
-    return json.dumps({"sha256": sha256, **{key: certificate[key] for key in kept}}, sort_keys=True)
+    kept = ("episodes", "content_digest", "merkle_root", "files_digest", "key", "verification", "release_files")
+    told = {name: certificate[name] for name in kept if name in certificate}
+    return json.dumps({"sha256": sha256, **told}, sort_keys=True)
+
+
+def merkle_root(rows: pa.Table) -> str:
+    """The root (hex) over episodes. rows: episode_id, content_digest. Raises `UserError` for what is no digest."""
+    try:
+        names = zip(*(rows.column(name).to_pylist() for name in ("episode_id", "content_digest")), strict=True)
+        return merkle.root(merkle.leaves(names)).hex()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"its episodes make no Merkle tree: {error}") from None
 
 
 def digest_of(lines: Iterable[str]) -> str:

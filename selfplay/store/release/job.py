@@ -15,11 +15,12 @@ from typing import Any
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from selfplay import storage
+from selfplay import signing, storage
 from selfplay.errors import UserError
 from selfplay.store.coverage import Tally
 from selfplay.store.lease import acquire
 from selfplay.store.read import Corpus, refuse_links
+from selfplay.store.release import signature
 from selfplay.store.release.card import card
 from selfplay.store.release.certificate import Facts, Verified, certificate, facts, summary
 from selfplay.store.release.croissant import croissant
@@ -29,7 +30,7 @@ from selfplay.store.table import append, check_name, episodes_uri, first_line, o
 from selfplay.store.verify import verify_corpus
 
 FOLDER = "released"
-#: The files of a release; the certificate holds the digests of the others.
+#: The files of a release; the certificate holds the digests of the others. `signature.FILE` lies beside a signed one.
 FILES = ("README.md", "croissant.json", "SCHEMA.md", "verify_corpus.py", "certificate.json")
 #: delta-rs deletes log entries older than 30 days by itself, and with them the way to older versions.
 _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
@@ -38,7 +39,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Released:
-    """place: URI of the folder of its files. certificate_sha256: of certificate.json. The rest: see `certificate`."""
+    """place: URI of the folder of its files. certificate_sha256: of certificate.json. The rest: see `certificate`.
+
+    merkle_root: None in releases that were made before there were any; key: None where it is not signed.
+    """
 
     name: str
     table_version: int
@@ -54,6 +58,17 @@ class Released:
     content_digest: str
     files_digest: str
     certificate_sha256: str
+    merkle_root: str | None
+    key: str | None
+
+    @property
+    def statement(self) -> signature.Statement | None:
+        """What the signature is of; None where there is no Merkle root."""
+        if self.merkle_root is None:
+            return None
+        return signature.Statement(
+            self.name, self.table_version, self.episodes, self.merkle_root, self.certificate_sha256
+        )
 
 
 def released(corpus: Corpus) -> list[Released]:
@@ -81,9 +96,11 @@ def release(
     seed: int = 0,
     processes: int = 1,
     progress: Callable[[], None] = lambda: None,
+    key: Callable[[], signing.Key] | None = None,
 ) -> Released:
     """Releases this version of the corpus. progress: called once for every answer of the check.
 
+    key: gives the key to sign it with, and is asked when all is true; None: it is not signed.
     sample: check only so many episodes; the certificate says so. Raises `UserError`, with nothing written, where the
     name is taken or anything is false; of several that release one name at once, all but one are told so.
     """
@@ -97,7 +114,7 @@ def release(
         _keep_log(corpus)
         created_at = storage.now()
         refuse_links(corpus.uri)  # checking took its time
-        row = described(corpus, found, created_at)
+        row = described(corpus, found, created_at, None if key is None else key())
         _refuse_vacuumed(corpus, found)
         storage.fault("before_release")
         if not append(corpus.uri, "releases", [row]):
@@ -105,20 +122,29 @@ def release(
     return _released(corpus, row)
 
 
-def described(corpus: Corpus, found: Facts, created_at: datetime) -> dict[str, Any]:
-    """Writes the files of a release of the corpus; returns its row for the table of releases."""
-    texts = _texts(corpus, found)
+def described(corpus: Corpus, found: Facts, created_at: datetime, key: signing.Key | None) -> dict[str, Any]:
+    """Writes the files of a release of the corpus, signed where there is a key; returns its row for the table."""
+    name = None if key is None else key.name
+    texts = _texts(corpus, found, name)
     others = {file: hashlib.sha256(data).hexdigest() for file, data in texts.items()}
-    certified = certificate(found, created_at, others)
+    certified = certificate(found, created_at, others, name)
     texts["certificate.json"] = _json(certified)
+    sha256 = hashlib.sha256(texts["certificate.json"]).hexdigest()
+    place = storage.join(corpus.uri, FOLDER, found.name)
     for file in FILES:
-        storage.write(storage.join(corpus.uri, FOLDER, found.name, file), texts[file], durable=True)
+        storage.write(storage.join(place, file), texts[file], durable=True)
+    if key is None:
+        storage.delete(storage.join(place, signature.FILE))  # of an attempt that was killed
+    else:
+        told = signature.Statement(found.name, found.table_version, found.episodes, found.merkle_root, sha256)
+        signed = _json(signature.sign(told, key))
+        storage.write(storage.join(place, signature.FILE), signed, durable=True)
     return {
         "name": found.name,
         "table_version": corpus.version,
         "created_at": created_at,
         "note": found.note,
-        "certificate": summary(certified, hashlib.sha256(texts["certificate.json"]).hexdigest()),
+        "certificate": summary(certified, sha256),
     }
 
 
@@ -145,11 +171,11 @@ def verified(corpus: Corpus, sample: int | None, seed: int, processes: int, prog
     )
 
 
-def _texts(corpus: Corpus, found: Facts) -> dict[str, bytes]:
-    """The files of the release but for the certificate."""
+def _texts(corpus: Corpus, found: Facts, key: str | None) -> dict[str, bytes]:
+    """The files of the release but for the certificate. key: whose signature will lie beside it."""
     first = next(corpus.episodes(columns=["episode_id"]), None)
     return {
-        "README.md": card(found, None if first is None else first.column("episode_id")[0].as_py()).encode(),
+        "README.md": card(found, None if first is None else first.column("episode_id")[0].as_py(), key).encode(),
         "croissant.json": _json(croissant(found)),
         "SCHEMA.md": schema_md().encode(),
         "verify_corpus.py": one_file().encode(),
@@ -228,4 +254,6 @@ def _from_summary(corpus: Corpus, row: dict[str, Any], kept: Any, verification: 
         content_digest=kept.get("content_digest", ""),
         files_digest=kept.get("files_digest", ""),
         certificate_sha256=kept.get("sha256", ""),
+        merkle_root=kept.get("merkle_root"),
+        key=kept.get("key"),
     )

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
-from selfplay import storage
+from selfplay import signing, storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store.read import Corpus, open, readable
@@ -52,6 +52,7 @@ def release_redacted(
     seed: int = 0,
     processes: int = 1,
     progress: Callable[[], None] = lambda: None,
+    key: Callable[[], signing.Key] | None = None,
 ) -> Released:
     """Releases a copy of this version of the corpus at `place`, without host names, paths, addresses, configuration.
 
@@ -72,7 +73,7 @@ def release_redacted(
         for reason, count in checked.reasons.items():
             reasons[known.scrubbed(reason)] += count
         found = facts(copy, name, note, replace(checked, reasons=dict(reasons)), redacted=True)
-        row = described(copy, found, storage.now())
+        row = described(copy, found, storage.now(), None if key is None else key())
         _write_side_table(folder, "releases", pa.Table.from_pylist([row], SIDE_TABLES["releases"].schema), known)
         storage.fault("before_release")
         _publish(folder, place)

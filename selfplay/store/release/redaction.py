@@ -59,8 +59,9 @@ This is a redacted copy of a corpus. It leaves out:
 - the names of the authors of labels, who are numbered, too, and the table `uses`.
 
 Before a row was copied it was checked against the digest that it was sealed with. The copy is not what was sealed, so
-its digests were computed anew: they prove what was released, and differ from those of the original corpus. Moves,
-searches, texts, tokens, scores, seeds and policies are unchanged."""
+its digests were computed anew: they, the Merkle root over them and the signature prove what was released, and differ
+from those of the original corpus. A signature tells nothing of a machine, and the same key signs all releases of its
+owner. Moves, searches, texts, tokens, scores, seeds and policies are unchanged."""
 
 
 @dataclass(frozen=True)

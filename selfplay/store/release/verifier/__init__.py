@@ -1,7 +1,8 @@
 """verify_corpus.py, the one file that a release carries to check itself with: its parts, and how they become one.
 
 The parts share no code with the rest of this package, on purpose: what they find was computed a second time, row by row
-and plainly. They import only the standard library, numpy, pyarrow, deltalake and open_spiel, and each other.
+and plainly. They import only the standard library, numpy, pyarrow, deltalake, open_spiel, each other, and
+where it is there cryptography.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 #: In the order in which they stand in the one file; each may import those before it. `program` has its docstring.
-PARTS = ("rows", "games", "episodes", "table", "neighbours", "program")
+PARTS = ("rows", "games", "episodes", "table", "neighbours", "signed", "proofs", "program")
 _OURS = __name__ + "."
 
 

@@ -11,35 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
-from selfplay.store.release.verifier.rows import MOST_FILE_BYTES, SMALL_GROUP_BYTES, Row
-from selfplay.store.release.verifier.table import options, read, refuse_outside
+from selfplay.store.release.verifier.rows import Row
 
 #: Writers 1000 e to 1000 e + 999 belong to driver e of their run.
 DRIVER = 1000
 #: Clocks may be set back so far, and those of two machines differ so far, microseconds.
 CLOCK, CLOCKS = 600_000_000, 86_400_000_000
 WEIGHTLESS = re.compile(r"random|none|solver|teacher|human|expert|mcts-?[0-9]+|endpoint:.*", re.DOTALL)
-
-
-def side_table(corpus: str, name: str) -> list[Row]:
-    """The rows of a side table, [] where there is none."""
-    try:
-        table = DeltaTable(f"{corpus}/{name}", storage_options=options())
-    except TableNotFoundError:
-        return []
-    refuse_outside(table)
-    rows: list[Row] = []
-    for path in pa.table(table.get_add_actions()).column("path").to_pylist():
-        file = pq.ParquetFile(pa.BufferReader(read(f"{corpus}/{name}", path, MOST_FILE_BYTES)))
-        if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > SMALL_GROUP_BYTES:
-            raise ValueError(f"the table {name} is larger than it can be")
-        rows += file.read(use_threads=False).to_pylist()
-    return rows
 
 
 def parsed(text: Any) -> Row:

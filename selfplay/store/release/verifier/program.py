@@ -3,13 +3,21 @@
     python verify_corpus.py                              beside certificate.json, in the released corpus
     python verify_corpus.py s3://bucket/corpus           from a copy of both files anywhere
     python verify_corpus.py CORPUS --sample 1000 --json
+    python verify_corpus.py --key ed25519:...            and it must be this key that signed the release
+    python verify_corpus.py --proof FILE                 is one episode in a release? Needs nothing else of it
 
 What "true" means here:
 - a file is one that the certificate lists, and its sha256 is the certified one (and the one in its name);
 - a row has the content digest that follows from all its other columns (`content_digest` below);
 - a game has only steps that the rules of OpenSpiel allow, the rules say along the way what its replay digest holds,
   and what the record says of searches, of the end and of the returns agrees with them (`game_lies` below);
-- all rows together have the certified content digest: none is missing, none came later, none is there twice;
+- all rows together have the certified content digest: none is missing, none came later, none is there twice; and the
+  Merkle root over them is the certified one (it is computed as RFC 6962 says, see `leaf`);
+- the release's other files and the rows of side tables are the certified ones, and the row of the table `releases`
+  says what the certificate says;
+- the key that the certificate names has signed it: certificate.sig. Whoever rewrites all of a release can sign it with
+  a key of his own, so ask its owner for the key, and give it as --key. `pip install cryptography` is needed for that;
+  without it everything else is checked.
 - numbers of a writer have no gaps, its times and versions never go back, its groups are whole, its seeds are those that
   it drew, and its settings, code, rules and policies are those that the side tables have for its run (`Neighbours`).
 
@@ -40,8 +48,10 @@ from deltalake import DeltaTable
 
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules
-from selfplay.store.release.verifier.neighbours import Neighbours, side_table
+from selfplay.store.release.verifier.neighbours import Neighbours
+from selfplay.store.release.verifier.proofs import MOST_PROOF_BYTES, proof_of, prove
 from selfplay.store.release.verifier.rows import COLUMNS, MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row, Unknown
+from selfplay.store.release.verifier.signed import certificate_signer, key_of, release_lies, root_lies
 from selfplay.store.release.verifier.table import (
     certificate_of,
     file_lies,
@@ -51,6 +61,7 @@ from selfplay.store.release.verifier.table import (
     refuse_outside,
     rows_of,
     shown,
+    side_table,
 )
 
 
@@ -65,6 +76,9 @@ class Report:
         self.seen: set[str] = set()
         self.open: set[str] = set()  # what is not checkable
         self.neighbours = Neighbours()
+        self.sealed: dict[str, str] = {}  # content digests by id
+        self.key: str | None = None
+        self.standing = ""
 
     def row(self, row: Row, schema: pa.Schema, rules: Rules, newest: int) -> None:
         """newest: schema version that the table states."""
@@ -76,6 +90,7 @@ class Report:
             self.seen.add(row["episode_id"])
             self.digests.append(row["content_digest"])
             self.neighbours.add(row)
+            self.sealed[row["episode_id"]] = row["content_digest"]
             row_lies(row, schema, rules)
             self.true += 1
         except Lie as lie:
@@ -142,8 +157,8 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     print(file=sys.stderr)
     for path in sorted(set(certified) - {file["path"] for file in files}):
         report.lies.append((path, "the certificate lists this file, and the table does not hold it"))
-    if drawn is None and not report.lies and whole_digest(report.digests) != certificate["content_digest"]:
-        report.lies.append(("corpus", "all rows together do not have the certified content digest"))
+    if drawn is None and not report.lies:
+        whole_lies(report, certificate)
     if drawn is None:
         tables = {name: side_table(corpus, name) for name in ("runs", "policies", "environments", "deletions")}
         try:
@@ -154,9 +169,46 @@ def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Repo
     return report
 
 
+def whole_lies(report: Report, certificate: Row) -> None:
+    """What is false of all episodes together."""
+    if len(report.digests) != certificate["episodes"]:
+        report.lies.append(("corpus", f"it holds {len(report.digests):,} episodes, not {certificate['episodes']:,}"))
+    if whole_digest(report.digests) != certificate["content_digest"]:
+        report.lies.append(("corpus", "all rows together do not have the certified content digest"))
+    if certificate.get("merkle_root") is not None:
+        try:
+            root_lies(report.sealed, certificate)
+        except Lie as lie:
+            report.lies.append(("corpus", str(lie)))
+
+
+def stand(report: Report, corpus: str, certificate: Row, data: bytes, wanted: str | None) -> None:
+    """Checks what the release stands on. data: the bytes of certificate.json. wanted: who must have signed it."""
+    report.lies += release_lies(corpus, certificate, data)
+    try:
+        report.key, report.standing = certificate_signer(corpus, certificate, data, wanted)
+    except Lie as lie:
+        report.lies.append(("certificate.json", str(lie)))
+
+
 def whole_digest(digests: list[str]) -> str:
     """sha256 (hex) of all content digests in hex, sorted, a newline after each: `sort | sha256sum`."""
     return hashlib.sha256("".join(f"{digest}\n" for digest in sorted(digests)).encode()).hexdigest()
+
+
+def read_at(place: str, most: int) -> bytes:
+    folder, _, name = located(place).rpartition("/")
+    return read(folder, name, most)
+
+
+def proved(place: str, wanted: str | None, as_json: bool) -> int:
+    """Says whether the proof at a place holds. Raises `ValueError` for what is none."""
+    try:
+        true, said = True, prove(proof_of(read_at(place, MOST_PROOF_BYTES)), wanted)
+    except Lie as lie:
+        true, said = False, str(lie)
+    print(json.dumps({"true": true, "said": said}) if as_json else said if true else f"false: {said}")
+    return 0 if true else 1
 
 
 def main() -> int:
@@ -167,12 +219,21 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="only N episodes, drawn evenly, and their files")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--strict", action="store_true", help="end with code 3 unless all episodes are true")
+    parser.add_argument("--key", metavar="ed25519:...", help="who must have signed it; needs cryptography")
+    parser.add_argument("--proof", metavar="FILE", help="check a proof that one episode is in a release, and no corpus")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     try:
-        folder, _, name = located(asked.certificate).rpartition("/")
-        certificate = certificate_of(read(folder, name, MOST_CERTIFICATE_BYTES))
+        wanted = key_of(asked.key)
+        if asked.proof is not None:
+            return proved(asked.proof, wanted, asked.json)
+        data = read_at(asked.certificate, MOST_CERTIFICATE_BYTES)
+        certificate = certificate_of(data)
         report = verify(located(asked.corpus), certificate, asked.sample, asked.seed)
+        stand(report, located(asked.corpus), certificate, data, wanted)
+        place, own = located(asked.certificate), f"{located(asked.corpus)}/released/"
+        if place.startswith(own) and place != f"{own}{certificate['release']}/certificate.json":
+            report.lies.append(("certificate.json", "it is the certificate of another release"))
     except Exception as error:
         print(f"cannot be read: {shown((str(error) or type(error).__name__).splitlines()[0])}", file=sys.stderr)
         return 2
@@ -180,7 +241,8 @@ def main() -> int:
     if asked.json:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
-        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing}))
+        told = {"key": report.key, "standing": report.standing, "merkle_root": certificate.get("merkle_root")}
+        print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing, **told}))
     else:
         for subject, reason in report.lies:
             print(f"false {shown(subject)}: {shown(reason)}")
@@ -190,6 +252,11 @@ def main() -> int:
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', redacted' if certificate.get('redacted') is True else ''}"
               f"{', a sample' if asked.sample else ''}")  # fmt: skip
+        if certificate.get("merkle_root") is not None:
+            compared = " (not compared: a sample)" if asked.sample else ""
+            print(f"Merkle root {shown(certificate['merkle_root'])}{compared}")
+        if report.standing:
+            print(report.standing)
     return 1 if report.lies else 3 if asked.strict and report.unknown else 0
 
 

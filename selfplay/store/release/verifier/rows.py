@@ -17,6 +17,8 @@ CHANCE, SIMULTANEOUS = -1, -2
 #: What a file may hold: an honest row group is far below these, and honest columns shrink by two to twenty.
 SMALL_GROUP_BYTES, MOST_GROUP_BYTES, MOST_RATIO = 256 * 2**20, 4 * 2**30, 100
 MOST_FILE_BYTES, MOST_CERTIFICATE_BYTES = 8 * 2**30, 256 * 2**20
+#: The name of a release is that of a folder; the names of side tables are.
+RELEASE_NAME, TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), re.compile("[a-z_]{1,64}")
 PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet")
 #: Games that can end a process, or take minutes, with parameters of small numbers.
 FRAGILE = ("blotto", "bridge_uncontested_bidding", "gomoku", "hanabi", "negotiation", "universal_poker", "yacht")

@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from selfplay.store.release.verifier.rows import (
     BATCH_ROWS,
+    MOST_FILE_BYTES,
     MOST_GROUP_BYTES,
     MOST_RATIO,
     PLAIN_PATH,
+    RELEASE_NAME,
     SMALL_GROUP_BYTES,
+    TABLE_NAME,
     Lie,
     Row,
 )
@@ -69,6 +73,16 @@ def certificate_of(data: bytes) -> Row:
                 raise ValueError(f"an entry of the certificate's {name} lacks {' or '.join(needed)}")
     if found["table_version"] < 0:
         raise ValueError("the certificate's table_version is below 0")
+    if not RELEASE_NAME.fullmatch(found["release"]):
+        raise ValueError("the certificate's release is no name of one")
+    files, tables = found.setdefault("release_files", {}), found.setdefault("tables", {})
+    if not all(isinstance(of, dict) for of in (files, tables)) or not all(map(TABLE_NAME.fullmatch, tables)):
+        raise ValueError("the certificate's release_files and tables are not objects by name")
+    texts = [*files.values(), *(digest for of in tables.values() for digest in (of if isinstance(of, list) else [0]))]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("the certificate's release_files and tables hold what is no digest")
+    if not all(isinstance(found.get(name), str | None) for name in ("merkle_root", "key")):
+        raise ValueError("the certificate's merkle_root or key is no text")
     return dict(found)
 
 
@@ -91,11 +105,7 @@ def file_lies(data: bytes, path: str, certified: Row | None) -> None:
 def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | None) -> Iterator[Row]:
     """The rows of a Parquet file, all or those with the `chosen` indices; two columns are in its path, not in it."""
     before = 0
-    file = pq.ParquetFile(pa.BufferReader(data))
-    for number in range(file.num_row_groups):
-        size = file.metadata.row_group(number).total_byte_size
-        if size > SMALL_GROUP_BYTES and size > min(MOST_GROUP_BYTES, MOST_RATIO * len(data)):
-            raise ValueError(f"{len(data):,} bytes of it unpack to {size:,} at once")
+    file = parquet(data)
     for batch in file.iter_batches(BATCH_ROWS):
         columns = {name: batch.column(name) for name in batch.schema.names}
         columns |= {name: pa.array([value] * batch.num_rows, pa.string()) for name, value in partition.items()}
@@ -105,3 +115,29 @@ def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | N
         inside = [i for i in range(batch.num_rows) if chosen is None or before + i in chosen]
         yield from pa.Table.from_arrays(arrays, list(columns)).take(pa.array(inside, pa.int64())).to_pylist()
         before += batch.num_rows
+
+
+def parquet(data: bytes) -> pq.ParquetFile:
+    """A Parquet file. Raises `ValueError` for one that unpacks to far more than an honest one."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    for number in range(file.num_row_groups):
+        size = file.metadata.row_group(number).total_byte_size
+        if size > SMALL_GROUP_BYTES and size > min(MOST_GROUP_BYTES, MOST_RATIO * len(data)):
+            raise ValueError(f"{len(data):,} bytes of it unpack to {size:,} at once")
+    return file
+
+
+def side_table(corpus: str, name: str) -> list[Row]:
+    """The rows of a side table as it is now, [] where there is none."""
+    try:
+        table = DeltaTable(f"{corpus}/{name}", storage_options=options())
+    except TableNotFoundError:
+        return []
+    refuse_outside(table)
+    rows: list[Row] = []
+    for path in pa.table(table.get_add_actions()).column("path").to_pylist():
+        file = parquet(read(f"{corpus}/{name}", path, MOST_FILE_BYTES))
+        if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > SMALL_GROUP_BYTES:
+            raise ValueError(f"the table {name} is larger than it can be")
+        rows += file.read(use_threads=False).to_pylist()
+    return rows
