@@ -62,7 +62,8 @@ def fits(shape: Any, value: Any) -> bool:
         return same and all(fits(inner, value[name]) for name, inner in shape.items())
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(shape[0], one) for one in value)
-    return isinstance(value, {WHOLE: int, FLOAT: float | int, TEXT: str}[shape])
+    kinds: dict[str, Any] = {WHOLE: int, FLOAT: (float, int), TEXT: str}
+    return isinstance(value, kinds[shape])
 
 
 def row_of_proof_lies(row: Any, proof: Row) -> None:

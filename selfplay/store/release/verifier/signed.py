@@ -117,7 +117,8 @@ def certificate_signer(corpus: str, certificate: Row, data: bytes, wanted: str |
 
 def release_lies(corpus: str, certificate: Row, data: bytes) -> list[tuple[str, str]]:
     """What is false of the files of the release, of the side tables, and of the release's row in `releases`."""
-    place, found = f"{corpus}/released/{certificate['release']}", []
+    place = f"{corpus}/released/{certificate['release']}"
+    found: list[tuple[str, str]] = []
     files = {"certificate.json": hashlib.sha256(data).hexdigest(), **certificate["release_files"]}
     for name, sha256 in files.items():
         try:
@@ -128,7 +129,7 @@ def release_lies(corpus: str, certificate: Row, data: bytes) -> list[tuple[str, 
         except (Lie, OSError, ValueError) as lie:
             found.append((name, "the file is missing" if isinstance(lie, FileNotFoundError) else str(lie)))
     for name, listed in certificate["tables"].items():
-        gone = set(listed) - {row_digest(row) for row in side_table(corpus, name)} if listed else ()
+        gone = set(listed) - {row_digest(row) for row in side_table(corpus, name)} if listed else set()
         if gone:
             found.append((name, f"{len(gone):,} rows that this table had at the release were changed or are gone"))
     mine = [row for row in side_table(corpus, "releases") if row["name"] == certificate["release"]]
