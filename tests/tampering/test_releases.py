@@ -198,6 +198,16 @@ def test_rewritten_in_part_it_is_false(copy: str, monkeypatch: pytest.MonkeyPatc
         assert stands(copy)
 
 
+def test_without_its_folder_it_is_false(
+    copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    shutil.move(f"{copy}/released/first/certificate.json", tmp_path / "c.json")
+    shutil.rmtree(f"{copy}/released")
+    told = alone(copy, monkeypatch, capsys, "--certificate", str(tmp_path / "c.json"))
+    assert (told["code"], told["true"]) == (1, NODES)
+    assert {lie["reason"] for lie in told["falsehoods"]} == {"the file is missing", "certificate.sig is missing"}
+
+
 def test_rewritten_as_a_whole_it_is_signed_by_another(
     copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

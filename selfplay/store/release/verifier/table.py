@@ -47,6 +47,8 @@ def located(place: str) -> str:
 
 def read(folder: str, path: str, most: int) -> bytes:
     """The bytes of a file below a folder, local or s3://. Raises `OSError`, and `ValueError` for more than `most`."""
+    if "://" not in folder and not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder}")
     place = pafs.PyFileSystem(DeltaStorageHandler(folder, options()))
     with place.open_input_stream(path) as stream:
         data = bytes(stream.read(most + 1))
