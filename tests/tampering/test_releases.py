@@ -199,6 +199,16 @@ def test_rewritten_in_part_it_is_false(copy: str, monkeypatch: pytest.MonkeyPatc
         assert stands(copy)
 
 
+def test_without_its_folder_it_is_false(
+    copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    shutil.move(f"{copy}/released/first/certificate.json", tmp_path / "c.json")
+    shutil.rmtree(f"{copy}/released")
+    told = alone(copy, monkeypatch, capsys, "--certificate", str(tmp_path / "c.json"))
+    assert (told["code"], told["true"]) == (1, NODES)
+    assert {lie["reason"] for lie in told["falsehoods"]} == {"the file is missing", "certificate.sig is missing"}
+
+
 def test_rewritten_as_a_whole_it_is_signed_by_another(
     copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -304,7 +314,19 @@ def test_nothing_outside_is_read_for_a_certificate(copy: str, monkeypatch: pytes
 
 
 def test_a_row_has_one_digest_in_both(made: str) -> None:
-    for row in store.open(made).table("runs").to_pylist():
-        assert tables.row_digest(row) == signed.row_digest(row)
-        later = {**row, "column_of_later": None}
-        assert tables.row_digest(later) == signed.row_digest(later) == tables.row_digest(row)
+    rows = store.open(made).table("runs")
+    (row,) = rows.to_pylist()
+    (digest,) = tables.digests(rows)
+    assert digest == signed.row_digest(row) == signed.row_digest({**row, "column_of_later": None})
+    assert tables.digests(rows.append_column("column_of_later", pa.nulls(1, pa.string()))) == [digest]
+
+
+def test_a_time_that_no_date_can_be_ends_in_a_sentence(copy: str, capsys: Any) -> None:
+    for name in ("runs", "releases"):
+        rows = store.open(copy).table(name)
+        column = {"releases": "created_at", "runs": "started_at"}[name]
+        times = pa.array([2**62] * rows.num_rows, pa.int64()).cast(pa.timestamp("us", "UTC"))
+        rows = rows.set_column(rows.schema.get_field_index(column), column, times)
+        write_deltalake(f"{copy}/{name}", rows, mode="overwrite")
+        assert call(["corpus", "verify", copy, "--release", "first", "--processes", "1"]) in (1, 2)
+        assert len(capsys.readouterr().err.strip().splitlines()) <= 1

@@ -115,7 +115,8 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
         ["verify", corpus, "--processes", 1], ["verify", corpus, "--json", "--processes", 1], ["stats", corpus],
         ["query", "select * exclude (game, reasoning, control) from episodes limit 5", corpus],
         ["tail", corpus, "--after", -1, "--seconds", 0], ["diff", 0, 1, corpus], ["show", "latest", corpus],
-        ["release", "first", corpus, "--processes", 1],
+        ["release", "first", corpus, "--processes", 1], ["verify", corpus, "--release", "first", "--processes", 1],
+        ["prove", "run/a/1000/0", corpus],
     ]  # fmt: skip
     for words in plain:
         reader.do(f"corpus {words[0]} of {name}", command("corpus", *words))

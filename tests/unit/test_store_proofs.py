@@ -219,6 +219,11 @@ def test_the_command_signs_and_says_so_once(tmp_path: Path, monkeypatch: pytest.
     archive(uri, [episode(n) for n in range(2)])
     assert call(["corpus", "release", "none", uri, "--no-sign"]) == 0 and signing.own() is None
     assert "not signed" in capsys.readouterr().out
+    with monkeypatch.context() as without:
+        for name in ("XDG_STATE_HOME", "HOME"):
+            without.delenv(name, raising=False)
+        assert call(["corpus", "release", "one", uri]) == 2
+        assert "--no-sign releases without a signature" in capsys.readouterr().err
     assert call(["corpus", "release", "one", uri]) == 0
     own = signing.own()
     out, err = capsys.readouterr()

@@ -114,7 +114,10 @@ def _signer() -> Callable[[], Key]:
     """
     from selfplay import signing
 
-    known = signing.own()
+    try:
+        known = signing.own()
+    except UserError as error:
+        raise UserError(f"{error}; --no-sign releases without a signature") from None
 
     def key() -> Key:
         if known is not None:

@@ -19,7 +19,7 @@ from selfplay.errors import Damaged, UserError
 from selfplay.store.read import Corpus, open
 from selfplay.store.release import signature
 from selfplay.store.release.certificate import digest_of, merkle_root, summary
-from selfplay.store.release.job import FOLDER, Released, released
+from selfplay.store.release.job import FOLDER, Released, release_rows, released
 from selfplay.store.release.tables import missing
 from selfplay.store.table import check_name, episodes_uri
 from selfplay.store.verify import FALSE, Check
@@ -134,7 +134,7 @@ def _typed(what: str, found: Any, fields: dict[str, type]) -> None:
 
 def _row(corpus: Corpus, name: str, certified: dict[str, Any], sha256: str) -> Iterator[Check]:
     """The row of the table of releases against the certificate: all of its columns."""
-    row = next(row for row in corpus.table("releases").to_pylist() if row["name"] == name)
+    row = next(row for row in release_rows(corpus) if row["name"] == name)
     kept = json.loads(row["certificate"] or "{}")
     created_at = None if row["created_at"] is None else row["created_at"].isoformat()
     expected = {

@@ -75,14 +75,21 @@ class Released:
 
 def released(corpus: Corpus) -> list[Released]:
     """All releases, oldest first."""
-    rows = corpus.table("releases").sort_by("created_at").to_pylist()
-    return [_released(corpus, row) for row in rows]
+    return [_released(corpus, row) for row in release_rows(corpus)]
+
+
+def release_rows(corpus: Corpus) -> list[dict[str, Any]]:
+    """The rows of the table of releases, oldest first. Raises `UserError` for a time that no date can be."""
+    try:
+        return list(corpus.table("releases").sort_by("created_at").to_pylist())
+    except (ValueError, OverflowError):
+        raise UserError(f"the table of releases of {corpus.uri} holds a time that no date can be") from None
 
 
 def refuse_taken(corpus: Corpus, name: str) -> None:
     """Raises `UserError` where `name` cannot name a new release."""
     check_name("release", name)
-    for row in corpus.table("releases").to_pylist():
+    for row in release_rows(corpus):
         if row["name"] == name:
             raise UserError(
                 f"{name} is released already, as version {row['table_version']}; a release never changes: choose "

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Any
+
+import pyarrow as pa
 
 from selfplay.store.read import Corpus
 from selfplay.store.table import SIDE_TABLES
@@ -21,30 +22,30 @@ LISTED = tuple(name for name in SIDE_TABLES if name not in ("annotations", "uses
 
 def row_digests(corpus: Corpus) -> dict[str, list[str]]:
     """The digests of all rows by table, sorted."""
-    return {name: sorted(map(row_digest, corpus.table(name).to_pylist())) for name in LISTED}
+    return {name: sorted(digests(corpus.table(name))) for name in LISTED}
 
 
-def row_digest(row: dict[str, Any]) -> str:
-    """sha256 (hex) of the row as a JSON object without blanks, keys sorted, nulls left out, times in microseconds.
+def digests(rows: pa.Table) -> list[str]:
+    """sha256 (hex) of each row as a JSON object without blanks, keys sorted, nulls left out, times in microseconds.
 
     A column that a later version adds is null in older rows, and so changes nothing.
     """
-    told = {name: _plain(value) for name, value in row.items() if value is not None}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    for at, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type):  # a stranger's may be none that a date can be
+            whole = rows.column(at).cast(pa.timestamp("us", field.type.tz)).cast(pa.int64())
+            rows = rows.set_column(at, field.name, whole)
+    return [_digest({name: value for name, value in row.items() if value is not None}) for row in rows.to_pylist()]
 
 
-def missing(corpus: Corpus, listed: dict[str, list[str]]) -> Iterable[tuple[str, int]]:
+def _digest(row: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def missing(corpus: Corpus, listed: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
     """Tables that lack rows that a certificate lists, and how many. listed: as of `row_digests`."""
     for name in sorted(listed):
         gone = set(listed[name])
         if gone and name in SIDE_TABLES:
-            gone -= set(map(row_digest, corpus.table(name).to_pylist()))
+            gone -= set(digests(corpus.table(name)))
         if gone:
             yield name, len(gone)
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, datetime):
-        return value
-    past = value.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (past.days * 86400 + past.seconds) * 1_000_000 + past.microseconds

@@ -47,6 +47,8 @@ def located(place: str) -> str:
 
 def read(folder: str, path: str, most: int) -> bytes:
     """The bytes of a file below a folder, local or s3://. Raises `OSError`, and `ValueError` for more than `most`."""
+    if "://" not in folder and not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder}")
     place = pafs.PyFileSystem(DeltaStorageHandler(folder, options()))
     with place.open_input_stream(path) as stream:
         data = bytes(stream.read(most + 1))
@@ -78,8 +80,8 @@ def certificate_of(data: bytes) -> Row:
     files, tables = found.setdefault("release_files", {}), found.setdefault("tables", {})
     if not all(isinstance(of, dict) for of in (files, tables)) or not all(map(TABLE_NAME.fullmatch, tables)):
         raise ValueError("the certificate's release_files and tables are not objects by name")
-    texts = [*files.values(), *(digest for of in tables.values() for digest in (of if isinstance(of, list) else [0]))]
-    if not all(isinstance(text, str) for text in texts):
+    listed = (digest for of in tables.values() for digest in (of if isinstance(of, list) else [None]))
+    if not all(isinstance(digest, str) for digest in (*files.values(), *listed)):
         raise ValueError("the certificate's release_files and tables hold what is no digest")
     if not all(isinstance(found.get(name), str | None) for name in ("merkle_root", "key")):
         raise ValueError("the certificate's merkle_root or key is no text")
