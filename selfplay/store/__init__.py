@@ -3,6 +3,7 @@
 `from selfplay import store; corpus = store.open(uri)` needs the base install only.
 """
 
+from selfplay.store.again import Taken
 from selfplay.store.commit import Committer, Fenced, OutOfOrder, Receipt, Registration
 from selfplay.store.lease import Lease, Vanished, acquire
 from selfplay.store.read import Corpus, open
@@ -19,6 +20,7 @@ __all__ = [
     "OutOfOrder",
     "Receipt",
     "Registration",
+    "Taken",
     "Vanished",
     "acquire",
     "append",

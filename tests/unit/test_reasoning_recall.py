@@ -14,6 +14,7 @@ from selfplay.episode import Provenance, to_batch
 from selfplay.episode.record import Episode
 from selfplay.store import newest
 from trainers import tutor
+from trainers.derivation import Derivation
 from trainers.lessons import Lessons
 from trainers.reasoning import Course
 from trainers.tutor import Tutor
@@ -71,7 +72,7 @@ def learner(uri: str, window: int = 20_000, staleness: int = 1) -> Tutor:
         learner=SimpleNamespace(max_staleness=staleness),
         run=SimpleNamespace(seed=7),
     )
-    made._base, made._own, made._events = Lessons(), Lessons(), []
+    made._base, made._own, made._since = Lessons(), Lessons(), Derivation(0, "a" * 64)
     made._imitable = lambda lessons: lessons  # type: ignore[method-assign]
     return made
 
@@ -125,7 +126,7 @@ def test_the_window_of_expert_iteration_is_filled_from_its_end(
     assert len(set(opened)) == ROUNDS + 1
     assert len(some._own) == 10 and some._own.names["group"] == whole._own.names["group"]
     assert np.array_equal(some._own.numbers["weight"], whole._own.numbers["weight"])
-    assert {event["what"] for event in some._events} == {"add"}
+    assert {event["what"] for event in some._since.events} == {"add"}
 
 
 def test_a_window_that_all_rounds_do_not_fill_holds_them_all(corpus: tuple[str, int]) -> None:

@@ -13,7 +13,6 @@ searched for elsewhere: nothing tells it from the word.
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import os
 import re
@@ -31,7 +30,7 @@ from selfplay.episode import content_digests
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.read import Corpus
-from selfplay.store.targets import settings_alone
+from selfplay.store.targets import redacted_digest, settings_alone
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
@@ -145,7 +144,7 @@ def secrets_of(corpus: Corpus) -> Secrets:
     users = {found[1] for place in places if (found := _HOME.match(place))} | {_account()}
     return Secrets(
         hosts={name: f"machine-{n}" for n, name in enumerate(_once(hosts), 1)},
-        configs={old: _sha256(f"configuration {n}") for n, old in enumerate(_once(configs), 1)},
+        configs={old: redacted_digest(n) for n, old in enumerate(_once(configs), 1)},
         authors={name: f"author-{n}" for n, name in enumerate(_once(authors), 1)},
         users=frozenset(users),
         places=frozenset(places),
@@ -181,10 +180,6 @@ def _by_age(rows: pa.Table, column: str) -> list[str]:
 
 def _once(values: list[str | None]) -> list[str]:
     return list(dict.fromkeys(value for value in values if value))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def episodes(rows: pa.Table, secrets: Secrets) -> pa.Table:
