@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -103,6 +104,7 @@ class Course:
         self.crew.publish_kept(self.crew.first_weights)
         self.folder.tell_damage(self.watch.message)
         self.version, self.digest = self.folder.state.version, self.folder.state.digest
+        self.staff.lose(self.folder.state.lost_episodes + self._lost_with_the_last_driver())
         self.staff.begin()
 
     def restore(self) -> None:
@@ -132,6 +134,17 @@ class Course:
             if c.learner.algorithm == "expert":  # the others imitate in the warm start only, which recalls for itself
                 self._recall_imitated(state)
             self.publish(lesson)
+
+    def _lost_with_the_last_driver(self) -> int:
+        """Episodes that it had asked for, and that are not in the archive."""
+        state = self.folder.state
+        asked = Counter(state.in_flight)
+        if not asked:
+            return 0
+        corpus, mine = run_at(self.folder.corpus, self.folder.run_id, self.staff.archived)
+        for some in since(corpus, mine, state.since, ["reasoning"]):
+            asked -= Counter(pc.struct_field(some.column("reasoning").combine_chunks(), "group_id").to_pylist())
+        return asked.total()
 
     def _recall_imitated(self, state: ReasoningState) -> None:
         """Gives a learner that imitates for as long as it lives what it had imitated before."""
@@ -402,6 +415,7 @@ class Course:
         begun = [flight.since for flight in self.flying.values()]
         state.since = min([time.time(), *begun, *([state.since] if self.problems.found else [])])
         state.curriculum = self.curriculum.state()
+        state.lost_episodes, state.in_flight = self.staff.lost, self.staff.in_flight()
         state.gate = {"level": self.levels[self.gate.level]} if self.gate is not None else {}
         self.watch.note(state)
         with self.watch.during("saving a checkpoint"):

@@ -59,7 +59,8 @@ class Call:
 
 
 class Staff:
-    """The actors at work. archived: version of the episodes table that holds every receipt so far.
+    """The actors at work. archived: version of the episodes table that holds every receipt so far. lost: episodes that
+    were asked for and died with a process, of the whole run.
 
     Work goes to reasoners that have loaded. On a cluster the others come later, as there is room for them.
     """
@@ -67,6 +68,7 @@ class Staff:
     def __init__(self, crew: ReasoningCrew, watch: ReasoningWatch) -> None:
         self.tutor: Any = None
         self.archived = -1
+        self.lost = 0
         self._crew, self._watch = crew, watch
         self._reasoners: dict[str, Any] = {}
         self._coming: dict[Any, tuple[str, Any]] = {}  # answered when it has loaded -> (slot, actor)
@@ -117,7 +119,18 @@ class Staff:
         shares = {slot: asks[i :: len(self._reasoners)] for i, slot in enumerate(self._reasoners)}
         calls = [Call(slot, self._reasoners[slot], share, method, more) for slot, share in shares.items() if share]
         self._under_way += [call.send(next(self._sent)) for call in calls]
+        self._crew.folder.amend(in_flight=self.in_flight(), lost_episodes=self.lost)
         return calls
+
+    def in_flight(self) -> dict[str, int]:
+        """Group -> episodes that were asked for and are not archived."""
+        waiting = (ask for call in self._under_way if call.receipt is None for ask in call.asks)
+        return {ask.group: ask.samples for ask in waiting}
+
+    def lose(self, episodes: int) -> None:
+        """Counts episodes that died with a process."""
+        self.lost += episodes
+        self._watch.lost(self.lost)
 
     def archive(self, calls: Sequence[Call], reports: list[ReasonerReport] | None = None) -> list[Any]:
         """Waits for calls, commits what they wrote; what a lesson is made of: (receipt, episodes) pairs."""
@@ -210,6 +223,7 @@ class Staff:
         heir = slot if slot in self._reasoners else next(iter(self._reasoners))
         for call in self._under_way:
             if call.actor is gone and call.found is None:
+                self.lose(sum(ask.samples for ask in call.asks))
                 call.slot, call.actor = heir, self._reasoners[heir]
                 call.send(next(self._sent))
 

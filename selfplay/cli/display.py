@@ -213,7 +213,7 @@ def _score(row: Score) -> str:
 def reasoning_progress(status: ReasoningStatus) -> str:
     """A reasoning run in one line."""
     left = f"{screen.clock(status.total_s - status.elapsed_s)} left"
-    going = [screen.going_on(status)] if status.activity and status.activity_s >= 2.0 else []
+    going = [one_line(status.activity, 200)] if status.activity and status.activity_s >= 2.0 else []
     if status.phase == "warming":
         loss = "" if status.loss is None else f", loss {status.loss:.3f}"
         return ", ".join([*going, f"warm start {status.warm_steps:,} of {status.warm_total:,} steps{loss}", left])
@@ -231,13 +231,15 @@ def reasoning_progress(status: ReasoningStatus) -> str:
     parts += [f"{name} {value:{form}}" for name, value, form in known if value is not None and math.isfinite(value)]
     if status.failures:
         parts.append(f"verification failed{reasoning_screen.failures(status)}")
+    if status.lost:
+        parts.append(reasoning_screen.lost(status))
     parts.append(f"{screen.count(status.tokens_per_s)} tokens/s")
     return ", ".join([*going, *parts, left])
 
 
 def progress(status: Status) -> str:
     """A run of games in one line."""
-    parts = [screen.going_on(status)] if status.activity else []
+    parts = [one_line(status.activity, 200)] if status.activity else []
     parts += [
         f"{screen.count(status.episodes)} games",
         f"{screen.count(status.positions)} positions at {screen.count(status.positions_per_s)}/s",

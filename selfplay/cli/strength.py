@@ -11,6 +11,7 @@ import typer
 from selfplay import machine
 from selfplay.cli.corpus.common import EnvOption, load_envs
 from selfplay.cli.untrusted import say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def strength(
             shown = "  ".join(f"{label} {share:.1%}" for label, share in by_label.items())
             say(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
     say("")
-    say(f"next: `selfplay play {run}`")
+    say(f"next: `{command('play', run)}`")
 
 
 _trust = False

@@ -105,7 +105,7 @@ def lines_of(told: dict[str, Any]) -> tuple[str, str, str]:
     speed = f"{s['tokens_per_s']:,.0f} tok/s" if reasoning else f"{s['positions_per_s']:,.0f} pos/s"
     behind = f" (plays {s['staleness']:.0f} behind)" if s.get("staleness") else ""
     queued, lag = s.get("queued_blocks", 0), s.get("archive_lag_s", 0.0)
-    lost = 0 if reasoning else s["lost"]["count"]  # a reasoner's unfinished answers are asked again
+    lost = s.get("lost", 0) if reasoning else s["lost"]["count"]
     numbers = [
         f"{s['episodes']:,} episodes",
         *([speed] if told["alive"] else []),

@@ -8,15 +8,32 @@ from deltalake import DeltaTable
 from selfplay.episode.schema import EPISODES
 from selfplay.errors import UserError
 
+#: A table with more columns, and fields in them, is not read.
+MOST_FIELDS = 1_000
+
 
 def refuse_others(table: DeltaTable) -> None:
     """Raises `UserError` where a column, or a field in one, is missing or of another type.
 
-    Columns and fields besides are of a newer version, and do no harm.
+    Columns and fields besides are of a newer version, and do no harm, as long as there are not thousands of them.
     """
-    wrong = _difference(pa.struct(list(EPISODES)), pa.struct(list(pa.schema(table.schema().to_arrow()))), "")
+    there = pa.struct(list(pa.schema(table.schema().to_arrow())))
+    fields = _fields(there)
+    if fields > MOST_FIELDS:
+        raise UserError(
+            f"the table at {table.table_uri} has {fields:,} columns and fields in them, where a table of episodes has "
+            f"{_fields(pa.struct(list(EPISODES)))}; with more than {MOST_FIELDS:,} it is not read"
+        )
+    wrong = _difference(pa.struct(list(EPISODES)), there, "")
     if wrong is not None:
         raise UserError(f"the table at {table.table_uri} is not one of episodes: {wrong}")
+
+
+def _fields(kind: pa.DataType) -> int:
+    """Fields of a struct, and those in them."""
+    if pa.types.is_struct(kind):
+        return sum(1 + _fields(field.type) for field in kind)
+    return _fields(kind.value_type) if pa.types.is_list(kind) else 0
 
 
 def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | None:

@@ -15,7 +15,7 @@ from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.game import load
-from selfplay.store.query import told
+from selfplay.store.query import condition, told
 from selfplay.store.read import Corpus
 
 #: The settings that `targets_of` reads.
@@ -132,7 +132,7 @@ def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true")
     what: who asks. where: SQL over `episodes`. Raises `UserError` where that is not clear, where the environment is not
     installed, and where it is another game here than the one that was played.
     """
-    asked = f"FROM episodes WHERE kind = 'game' AND trainable AND ({where})"
+    asked = f"FROM episodes WHERE kind = 'game' AND trainable AND {condition(where)}"
     with told():
         sql = f"SELECT env_id, list(DISTINCT game.game_string) {asked} GROUP BY 1 ORDER BY 1"
         there = {str(name): sorted(strings) for name, strings in corpus.to_duckdb().sql(sql).fetchall()}

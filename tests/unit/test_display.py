@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from selfplay.cli import screen, terminal
-from selfplay.cli.display import LineDisplay
+from selfplay.cli.display import LineDisplay, progress
 from selfplay.cli.farewell import farewell
 from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
 from trainers.status import Candidate, ExactRow, LastGame, LostGames, RatingPoint, Status, StrengthRow, Summary
@@ -141,7 +141,14 @@ def test_farewell_compares_the_nets_and_says_what_next() -> None:
 
 def test_farewell_of_a_run_stopped_at_once() -> None:
     status = Status("connect_four", "connect_four-v0", "runs/x y", "runs/x y/corpus", phase="finished")
-    assert "selfplay play 'runs/x y'" in drawn(farewell(Summary("id", "interrupted", status)))
+    text = drawn(farewell(Summary("id", "interrupted", status)))
+    assert "selfplay run --out 'runs/x y'" in text and "selfplay play" not in text, "there is nothing to look at yet"
+    assert "selfplay play 'runs/x y'" in drawn(farewell(Summary("id", "interrupted", replace(status, episodes=1))))
+
+
+def test_a_line_has_one_clock() -> None:
+    status = Status("a", "a-v0", "o", "c", phase="playing", activity="saving", activity_s=12.0, total_s=90.0)
+    assert progress(status).startswith("saving, ") and "0:12" not in progress(status)
 
 
 def test_commands_of_a_game_in_a_file_name_it_or_trust_it() -> None:

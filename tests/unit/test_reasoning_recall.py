@@ -137,3 +137,15 @@ def test_a_window_that_all_rounds_do_not_fill_holds_them_all(corpus: tuple[str, 
 
 def test_the_solver_s_episodes_are_sought_where_they_can_be(corpus: tuple[str, int]) -> None:
     assert learner(corpus[0]).recall_base(corpus[1], BEGAN) == learner(corpus[0]).recall_base(corpus[1]) == 6
+
+
+def test_what_died_with_a_driver_is_counted(corpus: tuple[str, int]) -> None:
+    """Of what it had asked for when it last said so: what the archive does not hold."""
+    uri, version = corpus
+    newest = f"r{ROUNDS - 1:06d}"
+    asked = {f"{newest}-0000": GROUP, f"{newest}-0001": GROUP + 1, f"r{ROUNDS:06d}-0000": GROUP, "h000003-0001": 1}
+    made = course(uri, version, ROUNDS - 1, 0.0)
+    made.folder.state = SimpleNamespace(in_flight=asked, since=BEGAN + ROUND_S * (ROUNDS - 1))  # type: ignore[assignment]
+    assert made._lost_with_the_last_driver() == 1 + GROUP + 1
+    made.folder.state = SimpleNamespace(in_flight={}, since=0.0)  # type: ignore[assignment]
+    assert made._lost_with_the_last_driver() == 0

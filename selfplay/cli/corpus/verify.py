@@ -18,6 +18,7 @@ from selfplay.cli.corpus.common import (
     load_envs,
     open_corpus,
 )
+from selfplay.commands import command
 
 if TYPE_CHECKING:
     from selfplay.store import Corpus
@@ -81,7 +82,7 @@ def verify(
             console.print(
                 f"{len(waiting):,} blocks were written and are not part of the corpus, such as "
                 f"{plain_markup(waiting[0])}; "
-                f"if no run is going to commit them, `selfplay repair {plain_markup(opened.uri)}` can"
+                f"if no run is going to commit them, `{plain_markup(command('repair', opened.uri))}` can"
             )
         console.print(
             f"[bold]{counts[TRUE]:,}[/] true, [bold]{counts[FALSE]:,}[/] false, "
