@@ -163,7 +163,7 @@ class Scoreboard:
             )
             for m in self._state.matches
         ]
-        rated = ratings(pairings, resamples=50)
+        rated = ratings(pairings)
         points = tuple(
             sorted(
                 (
