@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -104,7 +103,8 @@ class Course:
         self.crew.publish_kept(self.crew.first_weights)
         self.folder.tell_damage(self.watch.message)
         self.version, self.digest = self.folder.state.version, self.folder.state.digest
-        self.staff.lose(self.folder.state.lost_episodes + self._lost_with_the_last_driver())
+        before = self.folder.state
+        self.staff.lose(before.lost_episodes + self.staff.missing(before.in_flight, before.since))
         self.staff.begin()
 
     def restore(self) -> None:
@@ -134,17 +134,6 @@ class Course:
             if c.learner.algorithm == "expert":  # the others imitate in the warm start only, which recalls for itself
                 self._recall_imitated(state)
             self.publish(lesson)
-
-    def _lost_with_the_last_driver(self) -> int:
-        """Episodes that it had asked for, and that are not in the archive."""
-        state = self.folder.state
-        asked = Counter(state.in_flight)
-        if not asked:
-            return 0
-        corpus, mine = run_at(self.folder.corpus, self.folder.run_id, self.staff.archived)
-        for some in since(corpus, mine, state.since, ["reasoning"]):
-            asked -= Counter(pc.struct_field(some.column("reasoning").combine_chunks(), "group_id").to_pylist())
-        return asked.total()
 
     def _recall_imitated(self, state: ReasoningState) -> None:
         """Gives a learner that imitates for as long as it lives what it had imitated before."""

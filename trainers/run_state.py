@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from selfplay.errors import Damaged
 
 #: Rises when older code would misread state or `run.json`.
-SCHEMA = 2
+SCHEMA = 3
 _CHECKPOINT = re.compile(r"[A-Za-z0-9-]+\.safetensors")
 
 

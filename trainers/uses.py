@@ -89,7 +89,7 @@ def _before(row: dict[str, Any], known: dict[tuple[int, str], dict[str, Any]]) -
         parent = known.get((row["version_in"], row["digest_in"]))
         if parent is None or parent["version_out"] >= row["version_out"]:
             name = f"version {row['version_out']} of {row['run_id']}"
-            raise UserError(f"the table of uses does not say how the window was filled of which {name} was made")
+            raise UserError(f"the table of uses does not say how the window from which {name} learned was filled")
         row, done = parent, [event["what"] for event in parent["events"] or ()]
         before = [*(row["events"] or ()), *before]
     return before

@@ -49,7 +49,7 @@ def _of_games(summary: Summary, file: str) -> RenderableType:
     if status.last_game is not None:
         parts += [screen.newest_game(status.last_game, 7, side_by_side=True), Text("")]
     if status.strength or status.exact:
-        parts += [comparison(status), Text("")]
+        parts += [comparison(status), *screen.compared(status.baselines, status.safe), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
     return Group(*parts, next_steps(status, file))
 
@@ -94,7 +94,7 @@ def comparison(status: Status) -> RenderableType:
             f"points against {row.opponent}",
             _score(before.get(row.opponent), row),
             Text.assemble((f"v{row.version} ", screen.DIM), (screen.percent(row.score), "bold"),
-                          (f"  {row.wins}-{row.draws}-{row.losses}", screen.DIM)),  # fmt: skip
+                          (f" {screen.interval(row)}  {row.wins}-{row.draws}-{row.losses}", screen.DIM)),  # fmt: skip
             screen.bar(row.score, 8, screen.score_style(row.score)),
         )
     wrong = {row.label: row for row in status.first_exact}
@@ -102,11 +102,12 @@ def comparison(status: Status) -> RenderableType:
         table.add_row(
             f"moves that lose, {item.label}",
             _mistakes(wrong.get(item.label), item),
-            Text.assemble((f"v{item.version} ", screen.DIM), (screen.percent(item.mistakes), "bold")),
+            Text.assemble((f"v{item.version} ", screen.DIM), (screen.percent(item.mistakes), "bold"),
+                          (f" {screen.interval(item)}", screen.DIM)),  # fmt: skip
             screen.bar(item.mistakes, 8, screen.POOR),
         )
     if len(status.ratings) > 1:
-        table.add_row("rating", screen.rating(status.ratings[0]), screen.rating(status.ratings[-1]), "")
+        table.add_row("rating, random = 0", screen.rating(status.ratings[0]), screen.rating(status.ratings[-1]), "")
     return table
 
 

@@ -32,11 +32,11 @@ from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
 from selfplay.store import counts, log
-from selfplay.store.again import refuse_others
 from selfplay.store.counters import pack, unpack
 from selfplay.store.counts import Counts
 from selfplay.store.entries import sealed
 from selfplay.store.repair import mend
+from selfplay.store.resubmitted import refuse_others
 from selfplay.store.table import (
     MAX_COMMIT_RETRIES,
     check_name,

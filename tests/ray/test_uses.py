@@ -18,6 +18,7 @@ from selfplay.errors import UserError
 from selfplay.game import load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.nets import NetConfig, weights
+from selfplay.nets.policy_value import build, to_arrays
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import lineage, upkeep
@@ -70,10 +71,9 @@ class Run:
         return books
 
     def hire(self, checkpoint: str | None) -> None:
-        net = NetConfig(GAME.encoder.shape, GAME.num_actions, True, channels=4, blocks=1)
-        job = StudentJob(
-            registry.pack(SPEC), net.to_json(), self.settings, TARGETS, 3.0, 60, str(self.place), self.corpus, "run"
-        )
+        self.net = NetConfig(GAME.encoder.shape, GAME.num_actions, True, channels=4, blocks=1)
+        net, place = self.net.to_json(), str(self.place)
+        job = StudentJob(registry.pack(SPEC), net, self.settings, TARGETS, 3.0, 60, place, self.corpus, "run")
         self.student = Student(job)
         if checkpoint is not None:
             assert self.student.restore([checkpoint]).checkpoint == checkpoint
@@ -173,7 +173,7 @@ def test_a_version_comes_from_the_checkpoint_and_not_from_what_was_published_aft
         batch=32, device="cpu", bf16=False, threads=1, seed=5, window=window.WindowSettings(80, 0.5, 0.4, 120)
     )
     run = Run(tmp_path, settings)
-    untrained = weights.digest(run.student._learner.weights())
+    untrained = weights.digest(to_arrays(build(run.net, settings.seed)))  # as the driver publishes it
     run.play(4)
     run.publish()
     drawn.clear()

@@ -1,7 +1,7 @@
-"""Blocks that are offered to the committer again: are they what was committed under their numbers?
+"""Blocks that are submitted to the committer again: are they what was committed under their numbers?
 
-A committer that died before it could say so is offered the same blocks again, and says that they are there already. A
-block with other episodes under a number that is taken is not there, and would be lost without a word.
+A committer that died before it could acknowledge blocks is given them again, and answers that they are there already. A
+block of other episodes whose number is taken is not there, and would be lost without a word.
 """
 
 from __future__ import annotations
