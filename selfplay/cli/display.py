@@ -192,8 +192,8 @@ def _played(before: Status | None, status: Status) -> Iterator[str | RenderableT
     for item in status.exact:
         if item not in known_exact:
             share = screen.percent(item.mistakes)
-            known = f"{share} of the moves lose value ({screen.interval(item)})"
-            yield f"version {item.version}, {item.label}: {known}"
+            lost = f"{share} of the moves lose value ({screen.interval(item)})"
+            yield f"version {item.version}, {item.label}: {lost}"
     if status.baselines and (before is None or before.baselines != status.baselines):
         yield "; ".join(text.plain for text in screen.compared(status.baselines, status.safe))
 

@@ -223,8 +223,8 @@ def compared(baselines: Sequence[BaselineRow], safe: float | None) -> list[Text]
         f"{row.player} {percent(row.mistakes)}" + (f" ({interval(row)})" if row.low < row.high else "")
         for row in baselines
     ]
-    drawn = f"{baselines[0].positions:,} positions that random moves lead to; {percent(safe)} cannot be misplayed"
-    return [Text(f"on the same: {', '.join(shown)}", DIM), Text(drawn, DIM)]
+    drawn = f"{baselines[0].positions:,} positions reached by random moves; {percent(safe)} cannot be misplayed"
+    return [Text(f"same positions: {', '.join(shown)}", DIM), Text(drawn, DIM)]
 
 
 def interval(row: StrengthRow | ExactRow | BaselineRow | Score) -> str:

@@ -69,17 +69,17 @@ def strength(
         say(f"  against {name:<9} {m['score']:7.1%} ({wide})   {counts}")
     for how, by_label in report["mistakes"].items():
         if by_label:
-            wide = {label: f" ({_wide(ends)})" for label, ends in report["intervals"][how].items()}
-            shown = "  ".join(f"{label} {share:.1%}{wide.get(label, '')}" for label, share in by_label.items())
+            ends_of = {label: f" ({_wide(ends)})" for label, ends in report["intervals"][how].items()}
+            shown = "  ".join(f"{label} {share:.1%}{ends_of.get(label, '')}" for label, share in by_label.items())
             say(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
     if report.get("baselines"):
         shown = "  ".join(
             f"{name} {one['mistakes']:.1%}" + (f" ({_wide((one['low'], one['high']))})" if "low" in one else "")
             for name, one in report["baselines"].items()
         )
-        say(f"  on the same positions: {shown}")
-        say(f"  the positions are those that random moves lead to; {report['safe']:.0%} of them cannot be misplayed")
-    say("  in brackets: 95% intervals (Wilson), per cent")
+        say(f"  the same positions, simple players: {shown}")
+        say(f"  the positions are reached by random moves; {report['safe']:.0%} of them cannot be misplayed")
+    say("  in brackets: 95% confidence intervals (Wilson), per cent")
     say("")
     say(f"next: `{command('play', run)}`")
 
@@ -143,11 +143,13 @@ def _wide(ends: tuple[float, float]) -> str:
 
 
 def _intervals(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, tuple[float, float]]:
-    """The 95% interval of the share of mistakes on each set of positions."""
+    """The 95% interval of the share of mistakes on each set of positions, and of all of them together ("mean")."""
     from selfplay.arena.match import wilson
 
     labels = dict.fromkeys(label for part in parts for label in part)
     counts = {label: [p[label] for p in parts if label in p] for label in labels}
+    if len(counts) > 1:  # the sets are equally large
+        counts["mean"] = [one for some in counts.values() for one in some]
     return {label: wilson(sum(p[0] for p in some), sum(p[2] for p in some)) for label, some in counts.items()}
 
 

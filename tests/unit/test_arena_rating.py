@@ -96,7 +96,7 @@ def test_simulated_ladders_are_neither_squeezed_nor_is_their_interval_too_narrow
     """Three versions, each measured against all fixed opponents and the version before, 40 games a pairing."""
     rng = np.random.default_rng(0)
     found = []
-    for _ in range(80):
+    for _ in range(120):
         pairings = []
         for a, b in PLAYED:
             won = int(rng.binomial(40, 1 / (1 + 10 ** ((LADDER[b] - LADDER[a]) / 400))))
@@ -105,7 +105,7 @@ def test_simulated_ladders_are_neither_squeezed_nor_is_their_interval_too_narrow
         found.append([(rated[p].elo, rated[p].low <= LADDER[p] <= rated[p].high) for p in LADDER if p != "random"])
     elo, covered = np.moveaxis(np.array(found), 2, 0)
     truth = np.array([value for player, value in LADDER.items() if player != "random"])
-    assert np.abs(elo.mean(0) / truth - 1).max() < 0.06, elo.mean(0)
+    assert np.abs(elo.mean(0) / truth - 1).max() < 0.05, elo.mean(0)
     assert covered.mean() == pytest.approx(0.95, abs=0.03) and covered.mean(0).min() >= 0.88, covered.mean(0)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from selfplay import registry
 from selfplay.actors.examiner import Exam, Marks
+from selfplay.arena import exact as arena
 from selfplay.arena.baselines import (
     RANDOM,
     ROLLOUTS,
@@ -24,7 +25,7 @@ from selfplay.arena.baselines import (
     errs,
     two_ply_player,
 )
-from selfplay.arena.exact import Positions, test_sets
+from selfplay.arena.exact import Positions
 from selfplay.arena.match import wilson
 from selfplay.arena.players import mcts_player
 from selfplay.cli import screen
@@ -40,7 +41,7 @@ NAMES = [RANDOM, TWO_PLY, "MCTS-100", "MCTS-1000"]
 def test_kept_results_are_what_the_players_do(name: str) -> None:
     """The first positions of each set again; `python -m selfplay.arena.build_data baselines` makes all of them."""
     game = load(registry.find(name))
-    for number, one in enumerate(test_sets(game)):
+    for number, one in enumerate(arena.test_sets(game)):
         kept = _stored(game.spec.id)[one.label]
         assert list(kept) == NAMES[1:] and {len(wrong) for wrong in kept.values()} == {len(one)}
         few, some = one.head(6), one.head(60)
@@ -90,8 +91,8 @@ def test_a_net_is_shown_beside_them_with_intervals() -> None:
     console = Console(width=120, record=True)
     console.print(screen.strength((), board.exact(), board.baselines(), board.safe()))
     text = console.export_text()
-    assert "4.0% 1.6–9.8" in text and "on the same: random moves 40%, MCTS-100 5.0% (2.7–9.0)" in text
-    assert "200 positions that random moves lead to; 45% cannot be misplayed" in text
+    assert "4.0% 1.6–9.8" in text and "same positions: random moves 40%, MCTS-100 5.0% (2.7–9.0)" in text
+    assert "200 positions reached by random moves; 45% cannot be misplayed" in text
     state.exact = [{key: row[key] for key in ("version", "label", "mistakes", "positions")} for row in state.exact]
     older = Scoreboard(EvaluationConfig(), replace(state), True, 2)
     assert older.baselines() == () and older.safe() is None and len(older.exact()) == 4

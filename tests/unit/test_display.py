@@ -275,8 +275,8 @@ def test_a_live_screen_on_a_terminal(how: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [30, 60, 130])
 def test_commands_can_be_copied_from_a_terminal_of_any_width(width: int) -> None:
     place = "/somewhere/with a long name/connect_four"
-    status = Status("connect_four", "connect_four-v0", place, f"{place}/corpus", phase="finished")
-    answers = ReasoningStatus("parity", "parity-v0", place, f"{place}/corpus", phase="finished")
+    status = Status("connect_four", "connect_four-v0", place, f"{place}/corpus", phase="finished", episodes=1)
+    answers = ReasoningStatus("parity", "parity-v0", place, f"{place}/corpus", phase="finished", episodes=1)
     for summary in (Summary("id", "time", status), ReasoningSummary("id", "time", answers)):
         out = io.StringIO()
         console = Console(file=out, width=width, highlight=False)

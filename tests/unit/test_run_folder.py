@@ -18,7 +18,7 @@ from trainers import run_folder, thinning
 from trainers.launch import sweep
 from trainers.recipe import load_recipe
 from trainers.run_folder import RunFolder
-from trainers.run_state import State
+from trainers.run_state import SCHEMA, State
 
 
 def test_a_driver_that_was_replaced_writes_nothing_over(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
         assert folder.state.version == 3
         folder.begin("{}")
     saved = run_files.read_state(str(run))
-    assert (saved["version"], saved["schema"]) == (3, 2)
+    assert (saved["version"], saved["schema"]) == (3, SCHEMA)
     assert not (run / "state.json").exists()
 
 

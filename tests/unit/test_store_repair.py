@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pyspiel
@@ -31,7 +30,7 @@ def block(uri: str, number: int, epoch: int, slot: str = "a0", count: int = 2) -
     provenance = Provenance("run", "tic_tac_toe-v0", 0, RULES, "b" * 64, "0.1.0", "here", "CC0-1.0")
     numbers = range(number * count, (number + 1) * count)
     played = [random_episode(GAME, n, provenance, slot=slot, epoch=epoch, number=n) for n in numbers]
-    played = [replace(one, started_at=10**15, wall_ms=1) for one in played]  # the same block, whenever it is made
+    played = [dataclasses.replace(one, started_at=10**15, wall_ms=1) for one in played]  # the same whenever it is made
     return store.write_block(uri, to_batch(played), slot, epoch, number)
 
 

@@ -323,9 +323,16 @@ def test_an_entry_of_upkeep_that_ends_between_two_lines_is_found(tmp_path: Path)
     assert cut == 3, "two compactions and a deletion"
 
 
-@pytest.mark.parametrize("before", ["", "compact"])
-@pytest.mark.parametrize("between", ["", "compact", "vacuum"])
-@pytest.mark.parametrize("after", ["", "compact", "compact, vacuum"])
+@pytest.mark.parametrize(
+    ("before", "between", "after"),
+    [
+        ("", "", ""),
+        ("compact", "", ""),
+        ("", "vacuum", "compact"),
+        ("compact", "compact", "compact, vacuum"),
+        ("compact", "vacuum", ""),
+    ],
+)
 def test_what_was_deleted_is_never_told_again(uri: str, before: str, between: str, after: str) -> None:
     """Also where the run goes on, and whatever upkeep was done before the deletion, after it, and since."""
 

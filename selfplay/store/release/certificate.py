@@ -81,7 +81,7 @@ class Facts:
 
 def _committed_at(table: DeltaTable) -> datetime:
     """When the version was committed, as its entry in the log says. Raises `UserError` where that is not a time."""
-    said = table.history(1)[0].get("timestamp")
+    said: Any = table.history(1)[0].get("timestamp")
     try:
         return datetime.fromtimestamp(said / 1000, UTC)
     except (TypeError, ValueError, OverflowError, OSError):
