@@ -18,7 +18,7 @@ from trainers import run_folder, thinning
 from trainers.launch import sweep
 from trainers.recipe import load_recipe
 from trainers.run_folder import RunFolder
-from trainers.run_state import SCHEMA, State
+from trainers.run_state import SCHEMA, ReasoningState, State
 
 
 def test_a_driver_that_was_replaced_writes_nothing_over(tmp_path: Path) -> None:
@@ -179,3 +179,19 @@ def test_only_what_a_run_writes_is_swept_where_its_folder_has_vanished(tmp_path:
     (run / "config.json").unlink()
     sweep(run, 1e6)
     assert not run.exists()
+
+
+def test_counts_are_written_beside_the_state_that_belongs_to_the_checkpoint(tmp_path: Path) -> None:
+    config, run = load_recipe("parity_cot"), str(tmp_path / "run")
+    with acquire(run, "first") as first:
+        folder = RunFolder(run, config, ReasoningState, first)
+        folder.begin("{}")
+        folder.state.round = 3
+        folder.save()
+        folder.state.round = 4  # learned, and not yet in a checkpoint
+        folder.amend(in_flight={"r000004-0000": 8}, lost_episodes=2)
+        assert (folder.reload().round, folder.state.lost_episodes) == (3, 2)
+        first.release()
+        with acquire(run, "second") as second, pytest.raises(Fenced):
+            assert RunFolder(run, config, ReasoningState, second).state.in_flight == {"r000004-0000": 8}
+            folder.amend(in_flight={})
