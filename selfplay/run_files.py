@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shlex
+import re
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 from selfplay import sealed, storage
+from selfplay.commands import command
 from selfplay.errors import Damaged, UserError
 
 AGENT_FILE = "agent.json"
@@ -33,6 +35,24 @@ _STATES, _BEGUN = "state", "begun"
 CLAIM_S = 3600.0
 #: Of schema 1, where a run's drivers all wrote their state.
 OLD_STATE_FILE = "state.json"
+#: Names that a run gives to files and folders below its own, in a regular expression each.
+_NAMES = (
+    r"(weights|checkpoints|state|begun|lease|logs|tensorboard|wandb|corpus)",
+    r"weights/\d+\.(safetensors|claim)",
+    r"checkpoints/[A-Za-z0-9-]+\.safetensors",
+    r"(state|begun|lease)/\d+(\.[\w-]+)?\.json",
+    r"logs/\d{8}-\d{6}-\d+(\.\d+)?\.log",
+    r"status\.json|metrics\.prom|wandb_id|reach\.json|agent\.json|corpus\.uri",
+    r"tensorboard/events\.out\.tfevents\.[^/]+",
+    r"wandb/.*",
+    r"corpus/(episodes|runs|policies|uses|environments|annotations|releases|history)(/.*)?",
+    r"(.*/)?\.partial-[0-9a-f]{32}",
+)
+
+
+def is_ours(path: PurePath) -> bool:
+    """Whether a path below the folder of a run is one that a run writes."""
+    return any(re.fullmatch(name, path.as_posix()) for name in _NAMES)
 
 
 def state_uri(run_uri: str, epoch: int) -> str:
@@ -95,7 +115,7 @@ def read_part(
             return instead, found.damaged
     if not storage.exists(uri):
         raise FileNotFoundError(uri)
-    raise Damaged(uri, f"{found.damaged[0].reason}; `selfplay repair {shlex.quote(run_uri)}` shows what can be done")
+    raise Damaged(uri, f"{found.damaged[0].reason}; `{command('repair', run_uri)}` shows what can be done")
 
 
 def read_state(run_uri: str) -> dict[str, Any]:

@@ -40,7 +40,8 @@ from trainers.status import Summary
 from trainers.watch import Watch
 
 if TYPE_CHECKING:
-    from trainers.student import Issue, Progress
+    from trainers.derivation import Issue
+    from trainers.student import Progress
 
 #: Longest call of a player; it looks for new weights between calls.
 _PLAY_S = 4.0
@@ -393,8 +394,8 @@ class Loop:
         except RayActorError:
             return
         version, digest, progress = issue.version, issue.digest, self.progress
-        self.crew.enter_policy(version, digest, self.state.digest, progress.step, progress.samples)
-        self.crew.enter_use(version, issue, self.state.version, self.state.digest, self.archived)
+        self.crew.enter_policy(version, digest, issue.parent_digest, progress.step, progress.samples)
+        self.crew.enter_use(issue, self.archived)
         self.crew.publish(version, digest, tensors)
         self.state.version, self.state.digest = version, digest
         self.published_samples = self.progress.samples

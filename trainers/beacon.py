@@ -52,6 +52,7 @@ METRICS = {
     "length": "Mean tokens of an answer in the newest round.",
     "unverifiable": "Share of answers of the newest round that no verifier could judge.",
     "lost_games": "Games lost in flight.",
+    "lost_episodes": "Answers that died with a process and were asked for again (reasoning).",
     "policy_loss": "Newest policy loss, nats.",
     "value_loss": "Newest value loss, nats.",
 }
@@ -146,11 +147,17 @@ class Beacon:
         return "".join(f"{line}\n" for line in lines)
 
 
+def _lost(status: AnyStatus) -> int:
+    return status.lost.count if isinstance(status, Status) else status.lost
+
+
 def _values(status: AnyStatus) -> Iterator[tuple[str, str, dict[str, str], float]]:
     """Those of the metrics that this status has: name, meaning, labels beyond those of the run, value."""
     for name, meaning in METRICS.items():
-        value = status.lost.count if name == "lost_games" and isinstance(status, Status) else None
-        value = getattr(status, name, value)
+        if name in ("lost_games", "lost_episodes"):
+            value = _lost(status) if isinstance(status, Status) == (name == "lost_games") else None
+        else:
+            value = getattr(status, name, None)
         if value is not None:
             yield name, meaning, {}, float(value)
     for why, answers, _ in getattr(status, "failures", ()):

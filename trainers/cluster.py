@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from trainers.ray_watch import RayWatch
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _KNOCK_S = 10.0
+#: A signal that ends Ray's processes and ours at once is heard here by then.
+_SIGNALLED_S = 0.5
 #: In what Ray says where its processes were not up in time.
 _LATE = "timed out during startup"
 
@@ -56,13 +59,14 @@ class LastWords:
 
     err: descriptor of the person's standard error. advice: the end of the sentence, what is safe and what to do.
     end: says a sentence, gives the terminal back and ends the process with exit code 1; called by another thread.
-    guard: the process that speaks where this one has died without a word.
+    guard: the process that speaks where this one has died without a word. stop: is set when the run was asked to end.
     """
 
     err: int
     advice: str
     end: Callable[[str], None]
     guard: subprocess.Popen[bytes] | None = None
+    stop: threading.Event | None = None
 
     def taken(self) -> None:
         """This process says the last word itself, and the guard is silent. For a signal handler, too."""
@@ -172,7 +176,11 @@ def _reason(error: Exception) -> str:
 
 def _died(words: LastWords, name: str) -> None:
     """A process of Ray is gone. The guard ends what is left when this process has ended."""
-    words.end(f"Ray has died under the run: {name} has ended (killed, or out of memory?); {words.advice}")
+    if words.stop is not None and words.stop.wait(_SIGNALLED_S):
+        said = "the run was asked to end, and Ray was ended with it, before everything could be saved in order"
+    else:
+        said = f"Ray has died under the run: {name} has ended (killed, or out of memory?)"
+    words.end(f"{said}; {words.advice}")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay import run_files, storage
+from selfplay.commands import command
 from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
 from selfplay.store import Fenced, Lease, acquire
@@ -65,7 +66,7 @@ def run(
         on_status(first_status(config, spec.id, out, word))
 
     with (
-        acquire(uri, f"selfplay run {config.name}", wait) as lease,
+        acquire(uri, command("run", config.name), wait) as lease,
         _swept(lease),
         _loading(play),
         cluster.ray_session(address, words),
@@ -105,16 +106,27 @@ def _swept(lease: Lease) -> Iterator[None]:
     try:
         yield
     finally:
-        kept = (run_files.CONFIG_FILE, run_files.RUN_FILE, "corpus/episodes/_delta_log")
-        root = Path(lease.run_uri)
-        gone = lease.vanished.is_set() and not storage.is_remote(lease.run_uri)
-        if gone and not any((root / name).exists() for name in kept):
-            for folder, _, names in os.walk(root, topdown=False):
-                with contextlib.suppress(OSError):  # what is somebody else's stays, and the folders above it
-                    for path in (Path(folder, name) for name in names):
-                        if path.stat().st_mtime > lease.seen:
-                            path.unlink()
-                    os.rmdir(folder)
+        if lease.vanished.is_set() and not storage.is_remote(lease.run_uri):
+            sweep(Path(lease.run_uri), lease.seen)
+
+
+def sweep(root: Path, seen: float) -> None:
+    """Removes what actors of a run wrote below `root` after its folder had vanished, and folders empty by that.
+
+    seen: when the folder was there last, seconds since 1970. What is older, or has a name that no run gives, is
+    somebody else's and stays, and so does all of a folder in which another run has begun.
+    """
+    begun = (run_files.CONFIG_FILE, run_files.RUN_FILE, "corpus/episodes/_delta_log")
+    if any((root / name).exists() for name in begun):
+        return
+    for folder, _, names in os.walk(root, topdown=False):
+        mine = [path for path in (Path(folder, name) for name in names) if run_files.is_ours(path.relative_to(root))]
+        with contextlib.suppress(OSError):
+            for path in mine:
+                if path.stat().st_mtime > seen:
+                    path.unlink()
+            if mine or Path(folder) == root or run_files.is_ours(Path(folder).relative_to(root)):
+                os.rmdir(folder)
 
 
 def _play(config: RunConfig, spec: GameSpec, start: _Start) -> Summary:

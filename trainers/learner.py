@@ -165,20 +165,24 @@ class AlphaZeroLearner:
         self.step, self.samples, self.total = int(meta["step"]), int(meta["samples"]), int(meta["total"])
         self._each(_load_state, tensors=tensors if self.shards == 1 else ray.put(tensors), total=self.total)
 
-    def save(self, uri: str, state: dict[str, Any] | None = None) -> None:
-        """Writes net, optimiser and counters as one safetensors object (no pickle). state: of the run, kept with it."""
-        tensors, meta = self.state()
-        weights.save(uri, tensors, meta if state is None else {**meta, "state": state})
+    def save(self, uri: str, state: dict[str, Any] | None = None, more: dict[str, Any] | None = None) -> None:
+        """Writes net, optimiser and counters as one safetensors object (no pickle).
 
-    def restore(self, uri: str) -> dict[str, Any] | None:
+        state: of the run, kept with it. more: JSON kept beside.
+        """
+        tensors, meta = self.state()
+        weights.save(uri, tensors, {**meta, "more": more or {}} | ({} if state is None else {"state": state}))
+
+    def restore(self, uri: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Reads what `save` wrote; training goes on exactly as it would have, given the same window.
 
         The window is not saved: put its newest `capacity` rows back with `add(rows, new=False)`.
-        Returns the state of the run that was kept with it. Raises `Damaged` for what is no whole checkpoint.
+        Returns `more`, and the state of the run that was kept with it. Raises `Damaged` for what is not a whole
+        checkpoint.
         """
         tensors, meta = weights.load(uri)
         self.load_state(tensors, meta, uri)
-        return meta.get("state")
+        return dict(meta.get("more", {})), meta.get("state")
 
     def shutdown(self) -> None:
         """Ends the learner processes."""

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
@@ -21,24 +21,12 @@ from selfplay.nets import weights
 from selfplay.store import Receipt, Registration
 from selfplay.store.closings import FINISHED, INTERRUPTED, Ledger
 from selfplay.store.write import Block
+from trainers.derivation import Issue
 from trainers.experiment import AnyConfig
 from trainers.journal import note, note_block
 from trainers.placement import Place
 from trainers.run_folder import RunFolder
 from trainers.tidy import Tidier
-
-
-class Made(Protocol):
-    """What made a version: its digest, what the learner did, and what its sampler drew by."""
-
-    @property
-    def digest(self) -> str: ...
-
-    @property
-    def events(self) -> list[dict[str, Any]]: ...
-
-    @property
-    def sampler(self) -> str: ...
 
 
 class Office:
@@ -130,7 +118,7 @@ class Office:
         """Version 0: the untrained net that the learner begins with, too."""
         weights.save(run_files.weights_uri(self.folder.uri, 0), tensors, {"kind": "weights", "version": 0})
         digest = weights.digest(tensors)
-        self.enter_policy(0, digest, "")
+        self.enter_policy(0, digest, None)
         self._serve(0, digest, tensors)
 
     def publish_kept(self, first: Callable[[], dict[str, Any]]) -> None:
@@ -148,7 +136,8 @@ class Office:
             self.publish_first(first())
             return
         (tensors, meta), newest = found.value, places[found.place]
-        self.enter_policy(newest, meta["digest"], "")
+        made = (meta.get("parent_digest"), int(meta.get("step", 0)), int(meta.get("samples", 0)))
+        self.enter_policy(newest, meta["digest"], *made)  # where its driver died before it could
         self._serve(newest, meta["digest"], tensors)
 
     def _serve(self, version: int, digest: str, tensors: Any) -> None:
@@ -167,7 +156,7 @@ class Office:
         self._newest = Published(version, digest, [tensors], run_files.weights_uri(self.folder.uri, version))
         ray.get(self.weights.publish.remote(self._newest))
 
-    def enter_policy(self, version: int, digest: str, parent: str, step: int = 0, samples: int = 0) -> None:
+    def enter_policy(self, version: int, digest: str, parent: str | None, step: int = 0, samples: int = 0) -> None:
         """A version's row in the policies table; there before anybody plays with it."""
         row = {
             "policy_id": self.policy_id,
@@ -175,7 +164,7 @@ class Office:
             "digest": digest,
             "run_id": self.folder.run_id,
             "created_at": datetime.now(UTC),
-            "parent_digest": parent or None,
+            "parent_digest": parent,
             "training_steps": step,
             "training_samples": samples,
             "uri": run_files.weights_uri(self.folder.uri, version),
@@ -184,30 +173,22 @@ class Office:
         }
         self._enter("policies", row)
 
-    def enter_use(
-        self,
-        version: int,
-        made: Made,
-        version_in: int,
-        digest_in: str,
-        table_version: int,
-        episodes: list[str] | None = None,
-    ) -> None:
+    def enter_use(self, issue: Issue, table_version: int) -> None:
         """What a version was made of: its row in the table of uses, there before anybody plays with it."""
-        steps = [event for event in made.events if event["what"] == "train"]
+        steps = [event for event in issue.events if event["what"] == "train"]
         row = {
             "run_id": self.folder.run_id,
-            "version_in": version_in,
-            "digest_in": digest_in,
-            "version_out": version,
-            "digest_out": made.digest,
+            "version_in": issue.parent_version,
+            "digest_in": issue.parent_digest,
+            "version_out": issue.version,
+            "digest_out": issue.digest,
             "first_step": steps[0]["first_step"] if steps else None,
             "last_step": steps[-1]["last_step"] if steps else None,
             "table_version": table_version,
-            "events": made.events,
-            "sampler": made.sampler,
+            "events": issue.events,
+            "sampler": issue.sampler,
             "code_commit": self.provenance.code_commit,
-            "episodes": episodes,
+            "episodes": None,
             "recorded_at": datetime.now(UTC),
         }
         self._enter("uses", row)

@@ -30,6 +30,7 @@ from selfplay.rollout.sampling import Sampling
 from selfplay.store.changes import run_at
 from selfplay.store.newest import since
 from trainers.curriculum import Curriculum
+from trainers.derivation import Issue
 from trainers.problems import Found, Problems
 from trainers.reasoning_config import DEVELOPMENT, ReasoningConfig
 from trainers.reasoning_crew import ReasoningCrew
@@ -104,6 +105,8 @@ class Course:
         self.crew.publish_kept(self.crew.first_weights)
         self.folder.tell_damage(self.watch.message)
         self.version, self.digest = self.folder.state.version, self.folder.state.digest
+        before = self.folder.state
+        self.staff.lose(before.lost_episodes + self.staff.missing(before.in_flight, before.since))
         self.staff.begin()
 
     def restore(self) -> None:
@@ -133,7 +136,7 @@ class Course:
             self.watch.activity("giving the learner its archived episodes again")
             if c.learner.algorithm == "expert":  # the others imitate in the warm start only, which recalls for itself
                 self._recall_imitated(state)
-            self.publish(lesson, (state.version, state.digest))
+            self.publish(lesson)
 
     def _recall_imitated(self, state: ReasoningState) -> None:
         """Gives a learner that imitates for as long as it lives what it had imitated before."""
@@ -341,17 +344,15 @@ class Course:
         elif before.level == before.highest and len(solved) >= before.least and rate >= before.threshold:
             self.ended_by = "target"
 
-    def publish(self, lesson: Lesson, parent: tuple[int, str] | None = None) -> None:
-        """Weights n + 1: written, entered in the side tables, then handed out. parent: what they were made of."""
-        before, digest = (self.version, self.digest) if parent is None else parent
+    def publish(self, lesson: Lesson) -> None:
+        """Weights n + 1: written, entered in the side tables, then handed out."""
         version = max([self.version, *run_files.versions(self.folder.uri)]) + 1
-        made_ref, tensors = self.staff.tutor.publish.remote(version)
-        made = self.staff.learned(made_ref)
-        version = made.version
-        self.crew.enter_policy(version, made.digest, digest, lesson.step, lesson.samples)
-        self.crew.enter_use(version, made, before, digest, self.staff.archived)
-        self.crew.publish(version, made.digest, tensors)
-        self.version, self.digest = version, made.digest
+        issue_ref, tensors = self.staff.tutor.publish.remote(version)
+        issue: Issue = self.staff.learned(issue_ref)
+        self.crew.enter_policy(issue.version, issue.digest, issue.parent_digest, lesson.step, lesson.samples)
+        self.crew.enter_use(issue, self.staff.archived)
+        self.crew.publish(issue.version, issue.digest, tensors)
+        self.version, self.digest = issue.version, issue.digest
 
     # -- measuring and keeping ----------------------------------------------------------------------------------
 
@@ -416,6 +417,7 @@ class Course:
         begun = [flight.since for flight in self.flying.values()]
         state.since = min([time.time(), *begun, *([state.since] if self.problems.found else [])])
         state.curriculum = self.curriculum.state()
+        state.lost_episodes, state.in_flight = self.staff.lost, self.staff.in_flight()
         state.gate = {"level": self.levels[self.gate.level]} if self.gate is not None else {}
         self.watch.note(state)
         with self.watch.during("saving a checkpoint"):

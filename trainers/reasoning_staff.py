@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError
 
@@ -21,6 +22,8 @@ from selfplay.actors.notice import Leaving
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
 from selfplay.store import Receipt
+from selfplay.store.changes import run_at
+from selfplay.store.newest import since
 from trainers.causes import cause_of, in_words
 from trainers.journal import note
 from trainers.placement import Shortage
@@ -59,7 +62,8 @@ class Call:
 
 
 class Staff:
-    """The actors at work. archived: version of the episodes table that holds every receipt so far.
+    """The actors at work. archived: version of the episodes table that holds every receipt so far. lost: episodes that
+    were asked for and died with a process, of the whole run.
 
     Work goes to reasoners that have loaded. On a cluster the others come later, as there is room for them.
     """
@@ -67,6 +71,7 @@ class Staff:
     def __init__(self, crew: ReasoningCrew, watch: ReasoningWatch) -> None:
         self.tutor: Any = None
         self.archived = -1
+        self.lost = 0
         self._crew, self._watch = crew, watch
         self._reasoners: dict[str, Any] = {}
         self._coming: dict[Any, tuple[str, Any]] = {}  # answered when it has loaded -> (slot, actor)
@@ -117,7 +122,30 @@ class Staff:
         shares = {slot: asks[i :: len(self._reasoners)] for i, slot in enumerate(self._reasoners)}
         calls = [Call(slot, self._reasoners[slot], share, method, more) for slot, share in shares.items() if share]
         self._under_way += [call.send(next(self._sent)) for call in calls]
+        self._crew.folder.amend(in_flight=self.in_flight(), lost_episodes=self.lost)
         return calls
+
+    def in_flight(self) -> dict[str, int]:
+        """Group -> episodes that were asked for and are not archived."""
+        waiting = (ask for call in self._under_way if call.receipt is None for ask in call.asks)
+        return {ask.group: ask.samples for ask in waiting}
+
+    def missing(self, asked: Mapping[str, int], began: float) -> int:
+        """How many episodes a former driver had asked for, group -> episodes, that are not in the archive.
+
+        began: none of them is older, seconds since 1970.
+        """
+        left = Counter(asked)
+        if left:
+            corpus, mine = run_at(self._crew.folder.corpus, self._crew.folder.run_id, self.archived)
+            for some in since(corpus, mine, began, ["reasoning"]):
+                left -= Counter(pc.struct_field(some.column("reasoning").combine_chunks(), "group_id").to_pylist())
+        return left.total()
+
+    def lose(self, episodes: int) -> None:
+        """Counts episodes that died with a process."""
+        self.lost += episodes
+        self._watch.lost(self.lost)
 
     def archive(self, calls: Sequence[Call], reports: list[ReasonerReport] | None = None) -> list[Any]:
         """Waits for calls, commits what they wrote; what a lesson is made of: (receipt, episodes) pairs."""
@@ -210,6 +238,7 @@ class Staff:
         heir = slot if slot in self._reasoners else next(iter(self._reasoners))
         for call in self._under_way:
             if call.actor is gone and call.found is None:
+                self.lose(sum(ask.samples for ask in call.asks))
                 call.slot, call.actor = heir, self._reasoners[heir]
                 call.send(next(self._sent))
 

@@ -47,6 +47,7 @@ class ReasoningStatus:
     ones included. tokens: sampled. version: of the policy.
     reward, length, entropy, mixed_groups, kl_to_start, clip_share, unverifiable, staleness, loss: of the newest round;
       None before it (entropy, KL: nats a token; the shares in [0, 1]). tokens_per_s: while generating.
+    lost: episodes that were asked for and died with a process; they were asked for again.
     failures: (why verification failed, answers so far, share of the newest round), such as ("time-out", 12, 0.01).
     history: (elapsed_s, mean reward of the round, mean length in tokens), oldest first.
     scores: newest over all levels first, then a level each; first_scores: of the first measurement.
@@ -83,6 +84,7 @@ class ReasoningStatus:
     kl_to_start: float | None = None
     clip_share: float | None = None
     unverifiable: float | None = None
+    lost: int = 0
     failures: tuple[tuple[str, int, float], ...] = ()
     staleness: float | None = None
     history: tuple[tuple[float, float, float], ...] = ()

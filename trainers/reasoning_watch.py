@@ -141,6 +141,10 @@ class ReasoningWatch:
         if self._failures:
             self._tell_failures()
 
+    def lost(self, episodes: int) -> None:
+        """So many episodes died with a process, since the run began."""
+        self._set(lost=episodes)
+
     def warmed(self, steps: int, total: int, lesson: Lesson) -> None:
         """Steps of the warm start were taken."""
         loss = lesson.report.get("nll")

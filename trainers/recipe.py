@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay import jsonl
+from selfplay.commands import command
 from selfplay.contract import TaskSpec
 from selfplay.errors import UserError
 from trainers.experiment import AnyConfig, from_data, from_toml
@@ -55,7 +56,7 @@ def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
         if not is_id:
             raise
         if Path(name).is_dir():
-            raise UserError(f"{name} is a folder; `selfplay run --out {name}` goes on with a run") from error
+            raise UserError(f"{name} is a folder; `{command('run', '--out', name)}` goes on with a run") from error
         near = difflib.get_close_matches(name, [*shipped(), *(spec.id for spec in registry.all_specs())], 1, 0.4)
         hint = f"; did you mean {near[0]}?" if near else "; `selfplay recipes` lists them"
         raise UserError(f"there is no recipe or environment named {name!r}{hint}") from error

@@ -30,6 +30,7 @@ from typing import Any, Generic
 from deltalake.exceptions import TableNotFoundError
 
 from selfplay import run_files, sealed, storage, vouched
+from selfplay.commands import command
 from selfplay.errors import Damaged, UserError
 from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
@@ -62,6 +63,7 @@ class RunFolder(Generic[AnyState]):
         self.new = True
         self.run_id = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self.state = state()
+        self._written: dict[str, Any] = {}  # the state as it was saved last
         self._passed: list[tuple[Damaged, str]] = []  # damaged files, and what is used in their place
         self._aside: set[str] = set()  # those that were moved
         self.mended: list[str] = []  # what the committer repaired of the corpus, to be told
@@ -88,7 +90,7 @@ class RunFolder(Generic[AnyState]):
         there = [name for name in names if storage.exists(storage.join(self.uri, name))]
         if there or run_files.state_epochs(self.uri):
             lost = next(name for name in names if name not in there)
-            advice = f"`selfplay repair {self.uri}` shows what can be done"
+            advice = f"`{command('repair', self.uri)}` shows what can be done"
             raise Damaged(storage.join(self.uri, lost), f"it is missing, and the rest of a run is there; {advice}")
 
     def _identity(self) -> tuple[str, Sequence[Damaged]]:
@@ -156,7 +158,15 @@ class RunFolder(Generic[AnyState]):
         """Writes the state; the checkpoint that it names must be complete. Raises `Fenced` if another has the run."""
         if self._lease is not None and self._lease.lost():
             raise Fenced(f"{self.uri} was taken over by another driver")
-        sealed.write(run_files.state_uri(self.uri, self._epoch), asdict(self.state))
+        self._written = asdict(self.state)
+        sealed.write(run_files.state_uri(self.uri, self._epoch), self._written)
+
+    def amend(self, **counts: Any) -> None:
+        """Writes the state as it was saved last, with these counts: the rest of it belongs to its checkpoint."""
+        if self._lease is not None and self._lease.lost():
+            raise Fenced(f"{self.uri} was taken over by another driver")
+        self._written |= counts
+        sealed.write(run_files.state_uri(self.uri, self._epoch), self._written)
 
     def forget_old(self) -> None:
         """Deletes checkpoints and weights beyond the stated rule: the newest few, and of weights every k-th version.

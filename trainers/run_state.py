@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from selfplay.errors import Damaged
 
 #: Rises when older code would misread state or `run.json`.
-SCHEMA = 2
+SCHEMA = 3
 _CHECKPOINT = re.compile(r"[A-Za-z0-9-]+\.safetensors")
 
 
@@ -60,6 +60,8 @@ class ReasoningState:
     asked for already. curriculum, gate: their own states.
     scores: held-out results, as (version, level, right, problems, tokens, elapsed_s) mappings.
     failures: why verification failed -> answers; see `ReasoningStatus`.
+    lost_episodes: answers and worked solutions that were asked for and died with a process; they were asked for again.
+    in_flight: group -> episodes that were asked for and not archived when this was written; see `RunFolder.amend`.
     since: when the sampling of the rounds that are yet to be learned from began, seconds since 1970: what the archive
     holds of them is not older. warmed: when all episodes to imitate were archived. Both 0 where that is not known.
     """
@@ -78,12 +80,14 @@ class ReasoningState:
     gate: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    lost_episodes: int = 0
+    in_flight: dict[str, int] = field(default_factory=dict)
     since: float = 0.0
     warmed: float = 0.0
     wandb_id: str | None = None
 
     def resumed(self) -> None:
-        """Nothing is lost: rounds that were archived since are learned from again."""
+        """Rounds that were archived since are learned from again; the archive tells what of `in_flight` was lost."""
 
 
 AnyState = TypeVar("AnyState", bound=State | ReasoningState)

@@ -33,13 +33,30 @@ class StrengthRow:
 class ExactRow:
     """Share of positions, in [0, 1], in which the chosen move has less than the best exact value.
 
-    label: the kind of positions and player, such as "12 plies, 64 simulations" or "all, raw policy".
+    label: the kind of positions and player, such as "12 plies, 64 simulations" or "all, raw policy". low, high: 95%
+    interval (Wilson).
     """
 
     label: str
     version: int
     mistakes: float
     positions: int
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class BaselineRow:
+    """A simple player's mistakes on all test positions together on which the net was measured last, as in `ExactRow`.
+
+    low, high: equal to the share where it is known exactly, as of random moves.
+    """
+
+    player: str
+    mistakes: float
+    positions: int
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,7 @@ class Status:
     episodes, positions: finished and archived, over the whole run; positions_per_s: over the last seconds.
     window_rows, window_capacity: positions in the replay window.
     policy_loss, value_loss: newest, None before training; loss_history: (policy, value), oldest first.
+    baselines: simple players on the positions of `exact`. safe: share of these in which no move loses; None: not known.
     strength: newest match of each opponent; first_strength: each opponent's first, for comparison.
     players: self-play processes now. staleness: versions between the oldest that plays and the newest, None before a
     game.
@@ -134,6 +152,8 @@ class Status:
     first_strength: tuple[StrengthRow, ...] = ()
     exact: tuple[ExactRow, ...] = ()
     first_exact: tuple[ExactRow, ...] = ()
+    baselines: tuple[BaselineRow, ...] = ()
+    safe: float | None = None
     ratings: tuple[RatingPoint, ...] = ()
     last_game: LastGame | None = None
     lost: LostGames = field(default_factory=LostGames)

@@ -18,6 +18,7 @@ from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt, counts
 from selfplay.store.changes import run_at
+from trainers.derivation import Derivation, Issue
 from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
 from trainers.restoring import Restored, restore
@@ -59,16 +60,6 @@ class Progress:
     losses: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Issue:
-    """A published version: number, digest of its weights, what made it of the version before (`trainers.uses`)."""
-
-    version: int
-    digest: str
-    events: list[dict[str, Any]]
-    sampler: str
-
-
 class Student:
     """Owns the net, the optimiser and the replay window of a run."""
 
@@ -82,11 +73,17 @@ class Student:
         self._learner = AlphaZeroLearner(NetConfig.from_json(job.net), job.learner, symmetries)
         self._paid = 0.0
         self._losses: dict[str, float] = {}
-        self._events: list[dict[str, Any]] = []  # since the last version; see `trainers.uses`
+        self._since = Derivation(0, weights.digest(self._learner.weights()))
 
     def restore(self, checkpoints: Sequence[str]) -> Restored:
         """Goes on from the first of the run's checkpoints that is whole; from none: with a new net."""
-        return restore(self._job.run_uri, checkpoints, self._learner.restore)
+
+        def load(uri: str) -> dict[str, Any] | None:
+            more, state = self._learner.restore(uri)
+            self._since = Derivation.from_checkpoint(more, state)
+            return state
+
+        return restore(self._job.run_uri, checkpoints, load)
 
     def resume(self, table_version: int) -> Progress:
         """Refills the window with the run's newest archived games.
@@ -98,7 +95,7 @@ class Student:
         corpus, mine = run_at(job.corpus, job.run_id, table_version)
         mine &= pc.field("trainable")
         learner.recount(counts.archived_at(job.corpus, job.run_id, table_version).training_rows)
-        self._events = [{"what": "refill", "table_version": table_version, "first_step": learner.step}]
+        self._since.events.append({"what": "refill", "table_version": table_version, "first_step": learner.step})
         newest = newest_episodes(corpus, mine, learner.capacity, learner.total)
         for first in range(0, newest.num_rows, REFILL_EPISODES):
             self._add(newest.slice(first, REFILL_EPISODES), new=False)
@@ -115,7 +112,8 @@ class Student:
             if batch.num_rows:
                 numbers = batch.column("number")
                 place = {"slot": receipt.slot, "epoch": receipt.epoch}
-                self._events.append({"what": "add", **place, "first": numbers[0].as_py(), "last": numbers[-1].as_py()})
+                span = {"first": numbers[0].as_py(), "last": numbers[-1].as_py()}
+                self._since.events.append({"what": "add", **place, **span})
         return self.progress()
 
     def _add(self, episodes: pa.RecordBatch | pa.Table, new: bool) -> None:
@@ -130,7 +128,7 @@ class Student:
         if steps > 0 and self._learner.total >= self._job.first_rows:
             first = self._learner.step
             self._losses = self._learner.train(steps, lr)
-            self._events.append({"what": "train", "first_step": first, "last_step": first + steps - 1})
+            self._since.events.append({"what": "train", "first_step": first, "last_step": first + steps - 1})
             self._paid += steps * batch
         return self.progress()
 
@@ -154,11 +152,11 @@ class Student:
     def publish(self, version: int) -> tuple[Issue, dict[str, np.ndarray[Any, Any]]]:
         """Writes the weights under a version, or the next free one; returns what made them, and them."""
         tensors = self._learner.weights()
-        meta = {"step": self._learner.step, "samples": self._learner.samples}
+        meta = {"step": self._learner.step, "samples": self._learner.samples, **self._since.about()}
         version = weights.save_version(self._job.run_uri, version, tensors, meta)
-        events, self._events = self._events, []
-        return Issue(version, weights.digest(tensors), events, sampler_of(self._job.learner)), tensors
+        return self._since.published(version, weights.digest(tensors), sampler_of(self._job.learner)), tensors
 
     def checkpoint(self, name: str, state: dict[str, Any]) -> None:
         """Writes everything that `restore` needs to `checkpoints/NAME` of the run. state: of the run, kept with it."""
-        self._learner.save(run_files.checkpoint_uri(self._job.run_uri, name), state)
+        uri = run_files.checkpoint_uri(self._job.run_uri, name)
+        self._learner.save(uri, state, self._since.kept())

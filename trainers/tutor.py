@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from selfplay.store.changes import run_at
 from selfplay.store.newest import since
 from selfplay.store.read import Corpus
 from selfplay.task import HELD_OUT_OF, side_of
+from trainers.derivation import Derivation, Issue
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.reasoning_config import ReasoningConfig
@@ -52,16 +53,6 @@ class TutorJob:
     corpus: str
     run_id: str
     held_out_of: int = HELD_OUT_OF
-
-
-@dataclass(frozen=True)
-class Made:
-    """A published version: its number, the digest of its weights, and what made it of the version before."""
-
-    version: int
-    digest: str
-    events: list[dict[str, Any]] = field(default_factory=list)
-    sampler: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class Tutor:
         )
         self._base = Lessons()
         self._own = Lessons()
-        self._events: list[dict[str, Any]] = []
+        self._since = Derivation(0, weights.digest(self._learner.weights()))
         self._first_rl_step = 0
 
     def restore(self, checkpoints: Sequence[str]) -> Restored:
@@ -112,6 +103,7 @@ class Tutor:
         def load(uri: str) -> dict[str, Any] | None:
             more, state = self._learner.restore(uri)
             self._first_rl_step = int(more["first_rl_step"])
+            self._since = Derivation.from_checkpoint(more, state)
             return state
 
         return restore(self._job.run_uri, checkpoints, load)
@@ -220,7 +212,7 @@ class Tutor:
             where &= pc.field("started_at") <= pa.scalar(int((until + _SKEW_S) * 1e6), pa.timestamp("us", tz="UTC"))
         corpus, mine = run_at(self._job.corpus, self._job.run_id, table_version)
         found = corpus.to_arrow(mine & where, [*COLUMNS, *_WRITER])
-        self._events += _added(found)
+        self._since.events += _added(found)
         if found.num_rows:
             self._base = self._imitable(lessons_from(found))
         return len(self._base)
@@ -244,7 +236,7 @@ class Tutor:
         wrote = set(pc.unique(pc.struct_field(found.column("reasoning").combine_chunks(), "tokenizer")).to_pylist())
         if wrote != {own}:
             raise UserError(f"the episodes of {env_id} in {uri} were written with another tokenizer than this policy's")
-        self._events.append({"what": "refill", "table_version": corpus.version})
+        self._since.events.append({"what": "refill", "table_version": corpus.version})
         self._base = lessons
         return len(lessons)
 
@@ -269,7 +261,7 @@ class Tutor:
                 if len(some):
                     self.keep(lessons.take(some), np.random.default_rng([self._config.run.seed, 2, number]))
             if first == 0 or len(self._own) >= self._config.expert.window:
-                self._events += _added(found)
+                self._since.events += _added(found)
                 return
             back = last if lowest == 0 else 4 * back
 
@@ -286,38 +278,38 @@ class Tutor:
         if recalled is not None:
             mine = pc.field("reasoning", "group_id").isin(recalled.groups) & (pc.field("origin") == "cot_rl")
             found = self._archived(recalled.table_version, mine, recalled.since)
-            self._events += _added(found)
+            self._since.events += _added(found)
             tables.append(found.select(list(COLUMNS)))
         for receipt, handed in given:
             batch = episodes_of(receipt, handed, self._job.corpus)
             numbers = batch.column("number")
             place = {"slot": receipt.slot, "epoch": receipt.epoch}
-            self._events.append({"what": "add", **place, "first": numbers[0].as_py(), "last": numbers[-1].as_py()})
+            span = {"first": numbers[0].as_py(), "last": numbers[-1].as_py()}
+            self._since.events.append({"what": "add", **place, **span})
             tables.append(pa.Table.from_batches([batch]).select(list(COLUMNS)))
         return lessons_from(pa.concat_tables(tables))
 
     def _trained(self, first: int) -> None:
         if self._learner.step > first:
-            self._events.append({"what": "train", "first_step": first, "last_step": self._learner.step - 1})
+            self._since.events.append({"what": "train", "first_step": first, "last_step": self._learner.step - 1})
 
     def _lesson(self, report: dict[str, float]) -> Lesson:
         return Lesson(self._learner.step, self._learner.samples, report)
 
     @ray.method(num_returns=2)
-    def publish(self, version: int) -> tuple[Made, dict[str, Array]]:
+    def publish(self, version: int) -> tuple[Issue, dict[str, Array]]:
         """Writes the weights under a version, or the next free one; returns what made them, and them."""
         tensors = self._learner.weights()
-        meta = {"step": self._learner.step, "samples": self._learner.samples}
+        meta = {"step": self._learner.step, "samples": self._learner.samples, **self._since.about()}
         version = weights.save_version(self._job.run_uri, version, tensors, meta)
-        events, self._events = self._events, []
         c = self._config
         how = {"seed": c.run.seed, "algorithm": c.learner.algorithm, "batch": c.warm.batch, "corpus": c.warm.corpus}
-        return Made(version, weights.digest(tensors), events, json.dumps(how)), tensors
+        return self._since.published(version, weights.digest(tensors), json.dumps(how)), tensors
 
     def checkpoint(self, name: str, state: dict[str, Any]) -> None:
         """Writes everything that `restore` needs to `checkpoints/NAME` of the run. state: of the run, kept with it."""
         uri = run_files.checkpoint_uri(self._job.run_uri, name)
-        self._learner.save(uri, {"first_rl_step": self._first_rl_step}, state)
+        self._learner.save(uri, {"first_rl_step": self._first_rl_step, **self._since.kept()}, state)
 
     def export(self) -> str:
         """Writes the policy as a Hugging Face directory below the run; returns its place."""

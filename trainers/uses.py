@@ -1,7 +1,8 @@
 """Which archived positions a published version was trained on: from the table `uses` alone, to the last sample.
 
 A learner samples by (seed, step, rank) from a window that depends on nothing but what came into it, in which order.
-So a row of `uses` lists what came in and when steps were taken, and everything else is computed again.
+So a row of `uses` lists what came in and when steps were taken, and everything else is computed again. A row goes on
+from that of the version which it was trained from: after a crash that is not always the version before it.
 """
 
 from __future__ import annotations
@@ -63,19 +64,35 @@ def samples_of(corpus: Corpus, run_id: str, version: int) -> Counter[tuple[str, 
     Raises `UserError` where the table of uses has no such version, or the episodes of its window are gone.
     """
     rows = [row for row in corpus.table("uses").to_pylist() if row["run_id"] == run_id]
-    rows.sort(key=lambda row: (row["version_out"], row["recorded_at"]))
-    wanted = [i for i, row in enumerate(rows) if row["version_out"] == version]
-    if not wanted:
+    known = {(row["version_out"], row["digest_out"]): row for row in rows}
+    row = next((row for (number, _), row in known.items() if number == version), None)
+    if row is None:
         raise UserError(f"the corpus at {corpus.uri} does not say what version {version} of {run_id} was trained on")
-    last = wanted[-1]
-    first = max(i for i in range(last + 1) if any(e["what"] == "refill" for e in rows[i]["events"] or ()))
-    replayed = _Replayed(corpus, run_id, json.loads(rows[last]["sampler"]))
+    replayed = _Replayed(corpus, run_id, json.loads(row["sampler"]))
+    for event in _before(row, known):
+        replayed.take(event, count=False)
     found: Counter[tuple[str, int]] = Counter()
-    for row in rows[first : last + 1]:
-        for event in row["events"]:
-            counts = replayed.take(event, count=row is rows[last])
-            found.update(counts)
+    for event in row["events"] or ():
+        found.update(replayed.take(event, count=True))
     return found
+
+
+def _before(row: dict[str, Any], known: dict[tuple[int, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a learner's window had taken in before the events of a row, from when it was filled anew.
+
+    known: rows of the run by the version and the digest that they tell of.
+    """
+    before: list[dict[str, Any]] = []
+    done = [event["what"] for event in row["events"] or ()]
+    done = done[: done.index("train")] if "train" in done else done
+    while "refill" not in done:
+        parent = known.get((row["version_in"], row["digest_in"]))
+        if parent is None or parent["version_out"] >= row["version_out"]:
+            name = f"version {row['version_out']} of {row['run_id']}"
+            raise UserError(f"the table of uses does not say how the window from which {name} learned was filled")
+        row, done = parent, [event["what"] for event in parent["events"] or ()]
+        before = [*(row["events"] or ()), *before]
+    return before
 
 
 class _Replayed:

@@ -211,6 +211,8 @@ class Watch:
             first_strength=board.strength(first=True),
             exact=board.exact(),
             first_exact=board.exact(first=True),
+            baselines=board.baselines(),
+            safe=board.safe(),
             ratings=board.ratings(),
             version=self._folder.state.version,
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from selfplay import registry, storage
 from selfplay.agent import Agent
+from selfplay.arena.baselines import Compared, compared
 from selfplay.arena.exact import mistakes, test_sets
 from selfplay.arena.match import Player, play_match
 from selfplay.arena.openings import openings
@@ -40,7 +41,8 @@ class Marks:
     """The result of an exam.
 
     wins, draws, losses, cut: of a match, from the version's point of view; `score` and its 95% interval.
-    mistakes: of an exact exam, (label, share of positions, positions). cpu_s: processor time spent.
+    mistakes: of an exact exam, (label, share of positions, positions); sets: the positions that it was about, with what
+    simple players did there. cpu_s: processor time spent.
     """
 
     exam: Exam
@@ -52,6 +54,7 @@ class Marks:
     low: float = 0.0
     high: float = 0.0
     mistakes: tuple[tuple[str, float, int], ...] = ()
+    sets: tuple[Compared, ...] = ()
     cpu_s: float = 0.0
 
 
@@ -87,14 +90,14 @@ class Examiner:
         )
 
     def _exact(self, exam: Exam) -> Marks:
-        rows = []
+        rows, sets = [], [one.head(exam.positions) for one in test_sets(self._game)]
         for simulations in dict.fromkeys((exam.simulations, 0)):
             player = self._player(exam.version, simulations)
             how = f"{simulations} simulations" if simulations else "raw policy"
-            for positions in test_sets(self._game):
-                found = mistakes(self._game, player, positions.head(exam.positions))
+            for positions in sets:
+                found = mistakes(self._game, player, positions)
                 rows.append((f"{positions.label}, {how}", found.share, found.positions))
-        return Marks(exam, mistakes=tuple(rows))
+        return Marks(exam, mistakes=tuple(rows), sets=tuple(compared(self._game, one) for one in sets))
 
     def _player(self, version: int, simulations: int) -> Player:
         if version not in self._agents:

@@ -13,6 +13,7 @@ import typer
 from selfplay import machine
 from selfplay.cli.strength import strength
 from selfplay.cli.untrusted import say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def search(
     for name, value in report.items():
         say(f"{name:>20}  {value:,.3f}" if isinstance(value, float) else f"{name:>20}  {value}")
     say("")
-    say(f"next: `selfplay run {spec.name}` plays and learns; --help lists what else can be measured")
+    say(f"next: `{command('run', spec.name)}` plays and learns; --help lists what else can be measured")
 
 
 def measure(work: list[Work]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from selfplay.checks.report import Report, TaskReport
 from selfplay.checks.watch import MOST_STEPS, STEP_S, examine
 from selfplay.cli.console import Console, plain_markup
+from selfplay.commands import command
 
 
 def check_env(
@@ -74,7 +74,7 @@ def _print_task(env: str, report: TaskReport) -> None:
     levels = ", ".join(f"{one:g}" for one in report.difficulties)
     console.print(f"\ndifficulties: {levels}")
     console.print(f"[bold green]all checks passed[/] on {report.problems} problems ({report.seconds:.1f} s)")
-    console.print(f"next:  selfplay run {plain_markup(shlex.quote(env))}")
+    console.print(f"next:  {plain_markup(command('run', env))}")
 
 
 def _print(env: str, report: Report) -> None:
@@ -100,4 +100,4 @@ def _print(env: str, report: Report) -> None:
     if report.unsearchable is not None:
         console.print(Text(f"its episodes can be archived, but the search cannot play it: {report.unsearchable}"))
     else:
-        console.print(f"next:  selfplay run {plain_markup(shlex.quote(env))}")
+        console.print(f"next:  {plain_markup(command('run', env))}")

@@ -192,7 +192,10 @@ def _played(before: Status | None, status: Status) -> Iterator[str | RenderableT
     for item in status.exact:
         if item not in known_exact:
             share = screen.percent(item.mistakes)
-            yield f"version {item.version}, {item.label}: {share} of the moves lose value"
+            lost = f"{share} of the moves lose value ({screen.interval(item)})"
+            yield f"version {item.version}, {item.label}: {lost}"
+    if status.baselines and (before is None or before.baselines != status.baselines):
+        yield "; ".join(text.plain for text in screen.compared(status.baselines, status.safe))
 
 
 def _scored(before: ReasoningStatus | None, status: ReasoningStatus) -> Iterator[str]:
@@ -213,7 +216,7 @@ def _score(row: Score) -> str:
 def reasoning_progress(status: ReasoningStatus) -> str:
     """A reasoning run in one line."""
     left = f"{screen.clock(status.total_s - status.elapsed_s)} left"
-    going = [screen.going_on(status)] if status.activity and status.activity_s >= 2.0 else []
+    going = [one_line(status.activity, 200)] if status.activity and status.activity_s >= 2.0 else []
     if status.phase == "warming":
         loss = "" if status.loss is None else f", loss {status.loss:.3f}"
         return ", ".join([*going, f"warm start {status.warm_steps:,} of {status.warm_total:,} steps{loss}", left])
@@ -231,13 +234,15 @@ def reasoning_progress(status: ReasoningStatus) -> str:
     parts += [f"{name} {value:{form}}" for name, value, form in known if value is not None and math.isfinite(value)]
     if status.failures:
         parts.append(f"verification failed{reasoning_screen.failures(status)}")
+    if status.lost:
+        parts.append(reasoning_screen.lost(status))
     parts.append(f"{screen.count(status.tokens_per_s)} tokens/s")
     return ", ".join([*going, *parts, left])
 
 
 def progress(status: Status) -> str:
     """A run of games in one line."""
-    parts = [screen.going_on(status)] if status.activity else []
+    parts = [one_line(status.activity, 200)] if status.activity else []
     parts += [
         f"{screen.count(status.episodes)} games",
         f"{screen.count(status.positions)} positions at {screen.count(status.positions_per_s)}/s",

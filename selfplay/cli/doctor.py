@@ -29,7 +29,7 @@ from selfplay.extras import how_to_install
 BASE = (
     "numpy", "pyarrow", "deltalake", "obstore", "duckdb", "open_spiel", "pydantic", "typer", "rich", "cryptography",
 )  # fmt: skip
-FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "evalica", "psutil")
+FACTORY = ("ray", "torch", "numba", "safetensors", "gymnasium", "wandb", "tensorboard", "psutil")
 MARKS = {"ok": "[green3]✓[/]", "note": "[yellow3]·[/]", "bad": "[red3]✗[/]"}
 
 

@@ -6,7 +6,6 @@ Of a reasoning run: held-out accuracy at first and at last, a right answer and a
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from selfplay.cli import reasoning_screen, screen
 from selfplay.cli.untrusted import one_line
+from selfplay.commands import command
 from trainers.reasoning_status import ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.status import ExactRow, Status, StrengthRow, Summary
 
@@ -49,7 +49,7 @@ def _of_games(summary: Summary, file: str) -> RenderableType:
     if status.last_game is not None:
         parts += [screen.newest_game(status.last_game, 7, side_by_side=True), Text("")]
     if status.strength or status.exact:
-        parts += [comparison(status), Text("")]
+        parts += [comparison(status), *screen.compared(status.baselines, status.safe), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
     return Group(*parts, next_steps(status, file))
 
@@ -94,7 +94,7 @@ def comparison(status: Status) -> RenderableType:
             f"points against {row.opponent}",
             _score(before.get(row.opponent), row),
             Text.assemble((f"v{row.version} ", screen.DIM), (screen.percent(row.score), "bold"),
-                          (f"  {row.wins}-{row.draws}-{row.losses}", screen.DIM)),  # fmt: skip
+                          (f" {screen.interval(row)}  {row.wins}-{row.draws}-{row.losses}", screen.DIM)),  # fmt: skip
             screen.bar(row.score, 8, screen.score_style(row.score)),
         )
     wrong = {row.label: row for row in status.first_exact}
@@ -102,11 +102,12 @@ def comparison(status: Status) -> RenderableType:
         table.add_row(
             f"moves that lose, {item.label}",
             _mistakes(wrong.get(item.label), item),
-            Text.assemble((f"v{item.version} ", screen.DIM), (screen.percent(item.mistakes), "bold")),
+            Text.assemble((f"v{item.version} ", screen.DIM), (screen.percent(item.mistakes), "bold"),
+                          (f" {screen.interval(item)}", screen.DIM)),  # fmt: skip
             screen.bar(item.mistakes, 8, screen.POOR),
         )
     if len(status.ratings) > 1:
-        table.add_row("rating", screen.rating(status.ratings[0]), screen.rating(status.ratings[-1]), "")
+        table.add_row("rating, random = 0", screen.rating(status.ratings[0]), screen.rating(status.ratings[-1]), "")
     return table
 
 
@@ -124,27 +125,28 @@ def _mistakes(first: ExactRow | None, last: ExactRow) -> Text:
 
 def next_steps(status: Status, file: str = "") -> RenderableType:
     """Where the corpus is and the commands that use it."""
-    out, corpus = shlex.quote(status.out), shlex.quote(status.corpus)
-    steps = (
-        (f"selfplay play {out}{_trusted(file)}", "play against it"),
-        (going_on(status.out, file), "go on from here"),
-        (f"selfplay corpus show latest {corpus}{_with(file)}", "the newest game, move by move"),
-        (f"selfplay corpus verify {corpus}{_with(file)}", "replay every game and check it"),
-    )
+    steps = [(going_on(status.out, file), "go on from here")]
+    if status.episodes:
+        steps = [
+            (command("play", status.out, *_trusted(file)), "play against it"),
+            *steps,
+            (command("corpus", "show", "latest", status.corpus, *_with(file)), "the newest game, move by move"),
+            (command("corpus", "verify", status.corpus, *_with(file)), "replay every game and check it"),
+        ]
     return Group(_place("corpus", status.corpus, "a Delta Lake table"), Text(""), Steps(steps))
 
 
 def going_on(out: str, file: str = "") -> str:
     """The command that continues the run in `out`."""
-    return f"selfplay run --out {shlex.quote(out)}{_trusted(file)}"
+    return command("run", "--out", out, *_trusted(file))
 
 
-def _trusted(file: str) -> str:
-    return " --trust" if file else ""
+def _trusted(file: str) -> tuple[str, ...]:
+    return ("--trust",) if file else ()
 
 
-def _with(file: str) -> str:
-    return f" --env {shlex.quote(file)}" if file else ""
+def _with(file: str) -> tuple[str, ...]:
+    return ("--env", file) if file else ()
 
 
 def _place(what: str, where: str, meaning: str) -> Text:
@@ -236,6 +238,7 @@ def archived(status: ReasoningStatus) -> RenderableType:
     counted = Text.assemble(
         "archived: ", (screen.count(status.episodes), "bold"), " episodes, the wrong answers too; ",
         (screen.count(status.tokens), "bold"), " tokens sampled",
+        (f"; {reasoning_screen.lost(status)}" if status.lost else "", screen.POOR),
     )  # fmt: skip
     return Group(
         counted,
@@ -246,13 +249,14 @@ def archived(status: ReasoningStatus) -> RenderableType:
 
 def reasoning_steps(status: ReasoningStatus, file: str = "") -> RenderableType:
     """The commands that use what a reasoning run leaves."""
-    corpus = shlex.quote(status.corpus or status.out)
-    steps = [
-        (going_on(status.out, file), "go on from here"),
-        (f"selfplay corpus show latest {corpus}", "the newest answer and its verdict"),
-        (f"selfplay corpus verify {corpus}{_with(file)}", "judge every answer again"),
-        (f"selfplay corpus export messages {corpus} chats", "as chats, for other trainers"),
-    ]
+    corpus = status.corpus or status.out
+    steps = [(going_on(status.out, file), "go on from here")]
+    if status.episodes:
+        steps += [
+            (command("corpus", "show", "latest", corpus), "the newest answer and its verdict"),
+            (command("corpus", "verify", corpus, *_with(file)), "judge every answer again"),
+            (command("corpus", "export", "messages", corpus, "chats"), "as chats, for other trainers"),
+        ]
     if "://" not in status.out:
         policy = json.dumps(f"{status.out}/policy", ensure_ascii=False)
         steps.append((f"AutoModelForCausalLM.from_pretrained({policy})", "load it with transformers"))

@@ -151,7 +151,7 @@ def numbers(status: ReasoningStatus) -> list[Text]:
     if status.rounds or not lines:
         lines.append(row("rounds", f"{status.rounds:,}, version {status.version}"))
     lines += [
-        row("episodes", f"{count(status.episodes)}, all archived"),
+        row("episodes", f"{count(status.episodes)}, all archived", (f"; {lost(status)}" if status.lost else "", POOR)),
         row("tokens", f"{count(status.tokens)} ", ("at", DIM), f" {count(status.tokens_per_s)}/s"),
     ]
     if status.reward is None and status.length is None:
@@ -177,7 +177,8 @@ def brief(status: ReasoningStatus) -> list[Text]:
         loss = "" if status.loss is None else f", loss {figure(status.loss, '.3f')}"
         far = [" warm start ", *_warm(status, 10), loss]
     wrote = f", {count(status.tokens)} tokens at {count(status.tokens_per_s)}/s" if status.tokens else ""
-    lines = [_line(*far, f", {count(status.episodes)} episodes", wrote)]
+    gone = (f", {lost(status)}" if status.lost else "", POOR)
+    lines = [_line(*far, f", {count(status.episodes)} episodes", wrote, gone)]
     if status.reward is not None or status.length is not None:
         lines += [
             _line(f" reward {figure(status.reward, '.2f')} ", (course(status, 1, 10), ACCENT), "  length "
@@ -273,6 +274,11 @@ def _warm(status: ReasoningStatus, width: int) -> list[str | tuple[str, str] | T
 
 def _is_warm(status: ReasoningStatus) -> bool:
     return status.phase == "warming" or (status.warm_total > 0 and status.rounds == 0)
+
+
+def lost(status: ReasoningStatus) -> str:
+    """What died with a process, in words."""
+    return f"{status.lost:,} lost in flight"
 
 
 def _unverifiable(status: ReasoningStatus) -> tuple[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from typing import Annotated
 
 import typer
 
 from selfplay.cli.corpus.common import ElsewhereOption, agreed_elsewhere, to_read
 from selfplay.cli.untrusted import say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 
@@ -58,6 +58,6 @@ def repair(
     if not steps:
         say(f"nothing to repair in {where}")
     elif yes:
-        say(f"done; `selfplay corpus verify {shlex.quote(where)}` checks every episode")
+        say(f"done; `{command('corpus', 'verify', where)}` checks every episode")
     else:
-        say(f"nothing was changed; do it with `selfplay repair {shlex.quote(where)} --yes`")
+        say(f"nothing was changed; do it with `{command('repair', where, '--yes')}`")

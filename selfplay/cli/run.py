@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from selfplay import run_files, scratch, storage
 from selfplay.cli.signals import stopping
 from selfplay.cli.terminal import Logged, Terminal, forget_logs, taken
 from selfplay.cli.untrusted import say, tame
+from selfplay.commands import command
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
@@ -47,7 +47,9 @@ def run(
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="With --out alone: use the rules, questions, corpus, model and address that the run names."
+            "--trust",
+            help="Run the code that a recipe file names; with --out alone: use the rules, questions, corpus, model and "
+            "address that the run names.",
         ),
     ] = False,
     as_json: Annotated[
@@ -76,14 +78,18 @@ def run(
 def configuration(recipe: str | None, out: str | None, overrides: Sequence[str], trust: bool = False) -> AnyConfig:
     """The settings of the recipe, or of the run in `out` where no recipe is named.
 
-    Raises `UserError` where that run reaches out of its folder, no command of this user has let it, and whoever runs
-    this one does not agree. trust: he does.
+    Raises `UserError` where that run reaches out of its folder and no command of this user has let it, or a recipe file
+    names a program that the command itself does not, and whoever gave the command does not agree. trust: he does.
     """
     from trainers.experiment import from_data, read_config
     from trainers.recipe import load_recipe
 
+    named = {override.partition("=")[0].strip() for override in overrides}
     if recipe is not None:
-        return load_recipe(recipe, overrides)
+        config = load_recipe(recipe, overrides)
+        if recipe.endswith(".toml") and not trust and not named & {"env.id", "task.id"}:
+            _refuse_code(named_in(config), recipe)
+        return config
     if out is None:
         raise UserError("say what to run: a recipe such as connect_four, or --out with a run to continue")
     uri = storage.join(out, run_files.CONFIG_FILE)
@@ -96,7 +102,7 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str],
     if not trust:
         if not storage.is_remote(out):
             run_files.refuse_links(out)
-        _refuse_reach(config, out, {override.partition("=")[0].strip() for override in overrides})
+        _refuse_reach(config, out, named)
     return config
 
 
@@ -111,11 +117,23 @@ def _refuse_reach(config: AnyConfig, out: str, named: set[str]) -> None:
         return
     shown = ", ".join(f"{key} = {value!r}" for key, value in new.items())
     sentence = f"the run in {out} reaches out of its folder, and was not begun by this user on this machine: {shown}"
-    if sys.stdin.isatty():
-        say(sentence, err=True)
-        if typer.confirm("Let it?", err=True):
-            return
-    raise UserError(f"{sentence}; if you trust it, say --trust, or name its recipe and settings again")
+    if not _agreed(sentence, "Let it?"):
+        raise UserError(f"{sentence}; if you trust it, say --trust, or name its recipe and settings again")
+
+
+def _refuse_code(named: str, recipe: str) -> None:
+    """Raises `UserError` where a recipe file names a program, and whoever gave the command does not agree to run it."""
+    sentence = f"the recipe {recipe} runs the code in {named}"
+    if named.endswith(".py") and not _agreed(sentence, "Run it?"):
+        raise UserError(f"{sentence}; if you trust it, say --trust")
+
+
+def _agreed(sentence: str, question: str) -> bool:
+    """Whether whoever sits at the terminal agrees; nobody does where there is none."""
+    if not sys.stdin.isatty():
+        return False
+    say(sentence, err=True)
+    return typer.confirm(question, err=True)
 
 
 def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
@@ -134,7 +152,7 @@ def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
     try:
         spec = archived.find_reference(named)
     except UserError as error:
-        advice = f"name it (selfplay run {shlex.quote(named)} --out {shlex.quote(resumed)}), or say --trust"
+        advice = f"name it (`{command('run', named, '--out', resumed)}`), or say --trust"
         raise UserError(f"the run in {resumed} asks for {named!r}: {error}; if that is yours, {advice}") from None
     if isinstance(spec, GameSpec) != play:
         raise UserError(f"the run in {resumed} asks for {spec.id}, which is a {'task' if play else 'game'}")
@@ -228,7 +246,7 @@ def watch(
                 terminal.rotate()
                 display.update(status)
 
-            words = cluster.LastWords(terminal.err.fileno(), advice, lambda sentence: end(sentence, 1))
+            words = cluster.LastWords(terminal.err.fileno(), advice, lambda sentence: end(sentence, 1), stop=stop)
             summary = launch.run(
                 config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop, words=words
             )
@@ -245,7 +263,7 @@ def watch(
             raise Logged(f"the run broke: {causes.in_words(error)}; {advice}", terminal.log) from error
         raise Logged(
             f"the run broke: {causes.in_words(error)}; if the same command breaks again, a file in {out} may be "
-            f"damaged: `selfplay repair {shlex.quote(out)}` looks at them all",
+            f"damaged: `{command('repair', out)}` looks at them all",
             terminal.log,
         ) from error
     finally:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from selfplay.cli.untrusted import one_line
 from trainers.reasoning_status import ReasoningStatus, Score
-from trainers.status import Candidate, ExactRow, LastGame, RatingPoint, Status, StrengthRow
+from trainers.status import BaselineRow, Candidate, ExactRow, LastGame, RatingPoint, Status, StrengthRow
 
 ACCENT = "cyan"
 DIM = "grey58"
@@ -179,11 +179,17 @@ def numbers(status: Status) -> RenderableType:
 
 
 def rating(point: RatingPoint) -> Text:
+    """Elo, with its interval, above random play."""
     return Text.assemble((f"{point.elo:+.0f}", "bold"), (f" Elo ({point.low:+.0f} to {point.high:+.0f})", DIM))
 
 
-def strength(rows: Sequence[StrengthRow], exact: Sequence[ExactRow]) -> RenderableType:
-    """Newest match against each opponent, and mistakes against exact play."""
+def strength(
+    rows: Sequence[StrengthRow],
+    exact: Sequence[ExactRow],
+    baselines: Sequence[BaselineRow] = (),
+    safe: float | None = None,
+) -> RenderableType:
+    """Newest match against each opponent, and mistakes against exact play beside those of simple players."""
     if not rows and not exact:
         return Text("the first match is being played", DIM)
     parts: list[RenderableType] = []
@@ -202,14 +208,29 @@ def strength(rows: Sequence[StrengthRow], exact: Sequence[ExactRow]) -> Renderab
         for name in ("moves that lose game value", "net", "", ""):
             table.add_column(name, justify="right" if name == "net" else "left", no_wrap=True)
         for item in exact:
-            table.add_row(item.label, f"v{item.version}", bar(item.mistakes, 10, POOR), percent(item.mistakes))
+            share = Text.assemble(percent(item.mistakes), (f" {interval(item)}", DIM))
+            table.add_row(item.label, f"v{item.version}", bar(item.mistakes, 10, POOR), share)
         parts += [Text("")] if rows else []
-        parts.append(table)
+        parts += [table, *compared(baselines, safe)]
     return Group(*parts)
 
 
-def interval(row: StrengthRow | Score) -> str:
-    return f"{100 * row.low:.0f}–{100 * row.high:.0f}"
+def compared(baselines: Sequence[BaselineRow], safe: float | None) -> list[Text]:
+    """What simple players do on the same positions, how these were drawn, and how many of them cannot be misplayed."""
+    if not baselines or safe is None:
+        return []
+    shown = [
+        f"{row.player} {percent(row.mistakes)}" + (f" ({interval(row)})" if row.low < row.high else "")
+        for row in baselines
+    ]
+    drawn = f"{baselines[0].positions:,} positions reached by random moves; {percent(safe)} cannot be misplayed"
+    return [Text(f"same positions: {', '.join(shown)}", DIM), Text(drawn, DIM)]
+
+
+def interval(row: StrengthRow | ExactRow | BaselineRow | Score) -> str:
+    """Of a share in [0, 1], in per cent; with a decimal where the share has one."""
+    places = 1 if row.high < 0.1 else 0
+    return f"{100 * row.low:.{places}f}–{100 * row.high:.{places}f}"
 
 
 def compact(status: Status) -> RenderableType:
@@ -235,7 +256,7 @@ def screen(status: Status, width: int, height: int) -> RenderableType:
         game = newest_game(status.last_game, limit, side_by_side=not wide)
     board = panel("newest game", game)
     run = panel("run", numbers(status))
-    levels = panel("strength", strength(status.strength, status.exact))
+    levels = panel("strength", strength(status.strength, status.exact, status.baselines, status.safe))
     body: RenderableType
     if wide:
         body = Table.grid(expand=True, padding=(0, 0))

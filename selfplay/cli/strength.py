@@ -11,6 +11,7 @@ import typer
 from selfplay import machine
 from selfplay.cli.corpus.common import EnvOption, load_envs
 from selfplay.cli.untrusted import say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,24 +53,35 @@ def strength(
         parts = pool.starmap(_part, tasks, chunksize=1)
     report: dict[str, Any] = {"run": run, "version": loaded.version, "simulations": simulations}
     report["matches"] = {name: _match([p for t, p in zip(tasks, parts, strict=True) if t[2] == name]) for name in names}
-    report["mistakes"] = {}
+    report["mistakes"], report["intervals"] = {}, {}
     for s in (simulations, 0) if positions else ():
-        report["mistakes"]["raw" if s == 0 else str(s)] = _mistakes(
-            [p for t, p in zip(tasks, parts, strict=True) if t[2] == "exact" and t[3] == s]
-        )
+        found = [p for t, p in zip(tasks, parts, strict=True) if t[2] == "exact" and t[3] == s]
+        how = "raw" if s == 0 else str(s)
+        report["mistakes"][how], report["intervals"][how] = _mistakes(found), _intervals(found)
+    report |= _compared(loaded, positions)
     if as_json:
         print(json.dumps(report))
         return
     say(f"{loaded.spec.id}, net {loaded.version}, {simulations} simulations")
     say("")
     for name, m in report["matches"].items():
-        say(f"  against {name:<9} {m['score']:7.1%}   {m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)")
+        wide, counts = _wide((m["low"], m["high"])), f"{m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)"
+        say(f"  against {name:<9} {m['score']:7.1%} ({wide})   {counts}")
     for how, by_label in report["mistakes"].items():
         if by_label:
-            shown = "  ".join(f"{label} {share:.1%}" for label, share in by_label.items())
+            ends_of = {label: f" ({_wide(ends)})" for label, ends in report["intervals"][how].items()}
+            shown = "  ".join(f"{label} {share:.1%}{ends_of.get(label, '')}" for label, share in by_label.items())
             say(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
+    if report.get("baselines"):
+        shown = "  ".join(
+            f"{name} {one['mistakes']:.1%}" + (f" ({_wide((one['low'], one['high']))})" if "low" in one else "")
+            for name, one in report["baselines"].items()
+        )
+        say(f"  the same positions, simple players: {shown}")
+        say(f"  the positions are reached by random moves; {report['safe']:.0%} of them cannot be misplayed")
+    say("  in brackets: 95% confidence intervals (Wilson), per cent")
     say("")
-    say(f"next: `selfplay play {run}`")
+    say(f"next: `{command('play', run)}`")
 
 
 _trust = False
@@ -123,6 +135,40 @@ def _match(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, Any]:
     low, high = wilson(wins + draws / 2, played)
     score = (wins + draws / 2) / max(1, played)
     return {"wins": wins, "draws": draws, "losses": losses, "score": score, "low": low, "high": high}
+
+
+def _wide(ends: tuple[float, float]) -> str:
+    """An interval of a share, in per cent."""
+    return "–".join(f"{100 * end:.1f}" for end in ends)
+
+
+def _intervals(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, tuple[float, float]]:
+    """The 95% interval of the share of mistakes on each set of positions, and of all of them together ("mean")."""
+    from selfplay.arena.match import wilson
+
+    labels = dict.fromkeys(label for part in parts for label in part)
+    counts = {label: [p[label] for p in parts if label in p] for label in labels}
+    if len(counts) > 1:  # the sets are equally large
+        counts["mean"] = [one for some in counts.values() for one in some]
+    return {label: wilson(sum(p[0] for p in some), sum(p[2] for p in some)) for label, some in counts.items()}
+
+
+def _compared(agent: Any, count: int) -> dict[str, Any]:
+    """What simple players do on the same positions, all sets together, and the share that cannot be misplayed."""
+    from selfplay.arena.baselines import RANDOM, compared
+    from selfplay.arena.exact import test_sets
+    from selfplay.arena.match import wilson
+
+    sets = [compared(agent.game, one.head(count)) for one in test_sets(agent.game)] if count else []
+    total = sum(one.positions for one in sets)
+    if not total:
+        return {}
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(other.player for one in sets for other in one.baselines):
+        wrong = sum(other.wrong for one in sets for other in one.baselines if other.player == name)
+        low, high = wilson(wrong, total)
+        found[name] = {"mistakes": wrong / total, **({} if name == RANDOM else {"low": low, "high": high})}
+    return {"baselines": found, "safe": 1 - sum(one.misplayable for one in sets) / total}
 
 
 def _mistakes(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, float]:

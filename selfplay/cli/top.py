@@ -105,7 +105,7 @@ def lines_of(told: dict[str, Any]) -> tuple[str, str, str]:
     speed = f"{s['tokens_per_s']:,.0f} tok/s" if reasoning else f"{s['positions_per_s']:,.0f} pos/s"
     behind = f" (plays {s['staleness']:.0f} behind)" if s.get("staleness") else ""
     queued, lag = s.get("queued_blocks", 0), s.get("archive_lag_s", 0.0)
-    lost = 0 if reasoning else s["lost"]["count"]  # a reasoner's unfinished answers are asked again
+    lost = s.get("lost", 0) if reasoning else s["lost"]["count"]
     numbers = [
         f"{s['episodes']:,} episodes",
         *([speed] if told["alive"] else []),
@@ -120,9 +120,13 @@ def lines_of(told: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def headline(status: dict[str, Any]) -> str:
-    """How good the policy is: against the hardest opponent, or on held-out problems."""
+    """How good the policy is: against the hardest opponent, or on held-out problems; with its 95% interval."""
     if "scores" in status:
         scores = status["scores"]
-        return f"held-out {scores[0]['accuracy']:.0%}" if scores else ""
+        return f"held-out {scores[0]['accuracy']:.0%} ({_wide(scores[0])})" if scores else ""
     rows = [row for row in status["strength"] if not row["opponent"].startswith("version")]
-    return f"{rows[-1]['score']:.0%} of {rows[-1]['opponent']}" if rows else ""
+    return f"{rows[-1]['score']:.0%} of {rows[-1]['opponent']} ({_wide(rows[-1])})" if rows else ""
+
+
+def _wide(row: dict[str, Any]) -> str:
+    return f"{100 * row['low']:.0f}–{100 * row['high']:.0f}"

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from selfplay.cli.console import Console, plain_markup
-from selfplay.cli.run import file_of, need_packages, run_log
+from selfplay.cli.run import configuration, file_of, need_packages, run_log
 from selfplay.cli.terminal import taken
 
 
@@ -24,6 +24,7 @@ def tune(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For every trial; may be repeated.")
     ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that a recipe file names.")] = False,
     address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="Join this Ray cluster instead of starting Ray here.")
     ] = None,
@@ -38,6 +39,7 @@ def tune(
     from trainers import tuning
     from trainers.recipe import load_recipe, slug
 
+    configuration(recipe, None, list(settings or ()), trust)  # asks before a recipe's code is run
     wanted = tuning.read_space(space, recipe)
     place = out or f"runs/tune-{slug(recipe)}"
     with run_log(place, "tune") as log, taken(log) as terminal:

@@ -6,6 +6,7 @@
 from selfplay.store.commit import Committer, Fenced, OutOfOrder, Receipt, Registration
 from selfplay.store.lease import Lease, Vanished, acquire
 from selfplay.store.read import Corpus, open
+from selfplay.store.resubmitted import Taken
 from selfplay.store.table import SIDE_TABLES, append
 from selfplay.store.write import Block, Writer, write_block
 
@@ -19,6 +20,7 @@ __all__ = [
     "OutOfOrder",
     "Receipt",
     "Registration",
+    "Taken",
     "Vanished",
     "Writer",
     "acquire",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from selfplay import storage
 from selfplay.errors import UserError
-from selfplay.store.history import brought, ends_of, had_at, run_of
+from selfplay.store.history import brought, ends_of, had_at, lost_some, run_of
 from selfplay.store.limits import refuse_bomb, refuse_bombs
 from selfplay.store.read import Corpus, VersionGone, open
 from selfplay.store.table import EPISODES_TABLE, episodes_uri
@@ -71,8 +71,8 @@ def follow(
     """The episodes of all commits later than version `after`, each once, as they come; for ever.
 
     Go on from the last version whose news you have taken in full: nothing is repeated, nothing is left out, whatever
-    was compacted or vacuumed meanwhile. Episodes of a run that was deleted since do not come. until: stops at this
-    `time.monotonic()`, once everything that is there has been told; None: never.
+    was compacted or vacuumed meanwhile. What was deleted since does not come, also where its run goes on. until: stops
+    at this `time.monotonic()`, once everything that is there has been told; None: never.
 
     Raises `UserError` where the log no longer reaches back to `after`.
     """
@@ -80,13 +80,11 @@ def follow(
     version = after
     while True:
         newest = open(uri)
-        runs = {file["partition.run_id"] for file in newest.files()} if version < newest.version else set()
-        while version < newest.version:
+        there = _There(table, newest, version) if version < newest.version else None
+        while there is not None and version < newest.version:
             version += 1
             for block in brought(table, version):
-                if run_of(block) not in runs:  # deleted since
-                    continue
-                for batch in _read(table, newest, block, columns):
+                for batch in there.read(block, columns):
                     yield News(version, batch)
         if until is not None and time.monotonic() >= until:
             return
@@ -125,24 +123,41 @@ def block_of(uri: str, path: str) -> pa.Table:
     return _file(episodes_uri(corpus.uri), path, corpus.dataset.schema).to_table()
 
 
-def _read(table: str, newest: Corpus, add: dict[str, Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    """The episodes of a block: from its own file, or from wherever compaction has put them."""
-    schema = newest.dataset.schema
-    names = list(schema.names if columns is None else columns)
-    if storage.exists(storage.join(table, add["path"])):
-        source = _file(table, add["path"], schema)
-        refuse_bombs(source.get_fragments())
-        yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
-        return
-    low, high = ends_of(add)
-    where = (
-        (pc.field("run_id") == run_of(add))
-        & (pc.field("slot") == low["slot"])
-        & (pc.field("epoch") == low["epoch"])
-        & (pc.field("number") >= low["number"])
-        & (pc.field("number") <= high["number"])
-    )
-    yield from newest.episodes(where, names)
+class _There:
+    """What the newest version still has of the blocks that were committed after version `after`."""
+
+    def __init__(self, table: str, newest: Corpus, after: int) -> None:
+        self._table, self._newest, self._after = table, newest, after
+        files = newest.files()
+        self._paths = {file["path"] for file in files}
+        self._runs = {file["partition.run_id"] for file in files}
+
+    @cached_property
+    def _deleted(self) -> set[str | None]:
+        """Runs of which episodes were taken out since. Looked for only where a block's file was replaced or deleted."""
+        return lost_some(self._table, range(self._after + 1, self._newest.version + 1))
+
+    def read(self, add: dict[str, Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """The episodes of a block: from its own file, or from wherever compaction has put them."""
+        schema, run = self._newest.dataset.schema, run_of(add)
+        names = list(schema.names if columns is None else columns)
+        if run not in self._runs:
+            return
+        whole = add["path"] in self._paths or run not in self._deleted
+        if whole and storage.exists(storage.join(self._table, add["path"])):
+            source = _file(self._table, add["path"], schema)
+            refuse_bombs(source.get_fragments())
+            yield from (b for b in source.to_batches(columns=names, batch_size=_BATCH_ROWS) if b.num_rows)
+            return
+        low, high = ends_of(add)
+        where = (
+            (pc.field("run_id") == run)
+            & (pc.field("slot") == low["slot"])
+            & (pc.field("epoch") == low["epoch"])
+            & (pc.field("number") >= low["number"])
+            & (pc.field("number") <= high["number"])
+        )
+        yield from self._newest.episodes(where, names)
 
 
 def _file(table: str, path: str, schema: pa.Schema) -> pads.Dataset:

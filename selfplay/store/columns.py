@@ -9,16 +9,26 @@ from selfplay.episode.schema import ADDED, EPISODES
 from selfplay.errors import UserError
 from selfplay.store.table import stated_version
 
+#: A table with more columns, and fields in them, is not read.
+MOST_FIELDS = 1_000
+
 
 def refuse_others(table: DeltaTable) -> None:
     """Raises `UserError` where a column, or a field in one, is missing or of another type.
 
-    Columns and fields besides are of a newer version, and do no harm; a table of an older version may lack what was
-    added since.
+    Columns and fields besides are of a newer version, and do no harm, as long as there are not thousands of them; a
+    table of an older version may lack what was added since.
     """
     version = stated_version(table)
-    known = [field for field in EPISODES if ADDED.get(field.name, 1) <= version]
-    wrong = _difference(pa.struct(known), pa.struct(list(pa.schema(table.schema().to_arrow()))), "")
+    known = pa.struct([field for field in EPISODES if ADDED.get(field.name, 1) <= version])
+    there = pa.struct(list(pa.schema(table.schema().to_arrow())))
+    fields = _fields(there)
+    if fields > MOST_FIELDS:
+        raise UserError(
+            f"the table at {table.table_uri} has {fields:,} columns and fields in them, where a table of episodes has "
+            f"{_fields(known)}; with more than {MOST_FIELDS:,} it is not read"
+        )
+    wrong = _difference(known, there, "")
     if wrong is not None:
         raise UserError(f"the table at {table.table_uri} is not one of episodes: {wrong}")
 
@@ -29,6 +39,13 @@ def filled(schema: pa.Schema) -> pa.Schema:
         if schema.get_field_index(name) < 0:
             schema = schema.append(EPISODES.field(name))
     return schema
+
+
+def _fields(kind: pa.DataType) -> int:
+    """Fields of a struct, and those in them."""
+    if pa.types.is_struct(kind):
+        return sum(1 + _fields(field.type) for field in kind)
+    return _fields(kind.value_type) if pa.types.is_list(kind) else 0
 
 
 def _difference(wanted: pa.DataType, found: pa.DataType, name: str) -> str | None:

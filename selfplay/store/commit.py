@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
@@ -35,6 +36,7 @@ from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
 from selfplay.store.counts import Counts
 from selfplay.store.entries import sealed
 from selfplay.store.repair import mend
+from selfplay.store.resubmitted import refuse_others
 from selfplay.store.table import (
     MAX_COMMIT_RETRIES,
     check_name,
@@ -136,7 +138,7 @@ class Committer:
         """Makes the blocks part of the corpus, all in one version of the table, those already there left out.
 
         Safe to repeat with the same blocks after a crash or an error, at any time. Receipts come in the order of
-        `blocks`. Raises `Fenced` or `OutOfOrder`; then nothing was committed.
+        `blocks`. Raises `Fenced`, `OutOfOrder` or `Taken`; then nothing was committed.
         """
         for block in blocks:
             if block.run_id != self.run_id:
@@ -211,6 +213,7 @@ class Committer:
     def _new(self, blocks: Sequence[Block]) -> list[Block]:
         """Those blocks that are not in the table's snapshot, slot by slot in order; raises for what is refused."""
         new: list[Block] = []
+        again: list[Block] = []
         last: dict[str, tuple[int, int]] = {}
         for block in sorted(blocks, key=lambda b: (b.slot, b.epoch, b.number)):
             if block.slot not in last:
@@ -218,6 +221,7 @@ class Committer:
             epoch, number = last[block.slot]
             newest = max(epoch, self._registered.get(block.slot, 0))
             if (block.epoch, block.number) <= (epoch, number) and block.epoch == epoch:
+                again.append(block)
                 continue
             if block.epoch < newest:
                 raise Fenced(f"slot {block.slot} belongs to epoch {newest} now; epoch {block.epoch} is refused")
@@ -227,6 +231,9 @@ class Committer:
             last[block.slot] = (block.epoch, block.number)
             new.append(block)
         self._check_files(new)
+        if again:
+            paths = pa.table(self._table.get_add_actions()).column("path").to_pylist()
+            refuse_others(self.corpus_uri, set(paths), again)
         return new
 
     def _last_of(self, slot: str) -> tuple[int, int]:

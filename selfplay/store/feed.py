@@ -34,7 +34,7 @@ from selfplay.errors import UserError
 from selfplay.game import load
 from selfplay.store.read import Corpus, readable
 from selfplay.store.table import EPISODES_TABLE
-from selfplay.store.targets import one_game, targets_of
+from selfplay.store.targets import Targets, one_config, one_game, targets_of
 from selfplay.store.tokens import Sequences, count_sequences, sequences_from
 
 Array = np.ndarray[Any, Any]
@@ -80,7 +80,8 @@ class Feed(IterableDataset[Batch]):  # type: ignore[misc]
         """env_id: which games; None: the only ones there. where: over the columns of `episodes`, besides `trainable`.
 
         rank, world: this process of so many. even: every rank gives as many batches as the one with the fewest.
-        mix: chunks whose rows are shuffled together, and in memory. targets: of games; None: as each run's learner had.
+        mix: chunks whose rows are shuffled together, and in memory. targets: of games; None: as the learner had of each
+        game's run, under the configuration by which it was played.
         """
         if kind not in ("game", "reasoning"):
             raise UserError(f"episodes of kind {kind!r} cannot be fed; game and reasoning can")
@@ -94,7 +95,7 @@ class Feed(IterableDataset[Batch]):  # type: ignore[misc]
         self._where = (pc.field("kind") == kind) & pc.field("trainable")
         if kind == "game":
             env_id, spec = one_game(corpus, env_id, "a feed of games")
-            self._env, self._by_run = registry.pack(spec), targets_of(corpus)
+            self._env, self._kept = registry.pack(spec), Targets() if targets else targets_of(corpus)
         if env_id is not None:
             self._where &= pc.field("env_id") == env_id
         if where is not None:
@@ -232,19 +233,17 @@ class _Reader:
             self._count: Callable[[pa.Table], int] = count_sequences
             self.take, self.join, self.collate = Sequences.take, Sequences.join, _text
             return
-        game, by_run, fixed = load(registry.unpack(feed._env)), feed._by_run, feed._targets
+        game, kept, fixed = load(registry.unpack(feed._env)), feed._kept, feed._targets
 
         def rows(table: pa.Table) -> Rows:
-            run_id = table.column("run_id")[0].as_py()
-            settings = fixed or by_run.get(run_id)
-            if settings is None:
-                raise UserError(
-                    f"the corpus does not say how run {run_id} searched, or not in a way known here; "
-                    "give targets=TargetSettings(…)"
-                )
-            return rows_from(game, table.combine_chunks(), settings)
+            parts = []
+            for part in one_config(table):
+                run_id, digest = (part.column(name)[0].as_py() for name in ("run_id", "config_digest"))
+                settings = fixed or kept.of(run_id, digest, "; give targets=TargetSettings(…)")
+                parts.append(rows_from(game, part.combine_chunks(), settings))
+            return parts[0] if len(parts) == 1 else concatenate(parts)
 
-        self._columns, self._rows, self._count = [*COLUMNS, "run_id"], rows, count_rows
+        self._columns, self._rows, self._count = [*COLUMNS, "run_id", "config_digest"], rows, count_rows
         self.take, self.join = take, concatenate
         self.collate = lambda rows: _decisions(rows, game.num_actions)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,18 +31,33 @@ def brought(table: str, version: int) -> list[dict[str, Any]]:
 
     Raises `UserError` where the log no longer reaches back to it.
     """
+    actions = _entry(table, version)
+    return [action["add"] for action in actions if "add" in action and action["add"].get("dataChange", True)]
+
+
+def lost_some(table: str, versions: Iterable[int]) -> set[str | None]:
+    """Runs of which some commits took episodes out; a compaction takes out files, and no episode.
+
+    Raises `UserError` where the log no longer reaches back to them.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        entries = pool.map(lambda version: _entry(table, version), versions)
+        removed = (action["remove"] for actions in entries for action in actions if "remove" in action)
+        return {run_of(remove) for remove in removed if remove.get("dataChange", True)}
+
+
+def _entry(table: str, version: int) -> list[dict[str, Any]]:
     try:
-        actions = log_entries(table, version)
+        return log_entries(table, version)
     except FileNotFoundError:
         raise UserError(
             f"the log of {table} no longer reaches back to version {version}; start from a later one"
         ) from None
-    return [action["add"] for action in actions if "add" in action and action["add"].get("dataChange", True)]
 
 
-def run_of(add: dict[str, Any]) -> str | None:
-    """The run of a block."""
-    values: dict[str, str] = add.get("partitionValues") or {}
+def run_of(action: dict[str, Any]) -> str | None:
+    """The run of a block that was added or removed."""
+    values: dict[str, str] = action.get("partitionValues") or {}
     return values.get("run_id")
 
 

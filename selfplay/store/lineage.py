@@ -94,19 +94,21 @@ def of_weights(corpus: Corpus, digest: str, run_uri: str | None = None, elsewher
     corpus may be a stranger's, and name any place. elsewhere: look there, too.
     """
     policies = corpus.table("policies").to_pylist()
-    fitting = {row["digest"]: row for row in policies if len(digest) >= 8 and row["digest"].startswith(digest)}
+    made: dict[str, dict[str, Any]] = {}
+    for policy in sorted(policies, key=_says_less):
+        made.setdefault(policy["digest"], policy)
+    fitting = [known for known in made if len(digest) >= 8 and known.startswith(digest)]
     if len(fitting) != 1:
         what = "no weights have" if not fitting else f"{len(fitting)} weights have"
         raise UserError(f"{what} a digest that begins with {digest!r} in the corpus at {corpus.uri}")
-    (row,) = fitting.values()
-    by_digest = {policy["digest"]: policy for policy in policies}
+    row = made[fitting[0]]
     parents: list[str] = []
     parent = row["parent_digest"]
-    while parent and parent not in parents:
+    while parent and parent not in (row["digest"], *parents):
         parents.append(parent)
-        parent = by_digest.get(parent, {}).get("parent_digest")
+        parent = made.get(parent, {}).get("parent_digest")
     uses = [use for use in corpus.table("uses").to_pylist() if use["digest_out"] == row["digest"]]
-    steps = (uses[-1]["first_step"], uses[-1]["last_step"]) if uses and uses[-1]["first_step"] is not None else None
+    steps = next(((use["first_step"], use["last_step"]) for use in uses if use["first_step"] is not None), None)
     return WeightsOrigin(
         policy_id=row["policy_id"],
         version=row["version"],
@@ -120,6 +122,14 @@ def of_weights(corpus: Corpus, digest: str, run_uri: str | None = None, elsewher
         steps=steps,
         episodes=_played(corpus, row["run_id"], row["digest"]),
     )
+
+
+def _says_less(policy: dict[str, Any]) -> tuple[bool, int]:
+    """Orders rows of the same weights: first the version by which they came to be.
+
+    A driver that goes on from a checkpoint may publish the same weights again: their parent is then they themselves.
+    """
+    return policy["parent_digest"] in (None, policy["digest"]), policy["version"] or 0
 
 
 def _kept(uri: str | None, near: list[str], elsewhere: bool) -> bool | None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfplay import storage
+from selfplay.commands import command
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store.entries import actions as actions
@@ -175,27 +176,37 @@ def _hinted(data: bytes) -> int | None:
 def last_checkpoint(table_uri: str) -> int:
     """The version of the newest checkpoint; -1 where there is none."""
     try:
-        version = _hinted(storage.read(place(table_uri, HINT)))
+        version = _hinted(storage.read(place(table_uri, HINT), MOST_HINT_BYTES))
     except FileNotFoundError:
         version = None
     return max(versions(table_uri)[1], default=-1) if version is None else version
 
 
-#: The largest entry that is read, one file of episodes takes about a kilobyte of it; and the largest other file.
-MOST_ENTRY_BYTES, MOST_OTHER_BYTES = 256 * 2**20, 2**30
+#: The largest entry that is read, one file of episodes takes about a kilobyte of it; the largest hint of a checkpoint;
+#: and the largest other file.
+MOST_ENTRY_BYTES, MOST_HINT_BYTES, MOST_OTHER_BYTES = 256 * 2**20, 2**20, 2**30
+#: A checkpoint is written by the time that so many versions have followed.
+_LATE_VERSIONS = 250
 #: Files that this process has found fit to be read, by table. Files of a log are written once.
 _fit: dict[str, set[str]] = {}
 
 
-def refuse_unfit(table_uri: str) -> None:
-    """Raises `UserError` where a file of a local log is no regular file, or too large: delta-rs would read without end.
+def refuse_unfit(table_uri: str, version: int | None = None) -> None:
+    """Raises `UserError` where a file of a log is too large, or locally no regular file: it would be read to its end.
 
-    Costs a list of the folder, and a look at each file that this process has not seen.
+    Costs a list of the folder, and locally a look at each file that this process has not seen. version: that is to be
+    opened; None: the newest, for which a bucket is asked to list only what is not older than the last checkpoint.
     """
-    if storage.is_remote(table_uri):
-        return
     folder = storage.normalise(storage.join(table_uri, FOLDER))
     fit = _fit.setdefault(folder, set())
+    if storage.is_remote(table_uri):
+        for entry in _listed(table_uri, fit, version):
+            name = entry.uri.rsplit("/", 1)[1]
+            if name not in fit:
+                _refuse_large(entry.uri, name, entry.size)
+                if name != HINT:
+                    fit.add(name)
+        return
     try:
         with os.scandir(folder) as files:
             new = [file for file in files if file.name not in fit]
@@ -207,11 +218,24 @@ def refuse_unfit(table_uri: str) -> None:
         except FileNotFoundError:  # a link that leads nowhere, or deleted meanwhile
             continue
         storage.refuse_irregular(file.path, status)
-        most = MOST_ENTRY_BYTES if file.name.endswith(".json") else MOST_OTHER_BYTES
-        if status.st_size > most:
-            raise UserError(f"{file.path} has {status.st_size:,} bytes, and at most {most:,} are read of such a file")
+        _refuse_large(file.path, file.name, status.st_size)
         if file.name != HINT:
             fit.add(file.name)
+
+
+def _listed(table_uri: str, fit: set[str], version: int | None) -> Iterator[storage.Entry]:
+    """The files of a log in a bucket that delta-rs may read to open a version, but for those long known to be fit."""
+    known = max((int(name[:20]) for name in fit if _ENTRY.match(name)), default=None)
+    first = (last_checkpoint(table_uri) if known is None else known) - _LATE_VERSIONS
+    if first <= 0 or (version is not None and version < first + _LATE_VERSIONS):
+        return storage.entries(storage.join(table_uri, FOLDER))
+    return storage.entries(storage.join(table_uri, FOLDER), place(table_uri, entry_name(first - 1)))
+
+
+def _refuse_large(path: str, name: str, size: int) -> None:
+    most = MOST_HINT_BYTES if name == HINT else MOST_ENTRY_BYTES if name.endswith(".json") else MOST_OTHER_BYTES
+    if size > most:
+        raise UserError(f"{path} has {size:,} bytes, and at most {most:,} are read of such a file")
 
 
 #: Entries that this process has found whole: table -> version -> size and time of writing; a bucket's: the last one.
@@ -291,7 +315,7 @@ def damaged(table_uri: str, faults: Sequence[Fault]) -> DamagedLog:
     corpus = table_uri.rsplit("/", 1)[0]
     return DamagedLog(
         f"the log of the corpus is damaged: {place(table_uri, fault.file)}{version} {fault.what}; "
-        f"`selfplay repair {corpus}` shows what can be restored"
+        f"`{command('repair', corpus)}` shows what can be restored"
     )
 
 

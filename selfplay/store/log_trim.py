@@ -80,7 +80,7 @@ def _trim(corpus: Corpus, days: float, dry_run: bool) -> Trimmed:
     for version in pinned:
         needed |= set(range(max((v for v in checkpoints if v <= version), default=0), version + 1))
     gone = [version for version in sorted(files) if version < oldest and version not in needed]
-    data = _replaced(corpus, range(log.given_back(table) + 1, oldest + 1), (oldest, *pinned))
+    data = _replaced(corpus, range(log.given_back(table) + 1, oldest + 1), oldest, pinned)
     if (gone or data) and not dry_run:
         if _released(corpus) != released:
             return _trim(corpus, days, dry_run)  # what was released meanwhile must stay
@@ -165,20 +165,26 @@ def oldest_kept(table: str, files: dict[int, list[storage.Entry]], days: float) 
     return old[-1] if old else None
 
 
-def _replaced(corpus: Corpus, versions: Iterable[int], readable: Iterable[int]) -> list[storage.Entry]:
-    """Data files that commits took out, and that neither the newest version nor the `readable` ones need."""
+def _replaced(corpus: Corpus, versions: Iterable[int], oldest: int, pinned: Iterable[int]) -> list[storage.Entry]:
+    """Data files that the commits of `versions` took out, and that no readable version needs.
+
+    Those are all from `oldest` on, and the pinned ones. A file that was taken out may be committed again under its
+    name, by a repair, and be taken out once more: versions in between need it.
+    """
     table = episodes_uri(corpus.uri)
 
-    def taken_out(version: int) -> set[str]:
+    def named(version: int, what: str) -> set[str]:
         try:
             actions = log_entries(table, version)
         except FileNotFoundError:
             raise log.damaged(table, [log.Fault(log.entry_name(version), version, "is missing")]) from None
-        return {storage.join(table, action["remove"]["path"]) for action in actions if "remove" in action}
+        return {storage.join(table, action[what]["path"]) for action in actions if what in action}
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        gone = set[str]().union(*pool.map(taken_out, versions))
-    gone -= _named_by(table, readable)
+        gone = set[str]().union(*pool.map(lambda version: named(version, "remove"), versions))
+        gone -= _named_by(table, (oldest, *pinned))
+        later = range(oldest + 1, corpus.version + 1) if gone else ()
+        gone = gone.difference(*pool.map(lambda version: named(version, "add"), later))
     paths = sorted(gone)
     return [
         storage.Entry(path, size, 0.0)

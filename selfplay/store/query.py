@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from selfplay import scratch, storage
+from selfplay import scratch
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
 from selfplay.store.read import readable
@@ -53,8 +53,6 @@ VIEWS = {
               FROM (SELECT {_KEY}, unnest(verdicts) AS v FROM episodes))""",
 }
 
-#: Files in a bucket whose footers are all examined before a query; of more of them only those are that are read.
-_EXAMINED = 1024
 #: Closes a connection to files, network and extensions; the last line keeps SQL from opening it again.
 _CONFINED = """
     SET allow_community_extensions = false;
@@ -73,9 +71,8 @@ def connect(corpus: Corpus, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """
     import duckdb
 
-    if not storage.is_remote(corpus.uri) or len(corpus.fragments()) <= _EXAMINED:
-        with readable(corpus.uri):
-            corpus.refuse_bombs()
+    with readable(corpus.uri):
+        corpus.refuse_bombs()
     connection = duckdb.connect()
     connection.register("episodes", corpus.dataset)
     for name, body in VIEWS.items():
@@ -87,6 +84,24 @@ def connect(corpus: Corpus, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     if not unsafe:
         connection.execute(_CONFINED)
     return connection
+
+
+def condition(sql: str) -> str:
+    """One condition of SQL in parentheses of its own, to be joined with others. Raises `UserError` for anything else.
+
+    What parses by itself has its parentheses in pairs, and no statement after it; on lines of its own a comment at its
+    end hides nothing.
+    """
+    import duckdb
+
+    inside = f"(\n{sql}\n)"
+    try:
+        whole = len(duckdb.extract_statements(f"SELECT\n{sql}\n")) == len(duckdb.extract_statements(f"SELECT {inside}"))
+    except duckdb.Error as error:
+        raise UserError(f"{sql!r} is not one condition in SQL: {first_line(error)}") from error
+    if not whole:
+        raise UserError(f"{sql!r} is not one condition in SQL")
+    return inside
 
 
 def query(corpus: Corpus, sql: str, unsafe: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:

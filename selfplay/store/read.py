@@ -143,7 +143,7 @@ def readable(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        advice = "`selfplay corpus verify` names what is damaged"
+        advice = "`selfplay corpus verify` names what is damaged, `selfplay repair` shows what can be done"
         raise UserError(f"{what} cannot be read: {first_line(error)}; {advice}") from error
 
 
@@ -238,12 +238,12 @@ class Corpus:
 
         In memory at once: the keys of all rows, and one part of the rows.
         """
-        from selfplay.store.query import told
+        from selfplay.store.query import condition, told
 
         key = ["kind", "run_id", "slot", "epoch", "number"]
         with told():
-            asked = f"SELECT {', '.join(key)} FROM episodes WHERE {where} ORDER BY run_id, slot, epoch, number"
-            keys = self.to_duckdb().sql(asked).to_arrow_table()
+            asked = f"SELECT {', '.join(key)} FROM episodes WHERE {condition(where)}"
+            keys = self.to_duckdb().sql(f"{asked} ORDER BY run_id, slot, epoch, number").to_arrow_table()
         names = None if columns is None else list(dict.fromkeys([*columns, "number"]))
         for part in _parts(keys):
             kind, run_id, slot, epoch, first = (part.column(name)[0].as_py() for name in key)
@@ -281,12 +281,13 @@ class Corpus:
 
         Values are in the game's utility units, from the point of view of the seat to act.
         """
-        from selfplay.store.query import told
+        from selfplay.store.query import condition, told
 
         names = ", ".join("*" if name == "*" else f'"{name}"' for name in columns)
         with told():
             connection = self.to_duckdb()
-            yield from connection.sql(f"SELECT {names} FROM steps WHERE {where}").to_arrow_reader(_BATCH_ROWS)
+            asked = f"SELECT {names} FROM steps WHERE {condition(where)}"
+            yield from connection.sql(asked).to_arrow_reader(_BATCH_ROWS)
 
     def to_polars(self) -> pl.LazyFrame:
         """The episodes as a lazy frame; filters and columns reach the files. Raises `UserError` without polars."""

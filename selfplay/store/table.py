@@ -293,7 +293,7 @@ def open_table(table_uri: str, version: int | datetime | None = None) -> DeltaTa
 
 def _open(table_uri: str, version: int | datetime | None) -> DeltaTable:
     number = version if isinstance(version, int) else None
-    log.refuse_unfit(table_uri)
+    log.refuse_unfit(table_uri, 0 if isinstance(version, datetime) else number)
     table = DeltaTable(table_uri, version=number, storage_options=storage.deltalake_options(table_uri) or None)
     if isinstance(version, datetime):
         table.load_as_version(version)

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import pyarrow as pa
 
 from selfplay import archived
 from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.game import load
-from selfplay.store.query import told
+from selfplay.store.described import pseudonym
+from selfplay.store.query import condition, told
 from selfplay.store.read import Corpus
-
-
-def targets_of(corpus: Corpus) -> dict[str, TargetSettings]:
-    """For each run that the table `runs` describes: the targets that its own learner was given."""
-    found = {}
-    for row in sorted(corpus.table("runs").to_pylist(), key=lambda row: int(row["epoch"])):
-        config = json.loads(row["config"] or "{}")  # a redacted release has none
-        if not {"search", "learner", "selfplay"} <= set(config):
-            continue  # a run without search
-        if config["search"]["algorithm"] not in ("gumbel", "puct"):
-            continue  # of a newer version: nothing is known of its targets
-        search, learner = config["search"], config["learner"]
-        found[row["run_id"]] = TargetSettings(
-            algorithm=search["algorithm"],
-            c_visit=search["c_visit"],
-            c_scale=search["c_scale"],
-            z_weight=learner["z_weight"],
-            q_weight=learner["q_weight"],
-            truncated_weight=config["selfplay"]["truncated_value_weight"],
-        )
-    return found
-
 
 #: The settings that `targets_of` reads.
 _SETTINGS = {
@@ -40,6 +25,89 @@ _SETTINGS = {
     "learner": ("z_weight", "q_weight"),
     "selfplay": ("truncated_value_weight",),
 }
+#: A redacted release has no more configurations than this.
+_MOST_REDACTED = 10_000
+
+
+@dataclass(frozen=True)
+class Targets:
+    """How the learners of a corpus's runs were given targets.
+
+    by_config: (run id, digest of its configuration) -> settings. A run may have gone on with others.
+    by_run: the settings of runs whose rows do not name the digest of their configuration.
+    """
+
+    by_config: dict[tuple[str, str], TargetSettings] = field(default_factory=dict)
+    by_run: dict[str, TargetSettings] = field(default_factory=dict)
+
+    def of(self, run_id: str, config_digest: str, instead: str) -> TargetSettings:
+        """The settings of an episode. Raises `UserError` where nothing is known of them. instead: what to do then."""
+        found = self.by_config.get((run_id, config_digest)) or self.by_run.get(run_id)
+        if found is None:
+            raise UserError(
+                f"the corpus does not say how run {run_id} searched under configuration {config_digest[:12]} "
+                f"(table runs), or not in a way known here{instead}"
+            )
+        return found
+
+
+def targets_of(corpus: Corpus) -> Targets:
+    """The targets that the learners of the runs in the table `runs` were given.
+
+    Raises `UserError` for a configuration that is not the one whose digest its row, and every episode, names.
+    """
+    found = Targets()
+    for row in sorted(corpus.table("runs").to_pylist(), key=lambda row: int(row["epoch"])):
+        config, digest, run_id = row["config"], row["config_digest"], row["run_id"]
+        if not config:
+            continue  # redacted
+        if digest is not None and not fits_digest(config, digest):
+            raise UserError(
+                f"the configuration of run {run_id} in the corpus at {corpus.uri} is not the one whose digest it "
+                f"names, {digest[:12]}: it was changed, and no targets are made by it"
+            )
+        alone = settings_alone(config)
+        if alone is None:
+            continue  # a run without search, or of a newer version: nothing is known of its targets
+        kept = json.loads(alone)
+        settings = TargetSettings(
+            **kept["search"], **kept["learner"], truncated_weight=kept["selfplay"]["truncated_value_weight"]
+        )
+        if digest is None:
+            found.by_run[run_id] = settings
+        else:
+            found.by_config[run_id, digest] = settings
+    return found
+
+
+def one_config(episodes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch | pa.Table]:
+    """The same episodes, in order, in parts of one run and one configuration."""
+    names = list(zip(*(episodes.column(name).to_pylist() for name in ("run_id", "config_digest")), strict=True))
+    first = 0
+    for last in range(1, len(names) + 1):
+        if last == len(names) or names[last] != names[first]:
+            yield episodes.slice(first, last - first)
+            first = last
+
+
+def fits_digest(config: str, digest: str) -> bool:
+    """Whether a configuration is the one that this digest, of a row of `runs` and of its episodes, stands for.
+
+    A redacted release names its configurations by numbers, and keeps nothing of them but what makes targets.
+    """
+    try:
+        canonical = json.dumps(json.loads(config), sort_keys=True, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        return False
+    if hashlib.sha256(canonical.encode(errors="replace")).hexdigest() == digest:
+        return True
+    alone = settings_alone(config)
+    return alone is not None and json.loads(alone) == json.loads(config) and digest in _redacted_digests()
+
+
+@cache
+def _redacted_digests() -> frozenset[str]:
+    return frozenset(map(pseudonym, range(1, _MOST_REDACTED + 1)))
 
 
 def settings_alone(config: str | None) -> str | None:
@@ -60,7 +128,7 @@ def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true")
     what: who asks. where: SQL over `episodes`. Raises `UserError` where that is not clear, where the environment is not
     installed, and where it is another game here than the one that was played.
     """
-    asked = f"FROM episodes WHERE kind = 'game' AND trainable AND ({where})"
+    asked = f"FROM episodes WHERE kind = 'game' AND trainable AND {condition(where)}"
     with told():
         sql = f"SELECT env_id, list(DISTINCT game.game_string) {asked} GROUP BY 1 ORDER BY 1"
         there = {str(name): sorted(strings) for name, strings in corpus.to_duckdb().sql(sql).fetchall()}

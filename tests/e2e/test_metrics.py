@@ -26,7 +26,7 @@ from trainers.beacon import METRICS
 pytest.importorskip("prometheus_client", reason="the extra `cluster` is not installed")
 Scraped = dict[str, tuple[dict[str, str], float]]
 #: What only a reasoning run, or one on a GPU, has.
-NOT_HERE = {"tokens", "tokens_per_s", "rounds", "reward", "length", "unverifiable"}
+NOT_HERE = {"tokens", "tokens_per_s", "rounds", "reward", "length", "unverifiable", "lost_episodes"}
 
 
 def free_ports(count: int) -> list[int]:

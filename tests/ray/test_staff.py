@@ -31,6 +31,16 @@ class Block:
     last: int
 
 
+class Word(str):
+    """An ask for one episode."""
+
+    samples = 1
+
+    @property
+    def group(self) -> str:
+        return str(self)
+
+
 class Reasoner:
     """Answers by saying who was asked what; dies of its bad ask, or whenever it is asked.
 
@@ -86,7 +96,8 @@ class Crew:
 
     def __init__(self, joined: bool, poisoned: set[str]) -> None:
         self.sizing = SimpleNamespace(reasoners=3, joined=joined)
-        self.folder = SimpleNamespace(run_id="run")
+        self.amended: dict[str, Any] = {}
+        self.folder = SimpleNamespace(run_id="run", amend=self.amended.update)
         self.archivist = ray.remote(Archivist).remote()
         self.tidier = SimpleNamespace(archived=lambda blocks: None)
         self.archived = lambda block, receipt: None
@@ -107,6 +118,7 @@ def staff_of(crew: Crew) -> tuple[Staff, list[str]]:
         show=lambda: None,
         message=words.append,
         sampled=lambda report: None,
+        lost=lambda episodes: None,
         answered=lambda done, total: words.append(f"{done} of {total}"),
     )
     staff = Staff(crew, watch)  # type: ignore[arg-type]
@@ -116,14 +128,17 @@ def staff_of(crew: Crew) -> tuple[Staff, list[str]]:
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_what_the_dead_had_not_finished_is_asked_again_once(session: None, joined: bool) -> None:
-    staff, words = staff_of(Crew(joined, set()))
-    asks = [f"a{i}" for i in range(9)]
+    crew = Crew(joined, set())
+    staff, words = staff_of(crew)
+    asks = [Word(f"a{i}") for i in range(9)]
     calls = staff.spread(asks, "work", "a4")
     given = staff.archive(calls)
     assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
     assert any("died; another" in word for word in words)
     answered = [word for word in words if word.endswith(" of 9")]
     assert answered == sorted(answered) and answered[-1] == "9 of 9"
+    assert staff.lost == 3 and not staff.in_flight(), "the share of the one that died was asked again"
+    assert crew.amended["in_flight"] == dict.fromkeys(asks, 1), "written down before anybody can die"
     given = staff.archive(staff.spread(asks, "work", "none"))
     assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
 
@@ -132,7 +147,7 @@ def test_what_the_dead_had_not_finished_is_asked_again_once(session: None, joine
 def test_rounds_ahead_land_in_order(session: None, joined: bool) -> None:
     """An heir is asked for the first round again when it has already answered for the second."""
     staff, _ = staff_of(Crew(joined, set()))
-    rounds = [[f"{number}{i}" for i in range(9)] for number in "abc"]
+    rounds = [[Word(f"{number}{i}") for i in range(9)] for number in "abc"]
     flights = [staff.spread(asks, "work", "a4") for asks in rounds]
     for asks, calls in zip(rounds, flights, strict=True):
         given = staff.archive(calls)
@@ -143,7 +158,7 @@ def test_who_leaves_is_asked_no_more_and_missed_by_nobody(session: None) -> None
     """What it had finished counts; what it was asked beyond that is another's, in order."""
     crew = Crew(True, set())
     staff, words = staff_of(crew)
-    rounds = [[f"{number}{i}" for i in range(9)] for number in "abc"]
+    rounds = [[Word(f"{number}{i}") for i in range(9)] for number in "abc"]
     flights = [staff.spread(asks, "work", "leave a0") for asks in rounds]
     for asks, calls in zip(rounds, flights, strict=True):
         given = staff.archive(calls)
@@ -157,7 +172,7 @@ def test_who_leaves_is_asked_no_more_and_missed_by_nobody(session: None) -> None
 def test_who_always_dies_is_left_out(session: None, joined: bool) -> None:
     crew = Crew(joined, {"r0001"})
     staff, words = staff_of(crew)
-    asks = [f"a{i}" for i in range(9)]
+    asks = [Word(f"a{i}") for i in range(9)]
     end = time.monotonic() + 300
     while "reasoner r0001 died again and again and is left out; the others go on" not in words:
         assert time.monotonic() < end, words
@@ -169,4 +184,4 @@ def test_who_always_dies_is_left_out(session: None, joined: bool) -> None:
 def test_where_all_die_the_run_ends_in_a_sentence(session: None) -> None:
     staff, _ = staff_of(Crew(False, {"r0000", "r0001", "r0002"}))
     with pytest.raises(UserError, match="died 3 times in a row"):
-        staff.archive(staff.spread(["a"] * 9, "work", "none"))
+        staff.archive(staff.spread([Word("a")] * 9, "work", "none"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import UserError
+from selfplay.store.targets import fits_digest
 from trainers.config import RunConfig
 from trainers.experiment import from_json, from_toml, incompatible
 from trainers.reasoning_config import ReasoningConfig
@@ -163,3 +164,11 @@ def test_a_recipe_by_path(tmp_path: Path) -> None:
 
 def test_slug() -> None:
     assert slug("openspiel:hex(board_size=5)") == "hex_board_size_5"
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_stored_configuration_has_the_digest_that_its_episodes_name(name: str) -> None:
+    config = load_recipe(name)
+    assert fits_digest(config.to_json(), config.digest) and not fits_digest(config.to_json(), "0" * 64)
+    changed = config.to_json().replace('"seed": 0', '"seed": 1')
+    assert changed != config.to_json() and not fits_digest(changed, config.digest)

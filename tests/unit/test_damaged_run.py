@@ -97,7 +97,7 @@ WAYS: dict[str, Callable[[bytes], bytes]] = {
     "changed": changed,
     "an unknown field": unknown,
     "no text": lambda data: b"\xff\xfe\x00" * 40,
-    "a wrong type": lambda data: data.replace(b'"schema": 2', b'"schema": "two"').replace(b'"seed": 0', b'"seed": {}'),
+    "a wrong type": lambda data: data.replace(b'"schema": 3', b'"schema": "two"').replace(b'"seed": 0', b'"seed": {}'),
 }
 #: Files that the next start depends on. The corpus has tests of its own.
 FILES = [

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from selfplay.cli import screen, terminal
-from selfplay.cli.display import LineDisplay
+from selfplay.cli.display import LineDisplay, progress
 from selfplay.cli.farewell import farewell
 from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
 from trainers.status import Candidate, ExactRow, LastGame, LostGames, RatingPoint, Status, StrengthRow, Summary
@@ -141,7 +141,14 @@ def test_farewell_compares_the_nets_and_says_what_next() -> None:
 
 def test_farewell_of_a_run_stopped_at_once() -> None:
     status = Status("connect_four", "connect_four-v0", "runs/x y", "runs/x y/corpus", phase="finished")
-    assert "selfplay play 'runs/x y'" in drawn(farewell(Summary("id", "interrupted", status)))
+    text = drawn(farewell(Summary("id", "interrupted", status)))
+    assert "selfplay run --out 'runs/x y'" in text and "selfplay play" not in text, "there is nothing to look at yet"
+    assert "selfplay play 'runs/x y'" in drawn(farewell(Summary("id", "interrupted", replace(status, episodes=1))))
+
+
+def test_a_line_has_one_clock() -> None:
+    status = Status("a", "a-v0", "o", "c", phase="playing", activity="saving", activity_s=12.0, total_s=90.0)
+    assert progress(status).startswith("saving, ") and "0:12" not in progress(status)
 
 
 def test_commands_of_a_game_in_a_file_name_it_or_trust_it() -> None:
@@ -268,8 +275,8 @@ def test_a_live_screen_on_a_terminal(how: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [30, 60, 130])
 def test_commands_can_be_copied_from_a_terminal_of_any_width(width: int) -> None:
     place = "/somewhere/with a long name/connect_four"
-    status = Status("connect_four", "connect_four-v0", place, f"{place}/corpus", phase="finished")
-    answers = ReasoningStatus("parity", "parity-v0", place, f"{place}/corpus", phase="finished")
+    status = Status("connect_four", "connect_four-v0", place, f"{place}/corpus", phase="finished", episodes=1)
+    answers = ReasoningStatus("parity", "parity-v0", place, f"{place}/corpus", phase="finished", episodes=1)
     for summary in (Summary("id", "time", status), ReasoningSummary("id", "time", answers)):
         out = io.StringIO()
         console = Console(file=out, width=width, highlight=False)

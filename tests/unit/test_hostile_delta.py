@@ -130,3 +130,28 @@ def test_a_table_with_other_columns_is_named(
 
     with pytest.raises(UserError, match="is not one of episodes: " + told):
         store.open(_changed(tmp_path / "corpus", one))
+
+
+def test_a_table_of_thousands_of_columns_is_not_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    more = [{"name": f"c{n}", "type": "long", "nullable": True, "metadata": {}} for n in range(5000)]
+    wide = {"name": "wide", "type": {"type": "struct", "fields": more}, "nullable": True, "metadata": {}}
+    for number, added in enumerate((more, [wide])):
+        corpus = _changed(tmp_path / str(number), lambda fields, added=added: fields.extend(added))
+        for verb in (["release", "first"], ["stats"]):
+            assert call(["corpus", *verb, corpus]) == 2
+            said = capfd.readouterr().err
+            assert "columns and fields in them" in said and "traceback" not in said
+
+
+@pytest.mark.parametrize("at", [2**62, -(2**62), 2**63 - 1])
+def test_a_commit_at_no_time_is_not_released(at: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    corpus = Path(shutil.copytree(GOLDEN, tmp_path / "corpus"))
+    for entry in (corpus / "episodes/_delta_log").glob("*.json"):
+        actions = [json.loads(line) for line in entry.read_text().splitlines()]
+        for action in actions:
+            if "commitInfo" in action:
+                action["commitInfo"]["timestamp"] = at
+        entry.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    assert call(["corpus", "release", "first", str(corpus)]) == 2
+    said = capfd.readouterr().err
+    assert "as the time of its version" in said and "traceback" not in said, said

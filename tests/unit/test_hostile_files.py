@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,3 +229,30 @@ def test_checking_a_cluster_file_runs_nothing_of_it(
     finding = doctor_launch.machine(address, auth, "")
     assert finding.level in ("bad", "note") and ("not asked" in finding.text or "not a name" in finding.text)
     assert not (tmp_path / "RAN").exists()
+
+
+def test_a_log_of_giant_files_in_a_bucket_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket lists sizes: of what is not older than the last checkpoint, and then of what is new."""
+    shutil.copytree(GOLDEN, tmp_path, dirs_exist_ok=True)
+    table, asked = str(tmp_path / "episodes"), list[str | None]()
+
+    def entries(uri: str, after: str | None = None) -> Any:
+        asked.append(after)
+        return storage.entries(uri)
+
+    bucket = {**vars(storage), "is_remote": lambda uri: True, "entries": entries}
+    monkeypatch.setattr(log, "storage", SimpleNamespace(**bucket))
+    log.refuse_unfit(table)
+    for name in (log.entry_name(7), log.HINT):
+        file = Path(log.place(table, name))
+        file.touch()
+        os.truncate(file, 2**40)
+        with pytest.raises(UserError, match="1,099,511,627,776 bytes"):
+            log.refuse_unfit(table)
+        file.unlink()
+    for version in (1, 1000):
+        Path(log.place(table, log.entry_name(version))).write_text("{}")
+    log.refuse_unfit(table)
+    log.refuse_unfit(table)
+    log.refuse_unfit(table, 3)
+    assert asked[-2:] == [log.place(table, log.entry_name(749)), None]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyspiel
 import pytest
+from deltalake.transaction import AddAction
 from typer.testing import CliRunner
 
 from selfplay import storage, store
@@ -35,8 +37,10 @@ class Run:
         self.epoch = self.committer.register("p0", resume).epoch
 
     def block(self, number: int) -> store.Block:
+        """The same one whenever it is asked for."""
         provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
         game = random_episode(GAME, number, provenance, slot="p0", epoch=self.epoch, number=number)
+        game = replace(game, started_at=10**15, wall_ms=1)
         return store.write_block(self.uri, to_batch([game]), "p0", self.epoch, number)
 
     def write(self, blocks: int) -> None:
@@ -269,3 +273,26 @@ def test_a_path_that_leads_out_of_the_table_deletes_nothing(old_corpus: tuple[st
     with pytest.raises(UserError, match="not plainly inside"):
         trim_log(uri, 30, dry_run=False)
     assert treasure.exists()
+
+
+def test_a_file_that_was_committed_again_stays_for_the_versions_that_have_it(tmp_path: Path) -> None:
+    """Taken out before the oldest version that is kept, committed again since, and taken out once more."""
+    uri = str(tmp_path)
+    run, table = Run(uri, "one"), f"{uri}/episodes"
+    Run(uri, "two").write(1)
+    run.write(1)
+    (file,) = (one for one in store.open(uri).files() if one["partition.run_id"] == "one")
+    upkeep.delete_run(uri, "one", "test")
+    open_table(table).create_checkpoint()
+    oldest = store.open(uri).version
+    age(uri, 10**6, 40)
+    block = run.block(0)
+    assert block.path == file["path"]
+    again = AddAction(block.path, block.size, {"kind": "game", "run_id": "one"}, 1, True, block.stats)
+    open_table(table).create_write_transaction([again], "append", open_table(table).schema(), ["kind", "run_id"])
+    between = store.open(uri).version
+    upkeep.delete_run(uri, "one", "test")
+    done = trim_log(uri, 30, dry_run=False)
+    assert done.oldest == oldest and done.files
+    for version in range(oldest, store.open(uri).version + 1):
+        assert len(ids(store.open(uri, version), pc.field("run_id") == "one")) == (version == between)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from selfplay import store
+from selfplay import run_files, store
 from selfplay.episode import Provenance, to_batch
 from selfplay.episode.record import Episode
+from selfplay.nets import weights
 from selfplay.store import newest
 from trainers import tutor
+from trainers.derivation import Derivation
 from trainers.lessons import Lessons
 from trainers.reasoning import Course
+from trainers.reasoning_staff import Staff
 from trainers.tutor import Tutor
 
 PROMPTS, GROUP = 4, 2
@@ -71,7 +75,7 @@ def learner(uri: str, window: int = 20_000, staleness: int = 1) -> Tutor:
         learner=SimpleNamespace(max_staleness=staleness),
         run=SimpleNamespace(seed=7),
     )
-    made._base, made._own, made._events = Lessons(), Lessons(), []
+    made._base, made._own, made._since = Lessons(), Lessons(), Derivation(0, "a" * 64)
     made._imitable = lambda lessons: lessons  # type: ignore[method-assign]
     return made
 
@@ -125,7 +129,7 @@ def test_the_window_of_expert_iteration_is_filled_from_its_end(
     assert len(set(opened)) == ROUNDS + 1
     assert len(some._own) == 10 and some._own.names["group"] == whole._own.names["group"]
     assert np.array_equal(some._own.numbers["weight"], whole._own.numbers["weight"])
-    assert {event["what"] for event in some._events} == {"add"}
+    assert {event["what"] for event in some._since.events} == {"add"}
 
 
 def test_a_window_that_all_rounds_do_not_fill_holds_them_all(corpus: tuple[str, int]) -> None:
@@ -136,3 +140,70 @@ def test_a_window_that_all_rounds_do_not_fill_holds_them_all(corpus: tuple[str, 
 
 def test_the_solver_s_episodes_are_sought_where_they_can_be(corpus: tuple[str, int]) -> None:
     assert learner(corpus[0]).recall_base(corpus[1], BEGAN) == learner(corpus[0]).recall_base(corpus[1]) == 6
+
+
+def test_what_died_with_a_driver_is_counted(corpus: tuple[str, int]) -> None:
+    """Of what it had asked for when it last said so: what the archive does not hold."""
+    uri, version = corpus
+    newest = f"r{ROUNDS - 1:06d}"
+    asked = {f"{newest}-0000": GROUP, f"{newest}-0001": GROUP + 1, f"r{ROUNDS:06d}-0000": GROUP, "h000003-0001": 1}
+    staff = object.__new__(Staff)
+    staff._crew = SimpleNamespace(folder=SimpleNamespace(corpus=uri, run_id="run"))  # type: ignore[assignment]
+    staff.archived = version
+    assert staff.missing(asked, BEGAN + ROUND_S * (ROUNDS - 1)) == 1 + GROUP + 1
+    assert staff.missing({}, 0.0) == 0
+
+
+class Policy:
+    """Stands in for a policy and its optimiser: every step changes its one weight."""
+
+    def __init__(self) -> None:
+        self.step, self.samples = 0, 0
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {"w": np.full(1, self.step, np.float32)}
+
+    def save(self, uri: str, more: dict[str, Any], state: dict[str, Any]) -> None:
+        weights.save(uri, self.weights(), {"step": self.step, "more": more, "state": state})
+
+    def restore(self, uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        meta = weights.load(uri)[1]
+        self.step = int(meta["step"])
+        return meta["more"], meta["state"]
+
+
+def at_work(run: str) -> Tutor:
+    made = learner(run)
+    made._job = SimpleNamespace(run_uri=run)  # type: ignore[assignment]
+    made._config.learner.algorithm, made._config.warm = "grpo", SimpleNamespace(batch=8, corpus=None)  # type: ignore[misc,assignment]
+    made._learner, made._first_rl_step = Policy(), 0  # type: ignore[assignment]
+    made._since = Derivation(0, weights.digest(made._learner.weights()))
+    return made
+
+
+def trained(one: Tutor, steps: int) -> None:
+    first = one._learner.step
+    one._learner.step += steps
+    one._trained(first)
+
+
+def test_a_policy_comes_from_the_checkpoint_and_not_from_what_was_published_after_it(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    one = at_work(run)
+    untrained = weights.digest(one._learner.weights())
+    trained(one, 3)
+    first, _ = Tutor.publish(one, 1)
+    trained(one, 2)
+    one.checkpoint("here.safetensors", {"version": 1, "digest": first.digest})
+    trained(one, 4)
+    second, _ = Tutor.publish(one, 2)
+    again = at_work(run)
+    assert again.restore(["here.safetensors"]).checkpoint == "here.safetensors"
+    third, _ = Tutor.publish(again, 3)
+    new = at_work(run)  # the first learner died before its first checkpoint: another begins with the untrained policy
+    trained(new, 1)
+    fourth, _ = Tutor.publish(new, 4)
+    parents = [(issue.parent_version, issue.parent_digest) for issue in (first, second, third, fourth)]
+    assert parents == [(0, untrained), (1, first.digest), (1, first.digest), (0, untrained)]
+    assert [event["first_step"] for event in third.events] == [3], "the steps between the version and the checkpoint"
+    assert weights.load(run_files.weights_uri(run, 3))[1]["parent_digest"] == first.digest

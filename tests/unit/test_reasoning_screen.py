@@ -195,6 +195,7 @@ statuses = st.builds(
     tokens=st.integers(0, 10**13), tokens_per_s=st.floats(0, 1e7), version=st.integers(0, 10**5), loss=numbers,
     reward=numbers, length=numbers, entropy=numbers, mixed_groups=numbers, kl_to_start=numbers, clip_share=numbers,
     unverifiable=numbers, staleness=numbers,
+    lost=st.integers(0, 10**7),
     failures=st.lists(
         st.tuples(ANY_TEXT | st.just("time-out"), st.integers(0, 10**6), st.floats(0, 1)), max_size=6
     ).map(tuple),
@@ -227,7 +228,7 @@ def test_the_strategies_know_every_field() -> None:
     known = "recipe env out corpus algorithm parameters phase activity elapsed_s total_s warm_steps warm_total rounds "
     known += "episodes tokens tokens_per_s version loss reward length entropy mixed_groups kl_to_start clip_share "
     known += "unverifiable staleness history scores first_scores score_history levels frontier samples "
-    known += "activity_s activity_expected_s "
+    known += "activity_s activity_expected_s lost "
     assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages", "failures"}
 
 

@@ -15,9 +15,10 @@ from selfplay.errors import Damaged
 from selfplay.nets import weights
 from selfplay.store import Fenced, acquire, lease
 from trainers import run_folder, thinning
+from trainers.launch import sweep
 from trainers.recipe import load_recipe
 from trainers.run_folder import RunFolder
-from trainers.run_state import State
+from trainers.run_state import SCHEMA, ReasoningState, State
 
 
 def test_a_driver_that_was_replaced_writes_nothing_over(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
         assert folder.state.version == 3
         folder.begin("{}")
     saved = run_files.read_state(str(run))
-    assert (saved["version"], saved["schema"]) == (3, 2)
+    assert (saved["version"], saved["schema"]) == (3, SCHEMA)
     assert not (run / "state.json").exists()
 
 
@@ -146,3 +147,51 @@ def test_what_is_left_of_a_run_is_not_taken_for_an_empty_folder(tmp_path: Path, 
     (run / lost).unlink()
     with pytest.raises(Damaged, match=f"{lost} is damaged: it is missing"):
         RunFolder(str(run), config, State)
+
+
+def test_only_what_a_run_writes_is_swept_where_its_folder_has_vanished(tmp_path: Path) -> None:
+    """A person may have put something else in its place meanwhile."""
+    ours = ["weights/000003.safetensors", "weights/000003.claim", "checkpoints/000001-000000010.safetensors",
+            "state/000001.json", "lease/000001.json", "logs/20260101-101010-77.log", "status.json", "metrics.prom",
+            "tensorboard/events.out.tfevents.1.host", "corpus/episodes/kind=game/run_id=a/x.parquet",
+            "weights/.partial-0123456789abcdef0123456789abcdef"]  # fmt: skip
+    theirs = ["notes.txt", "weights/mine.pt", "state/plan.md", "logs/diary.txt", "corpus/questions.csv", "sub/a.json"]
+    run = tmp_path / "run"
+    for name in (*ours, *theirs):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("")
+    (run / "empty").mkdir()
+    old = run / "weights" / "000002.safetensors"
+    old.write_text("")
+    os.utime(old, (1.0, 1.0))
+    sweep(run, 1e6)
+    left = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert left == {*theirs, "weights/000002.safetensors"} and (run / "empty").is_dir()
+    for name in left:
+        (run / name).unlink()
+    shutil.rmtree(run)
+    for name in ours:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("")
+    (run / "config.json").write_text("{}")
+    sweep(run, 1e6)
+    assert all((run / name).exists() for name in ours), "another run has begun there"
+    (run / "config.json").unlink()
+    sweep(run, 1e6)
+    assert not run.exists()
+
+
+def test_counts_are_written_beside_the_state_that_belongs_to_the_checkpoint(tmp_path: Path) -> None:
+    config, run = load_recipe("parity_cot"), str(tmp_path / "run")
+    with acquire(run, "first") as first:
+        folder = RunFolder(run, config, ReasoningState, first)
+        folder.begin("{}")
+        folder.state.round = 3
+        folder.save()
+        folder.state.round = 4  # learned, and not yet in a checkpoint
+        folder.amend(in_flight={"r000004-0000": 8}, lost_episodes=2)
+        assert (folder.reload().round, folder.state.lost_episodes) == (3, 2)
+        first.release()
+        with acquire(run, "second") as second, pytest.raises(Fenced):
+            assert RunFolder(run, config, ReasoningState, second).state.in_flight == {"r000004-0000": 8}
+            folder.amend(in_flight={})

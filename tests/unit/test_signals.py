@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -82,3 +83,16 @@ def test_there_is_one_last_word(taken: bool) -> None:
     _, told = guard.communicate()  # as when this process has ended
     assert told == (b"" if taken else b"error: the run was ended; it goes on\n")
     words.taken()  # too late, and harmless
+
+
+def test_a_run_that_was_asked_to_end_says_so_where_ray_ends_with_it() -> None:
+    """A signal to the whole process group reaches the processes of Ray, too."""
+    said: list[str] = []
+    stop = threading.Event()
+    words = cluster.LastWords(2, "it goes on", said.append, stop=stop)
+    cluster._died(words, "the node manager (raylet)")
+    assert "Ray has died under the run: the node manager (raylet) has ended" in said.pop()
+    stop.set()
+    cluster._died(words, "the node manager (raylet)")
+    assert said == ["the run was asked to end, and Ray was ended with it, before everything could be saved in order; "
+                    "it goes on"]  # fmt: skip

@@ -12,6 +12,7 @@ from selfplay import store
 from selfplay.episode import Episode, Provenance, random_episode, to_batch
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
+from selfplay.store import upkeep
 from selfplay.store.table import episodes_uri
 
 GAME = pyspiel.load_game("tic_tac_toe")
@@ -166,3 +167,31 @@ def test_side_tables_hold_each_key_once(tmp_path: Path) -> None:
     for name in store.SIDE_TABLES:
         store.append(uri, name, [{}])
         assert store.open(uri).table(name).schema.names == store.SIDE_TABLES[name].schema.names
+
+
+@pytest.mark.parametrize("upkept", ["", "compact", "vacuum", "delete"])
+def test_a_number_that_is_taken_is_not_given_to_other_episodes(tmp_path: Path, upkept: str) -> None:
+    """What was offered before is there already, whatever upkeep did; other episodes would be lost without a word."""
+    uri = str(tmp_path)
+    committer = store.Committer(uri, "run", 1)
+    epoch = committer.register("a0").epoch
+    blocks = [block(uri, n, "a0", epoch) for n in range(2)]
+    committer.commit(blocks)
+    others = [
+        store.write_block(uri, to_batch(play(3, "a0", epoch, first)), "a0", epoch, 1) for first in (6, 2)
+    ]  # of numbers that are not there yet, and of some that are
+    if upkept in ("compact", "vacuum"):
+        upkeep.compact(uri)
+    if upkept == "delete":
+        upkeep.delete_run(uri, "run", "test")
+    if upkept == "vacuum":
+        upkeep.vacuum(uri, hours=0, dry_run=False)
+        others = others[1:] if not os.path.exists(f"{episodes_uri(uri)}/{others[0].path}") else others
+    committer = store.Committer(uri, "run", 1)
+    assert {receipt.status for receipt in committer.commit(blocks)} == {"already"}
+    if upkept == "delete":
+        return
+    for other in others:
+        with pytest.raises(store.Taken, match="block 1 of slot a0, epoch 1000, was committed with other episodes"):
+            committer.commit([other, block(uri, 2, "a0", epoch)])
+    assert store.open(uri).count() == 6

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +26,7 @@ from selfplay.generation import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import feed as feeds
+from selfplay.store.export import export
 from selfplay.store.feed import Batch, Feed, _turns
 from selfplay.store.tokens import count_sequences, sequences_from
 from selfplay.store.upkeep import compact
@@ -174,7 +177,7 @@ def test_refused(corpus: store.Corpus, options: dict[str, object], said: str) ->
 
 
 def test_a_run_that_does_not_say_how_it_searched(corpus: store.Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "targets_of", lambda corpus: {})
+    monkeypatch.setattr(feeds, "targets_of", lambda corpus: feeds.Targets())
     with pytest.raises(UserError, match="does not say how run run searched"):
         next(iter(corpus.to_torch()))
     assert len(next(iter(corpus.to_torch(targets=TARGETS, batch=8)))["z"]) == 8
@@ -182,9 +185,51 @@ def test_a_run_that_does_not_say_how_it_searched(corpus: store.Corpus, monkeypat
 
 def test_a_run_of_an_unknown_algorithm_is_not_taught_as_another() -> None:
     configs = [CONFIG, {**CONFIG, "search": {**CONFIG["search"], "algorithm": "third"}}]
-    rows = [{"run_id": f"run{i}", "epoch": 1, "config": json.dumps(one)} for i, one in enumerate(configs)]
+    rows = [
+        {"run_id": f"run{i}", "epoch": 1, "config": json.dumps(one), "config_digest": None}
+        for i, one in enumerate(configs)
+    ]
     told = SimpleNamespace(table=lambda name: pa.Table.from_pylist(rows))
-    assert set(feeds.targets_of(told)) == {"run0"}  # type: ignore[arg-type]
+    assert set(feeds.targets_of(told).by_run) == {"run0"}  # type: ignore[arg-type]
+
+
+def digest_of(config: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def test_a_run_that_went_on_with_other_settings_has_targets_of_both(tmp_path: Path) -> None:
+    """Each game's are those of the configuration under which it was played, in a feed and in an export."""
+    uri = str(tmp_path / "corpus")
+    learner, search = {"z_weight": 0.0, "q_weight": 1.0}, {**CONFIG["search"], "algorithm": "puct"}
+    configs = [CONFIG, {**CONFIG, "search": search, "learner": learner}]
+    expected: Counter[tuple[bytes, ...]] = Counter()
+    for epoch, config in enumerate(configs, 1):
+        committer = store.Committer(uri, "run", epoch)
+        writer, digest = committer.register("a").epoch, digest_of(config)
+        provenance = Provenance("run", "tic_tac_toe-v0", 0, "a" * 64, digest, "0.1.0", "here", "CC0-1.0")
+        net, rng = HashNet(GAME.num_actions, value_range=1.0), np.random.default_rng(epoch)
+        settings = PlaySettings(slots=4, simulations=8, ply_limit=9)
+        one = Generator(GAME, net, SearchConfig(), settings, provenance, "a", writer, 0, rng)
+        played = to_batch(one.play(lambda sealed, _: sealed >= 4))
+        committer.commit([store.write_block(uri, played, "a", writer, 0)])
+        row = {"run_id": "run", "epoch": epoch, "config": json.dumps(config, indent=2), "config_digest": digest}
+        store.append(uri, "runs", [row])
+        own = TargetSettings("gumbel", 50.0, 0.2, 0.5, 0.25, 0.5), TargetSettings("puct", 50.0, 0.2, 0.0, 1.0, 0.5)
+        expected += Counter(rows_of([feeds._decisions(rows_from(GAME, played, own[epoch - 1]), GAME.num_actions)]))
+    compact(uri)
+    corpus = store.open(uri)
+    assert len(corpus.files()) == 1 and Counter(rows_of(corpus.to_torch(batch=16))) == expected
+    export(corpus, "npz", str(tmp_path / "out"))
+    parts = [np.load(path) for path in sorted((tmp_path / "out").glob("*.npz"))]
+    assert sum(len(part["z"]) for part in parts) == expected.total()
+    assert [set(part["z_weight"].tolist()) for part in parts] == [{0.5}, {0.0}]
+    assert all(np.isfinite(part["z"]).all() for part in parts), "an outcome is one, however much it counts"
+    changed = {**CONFIG, "search": {**CONFIG["search"], "c_scale": 20.0}}
+    row = {"run_id": "run", "epoch": 3, "config": json.dumps(changed), "config_digest": digest_of(CONFIG)}
+    store.append(uri, "runs", [row])
+    with pytest.raises(UserError, match="configuration of run run .* is not the one whose digest it names"):
+        store.open(uri).to_torch()
+    assert rows_of(store.open(uri).to_torch(targets=TARGETS))
 
 
 # Reasoning: tokens and masks.

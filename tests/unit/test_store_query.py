@@ -18,6 +18,8 @@ from selfplay.game import load
 from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
+from selfplay.store.export import export
+from selfplay.store.query import condition
 
 runner = CliRunner()
 GAME = load(registry.find("tic_tac_toe"))
@@ -164,3 +166,26 @@ def test_lineage_both_ways(corpus: store.Corpus) -> None:
     ):
         failed = runner.invoke(app, ["lineage", *words])
         assert isinstance(failed.exception, UserError) and said in str(failed.exception), words
+
+
+@pytest.mark.parametrize(
+    "text", ["1=1) or (1=1", "true; select 1", "true limit 1", "kind = 'game' union select true", "true /*", "it's", ""]
+)
+def test_a_filter_is_one_condition_and_nothing_else(corpus: store.Corpus, text: str, tmp_path: Path) -> None:
+    """It is put into a larger statement, and must not end the part that it stands in."""
+    with pytest.raises(UserError, match="is not one condition in SQL"):
+        condition(text)
+    with pytest.raises(UserError, match="is not one condition in SQL"):
+        list(corpus.ordered(text))
+    if text:
+        with pytest.raises(UserError, match="is not one condition in SQL"):
+            export(corpus, "npz", str(tmp_path / "out"), text)
+
+
+def test_a_filter_may_be_as_long_as_it_likes(corpus: store.Corpus) -> None:
+    def count(text: str) -> int:
+        return sum(batch.num_rows for batch in corpus.ordered(text))
+
+    whole = count("true")
+    assert count("false and true or (1 = 1) -- all of them") == whole == 30
+    assert count("episode_id in (select episode_id from steps where step = 0) /* or */ and ')' <> '('") == whole

@@ -320,3 +320,34 @@ def test_an_entry_of_upkeep_that_ends_between_two_lines_is_found(tmp_path: Path)
             file.write_text(whole)
             cut += 1
     assert cut == 3, "two compactions and a deletion"
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "after"),
+    [
+        ("", "", ""),
+        ("compact", "", ""),
+        ("", "vacuum", "compact"),
+        ("compact", "compact", "compact, vacuum"),
+        ("compact", "vacuum", ""),
+    ],
+)
+def test_what_was_deleted_is_never_told_again(uri: str, before: str, between: str, after: str) -> None:
+    """Also where the run goes on, and whatever upkeep was done before the deletion, after it, and since."""
+
+    def upkept(steps: str) -> None:
+        if "compact" in steps:
+            upkeep.compact(uri)
+        if "vacuum" in steps:
+            upkeep.vacuum(uri, hours=0, dry_run=False)
+
+    run, other = Writer(uri, "one"), Writer(uri, "two")
+    run.write(2)
+    kept = other.write(2)
+    upkept(before)
+    upkeep.delete_run(uri, "one", "test")
+    assert sorted(news(uri, 0)) == sorted(kept)
+    upkept(between)
+    kept |= run.write(2) | other.write(1)
+    upkept(after)
+    assert sorted(news(uri, 0)) == sorted(kept) == ids(uri)

@@ -21,6 +21,7 @@ from selfplay.store.write import write_block
 from trainers import student as students
 from trainers.alphazero import Loop
 from trainers.config import LearnerConfig, RunSettings
+from trainers.derivation import Derivation
 from trainers.student import Student
 
 GAME = load(spec_from_string("tic_tac_toe"))
@@ -61,7 +62,7 @@ def student(corpus: str, capacity: int = 10_000) -> tuple[Student, Learner]:
         corpus=corpus, run_id="run", targets=TARGETS, samples_per_position=4.0, first_rows=50,
         learner=SimpleNamespace(batch=8),
     )  # fmt: skip
-    one.__dict__.update(_job=job, _game=GAME, _learner=learner, _paid=0.0, _losses={})
+    one.__dict__.update(_job=job, _game=GAME, _learner=learner, _paid=0.0, _losses={}, _since=Derivation(0, "a" * 64))
     return one, learner
 
 

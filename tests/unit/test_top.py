@@ -14,7 +14,7 @@ import pytest
 
 from selfplay import sealed
 from selfplay.cli.main import call
-from selfplay.cli.top import look
+from selfplay.cli.top import lines_of, look
 from selfplay.store import acquire
 from trainers import beacon
 from trainers.beacon import METRICS, Beacon
@@ -52,8 +52,9 @@ def test_a_run_is_shown_as_it_told_last(tmp_path: Path, capsys: pytest.CaptureFi
     assert not two["alive"] and two["kind"] == "reasoning"
     assert call(["top", str(tmp_path / "a"), str(tmp_path / "b"), "--once"]) == 0
     shown = capsys.readouterr().out
-    words = ["playing 1.5 of 10 min", "1,234 episodes", "1,500 pos/s", "version 7 (plays 1 behind)", "60% of mcts100"]
-    words += ["3 blocks wait for the archive (2 s)", "5 lost", "p0001 died", "finished", "held-out 62%"]
+    words = ["playing 1.5 of 10 min", "1,234 episodes", "1,500 pos/s", "version 7 (plays 1 behind)"]
+    words += ["60% of mcts100 (40–80)"]
+    words += ["3 blocks wait for the archive (2 s)", "5 lost", "p0001 died", "finished", "held-out 62% (60–64)"]
     for word in words:
         assert word in re.sub(r"\s+", " ", shown), word
 
@@ -103,7 +104,7 @@ def test_a_folder_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyP
 def test_every_metric_is_a_number_of_some_status(tmp_path: Path) -> None:
     statuses = (replace(played(tmp_path), policy_loss=1.0, value_loss=1.0),
                 ReasoningStatus("r", "e", "o", "c", reward=0.5, length=3.0, unverifiable=0.0))  # fmt: skip
-    for name in set(METRICS) - {"lost_games"}:
+    for name in set(METRICS) - {"lost_games", "lost_episodes"}:
         assert any(isinstance(getattr(status, name, None), int | float) for status in statuses), name
 
 
@@ -128,6 +129,17 @@ def test_a_loop_that_hangs_is_told_of_by_another_thread(
         time.sleep(0.06)
         (found,) = look([str(tmp_path)])
         assert not found["stalled"] and not found["stalled_s"] and found["status"]["positions_per_s"] == 1500.4
+
+
+def test_what_died_with_a_process_is_counted_of_either_kind_of_run(tmp_path: Path) -> None:
+    answers = ReasoningStatus("r", "e", "o", "c", lost=12)
+    for place, status, name, count in (
+        ("games", played(tmp_path), "lost_games", 5), ("answers", answers, "lost_episodes", 12)
+    ):  # fmt: skip
+        told(tmp_path / place, status)
+        assert f"{count} lost in flight" in lines_of(look([str(tmp_path / place)])[0])[1]
+        exported = (tmp_path / place / "metrics.prom").read_text()
+        assert re.findall(r"^ray_selfplay_(lost_\w+)\{.*\} (\S+)$", exported, re.MULTILINE) == [(name, f"{count}.0")]
 
 
 def test_a_run_on_one_machine_writes_metrics_for_the_node_exporter(tmp_path: Path) -> None:

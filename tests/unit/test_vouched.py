@@ -169,3 +169,16 @@ def test_lineage_looks_into_the_corpus_and_its_run_alone(tmp_path: Path, capfd: 
     assert lineage.of_weights(opened, "c" * 64, run_uri=str(tmp_path)).kept is True
     assert call(["corpus", "lineage", str(corpus), "--weights", "c" * 64]) == 0
     assert "--elsewhere" in capfd.readouterr().out
+
+
+def test_a_recipe_that_names_a_program_is_asked_about(tmp_path: Path) -> None:
+    """A recipe looks like settings alone. Whoever names the program himself has agreed to it."""
+    program, recipe = str(tmp_path / "game.py"), tmp_path / "mine.toml"
+    text = (Path(__file__).parents[2] / "trainers/recipes/tic_tac_toe.toml").read_text()
+    recipe.write_text(text.replace('env.id = "tic_tac_toe"', f"env.id = {json.dumps(program)}"))
+    with pytest.raises(UserError, match=r"mine.toml runs the code in .*game.py; if you trust it, say --trust"):
+        configuration(str(recipe), None, [])
+    assert configuration(str(recipe), None, [], trust=True).env.id == program
+    assert configuration(str(recipe), None, [f"env.id={json.dumps(program)}"]).env.id == program
+    recipe.write_text(text)
+    assert configuration(str(recipe), None, []).env.id == "tic_tac_toe"

@@ -11,6 +11,7 @@ import typer
 
 from selfplay.cli.corpus.common import CorpusArgument, ElsewhereOption, JsonOption, to_change
 from selfplay.cli.untrusted import say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 
@@ -42,4 +43,5 @@ def annotate(
         return
     many = f"{added:,} {'label was' if added == 1 else 'labels were'} added"
     say(many if added else "the same labels were there already")
-    say(f'next: selfplay corpus query "from annotations order by recorded_at desc limit 5" {corpus}')
+    newest = "from annotations order by recorded_at desc limit 5"
+    say(f"next: {command('corpus', 'query', newest, corpus)}")

@@ -12,6 +12,7 @@ import typer
 from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import ElsewhereOption, JsonOption, VersionOption, open_corpus, to_change
 from selfplay.cli.untrusted import cell, say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def release(
         opened = open_corpus(corpus, version)
         refuse_full(redact_to)
     if len(opened.files()) > _MANY_FILES and not as_json:
-        say(f"of {len(opened.files()):,} files; `selfplay corpus compact {corpus}` would have made few of them")
+        say(f"of {len(opened.files()):,} files; `{command('corpus', 'compact', corpus)}` would have made few of them")
     signer = _signer() if sign else None
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -13,6 +13,8 @@ from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import AsOfOption, CorpusArgument, JsonOption, VersionOption, open_corpus
 from selfplay.cli.screen import SPARKS
 from selfplay.cli.untrusted import cell, say
+from selfplay.commands import command
+from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,8 +39,12 @@ def stats(
     """
     from selfplay.store.query import told
 
-    with told():
-        numbers = count(open_corpus(corpus, version, as_of))
+    opened = open_corpus(corpus, version, as_of)
+    try:
+        with told():
+            numbers = count(opened)
+    except UserError as error:  # the questions are right, so it is the corpus
+        raise UserError(f"{corpus} cannot be counted, see `{command('repair', corpus)}`: {error}") from error
     if as_json:
         typer.echo(json.dumps(numbers))
         return
@@ -65,9 +71,9 @@ def stats(
     if numbers["growth"]:
         console.print(plot(numbers["growth"]))
     if numbers["files"] > 100 and numbers["bytes"] / numbers["files"] < 4e6:
-        say(f"next: `selfplay corpus compact {corpus}` makes few files of these many small ones")
+        say(f"next: `{command('corpus', 'compact', corpus)}` makes few files of these many small ones")
     else:
-        say(f"next: `selfplay corpus verify {corpus}` checks that all of it is true")
+        say(f"next: `{command('corpus', 'verify', corpus)}` checks that all of it is true")
 
 
 def count(corpus: Corpus) -> dict[str, Any]:

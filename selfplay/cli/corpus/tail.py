@@ -10,6 +10,7 @@ import typer
 
 from selfplay.cli.corpus.common import CorpusArgument, JsonOption, open_corpus
 from selfplay.cli.untrusted import cell, say
+from selfplay.commands import command
 
 _COLUMNS = ("episode_id", "kind", "env_id", "status", "n_steps", "returns")
 
@@ -46,4 +47,4 @@ def tail(
     except KeyboardInterrupt:
         pass
     if not as_json:
-        say(f"next: `selfplay corpus tail {corpus} --after {version}`")
+        say(f"next: `{command('corpus', 'tail', corpus, '--after', str(version))}`")

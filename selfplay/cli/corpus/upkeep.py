@@ -11,6 +11,7 @@ import typer
 from selfplay import store
 from selfplay.cli.corpus.common import CorpusArgument, ElsewhereOption, JsonOption, to_change
 from selfplay.cli.untrusted import say
+from selfplay.commands import command
 
 
 def compact(
@@ -32,7 +33,7 @@ def compact(
     say(f"{done.files_before:,} files became {done.files_after:,} (version {done.version})")
     if done.side_after < done.side_before:
         say(f"of the side tables, {done.side_before:,} became {done.side_after:,}")
-    say(f"next: `selfplay corpus vacuum {corpus}` shows what room the old files take")
+    say(f"next: `{command('corpus', 'vacuum', corpus)}` shows what room the old files take")
 
 
 def delete_run(
@@ -57,7 +58,7 @@ def delete_run(
         typer.echo(json.dumps(asdict(done)))
         return
     say(f"{done.episodes:,} episodes of {run_id} are not in version {done.version} any more")
-    say(f"next: `selfplay corpus vacuum {corpus}` gives back the room, and ends the versions that hold them")
+    say(f"next: `{command('corpus', 'vacuum', corpus)}` gives back the room, and ends the versions that hold them")
 
 
 def vacuum(

@@ -20,6 +20,7 @@ from selfplay.cli.corpus.common import (
     load_envs,
     open_corpus,
 )
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def verify(
             console.print(
                 f"{len(waiting):,} blocks were written and are not part of the corpus, such as "
                 f"{plain_markup(waiting[0])}; "
-                f"if no run is going to commit them, `selfplay repair {plain_markup(opened.uri)}` can"
+                f"if no run is going to commit them, `{plain_markup(command('repair', opened.uri))}` can"
             )
         if weighing is not None:
             for reason, how_many in weighing.left_out.items():

@@ -23,6 +23,7 @@ from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store.export.formats import Format, find
+from selfplay.store.query import condition
 from selfplay.store.rows import episodes_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Job:
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The episodes to export, by run, slot, epoch and number. Bounded memory. columns: default all."""
         kinds = ", ".join(f"'{kind}'" for kind in self.format.kinds)
-        where = f"kind IN ({kinds})" + (f" AND ({self.where})" if self.where else "")
+        where = f"kind IN ({kinds})" + (f" AND {condition(self.where)}" if self.where else "")
         wanted = None if columns is None else [*columns, *({"licence"} - set(columns))]
         for batch in self.corpus.ordered(where, wanted):
             self.licences.update(batch.column("licence").to_pylist())

@@ -4,7 +4,8 @@
   observation   `[N, *input_shape]` float32, what the seat to act sees
   policy        `[N, A]` float32, the policy target over all A actions; sums to one, zero where illegal
   legal         `[N, A]` bool
-  z             `[N]` float32 in [-1, 1], outcome for the seat to act, in units of the game's largest utility; NaN: none
+  z             `[N]` float32 in [-1, 1], outcome for the seat to act, in units of the game's largest utility; NaN where
+                the game has none (it was cut off), whatever z_weight is
   q             `[N]` float32 in [-1, 1], value of the improved policy (PUCT: of the root), same point of view
   z_weight, q_weight   `[N]` float32, how much each counts in the value target
   step          `[N]` int32, index of the step in its episode
@@ -23,9 +24,8 @@ import pyarrow.compute as pc
 
 from selfplay.episode.rows import Rows
 from selfplay.episode.training import COLUMNS, count_rows, row_places, rows_from
-from selfplay.errors import UserError
 from selfplay.game import load
-from selfplay.store.targets import one_game, targets_of
+from selfplay.store.targets import one_config, one_game, targets_of
 
 if TYPE_CHECKING:
     from selfplay.store.export.job import Job
@@ -40,22 +40,19 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 def write(job: Job) -> None:
     """One file a part of the episodes. Option env: which environment, where the corpus has several."""
     env_id, spec = one_game(job.corpus, job.options.get("env"), "format npz", job.where or "true")
-    game, settings = load(spec), targets_of(job.corpus)
-    files = 0
-    for batch in job.batches([*COLUMNS, "run_id", "env_id", "episode_id", "n_steps"]):
-        run_id = batch.column("run_id")[0].as_py()  # a batch is of one writer
+    game, targets = load(spec), targets_of(job.corpus)
+    files, most = 0, _MOST_NUMBERS // (game.num_actions + game.encoder.size)
+    for batch in job.batches([*COLUMNS, "run_id", "config_digest", "env_id", "episode_id", "n_steps"]):
         mine = batch.filter(pc.and_(pc.equal(batch.column("env_id"), env_id), batch.column("trainable")))
-        if not count_rows(mine):
-            continue
-        if run_id not in settings:
-            raise UserError(f"the corpus does not say how run {run_id} searched (table runs), so it has no targets")
-        for part in _parts(mine, _MOST_NUMBERS // (game.num_actions + game.encoder.size)):
-            rows = rows_from(game, part, settings[run_id])
-            if not len(rows):
+        for part in (part for one in one_config(mine) for part in _parts(one, most)):
+            if not count_rows(part):
                 continue
+            run_id, digest = (part.column(column)[0].as_py() for column in ("run_id", "config_digest"))
+            rows = rows_from(game, part, targets.of(run_id, digest, ", so it has no targets"))
             name = f"rows-{files:05d}.npz"
             places, ids = row_places(part), part.column("episode_id").to_pylist()
-            (job.folder / name).write_bytes(_packed(_arrays(rows, places[:, 1], game.num_actions)))
+            ended = np.asarray(part.column("returns").is_valid())[places[:, 0]]
+            (job.folder / name).write_bytes(_packed(_arrays(rows, places[:, 1], ended, game.num_actions)))
             for row, episode in enumerate(places[:, 0].tolist()):
                 job.row(name, row, ids[episode])
             files += 1
@@ -71,7 +68,8 @@ def _parts(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
         first = end
 
 
-def _arrays(rows: Rows, steps: Array, num_actions: int) -> dict[str, Array]:
+def _arrays(rows: Rows, steps: Array, ended: Array, num_actions: int) -> dict[str, Array]:
+    """ended: `[N]` bool, whether the row's game has an outcome."""
     policy, legal = np.zeros((len(rows), num_actions), np.float32), np.zeros((len(rows), num_actions), bool)
     at = np.repeat(np.arange(len(rows)), np.diff(rows.offsets))
     policy[at, rows.actions], legal[at, rows.actions] = rows.targets, True
@@ -79,7 +77,7 @@ def _arrays(rows: Rows, steps: Array, num_actions: int) -> dict[str, Array]:
         "observation": rows.observations,
         "policy": policy,
         "legal": legal,
-        "z": np.where(rows.z_weight > 0, rows.z, np.float32(np.nan)),
+        "z": np.where(ended, rows.z, np.float32(np.nan)),
         "q": rows.q,
         "z_weight": rows.z_weight,
         "q_weight": rows.q_weight,

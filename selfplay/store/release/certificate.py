@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from selfplay import storage
 from selfplay._version import VERSION
@@ -88,6 +89,18 @@ class Facts:
         return sorted(row["value"] for row in self.counts["licence"] if row["value"])
 
 
+def _committed_at(table: DeltaTable) -> datetime:
+    """When the version was committed, as its entry in the log says. Raises `UserError` where that is not a time."""
+    said: Any = table.history(1)[0].get("timestamp")
+    try:
+        return datetime.fromtimestamp(said / 1000, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise UserError(
+            f"nothing was released: the log of {table.table_uri} gives {said!r} as the time of its version "
+            f"{table.version()}"
+        ) from None
+
+
 def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bool = False) -> Facts:
     """Counts the episodes and reads every file. Raises `UserError` where a file or the rows contradict the log."""
     rows = corpus.to_arrow(columns=["episode_id", "content_digest", "n_steps", "trainable", *COUNTED])
@@ -101,7 +114,7 @@ def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bo
         name=name,
         note=note,
         table_version=corpus.version,
-        committed_at=datetime.fromtimestamp(table.history(1)[0]["timestamp"] / 1000, UTC),
+        committed_at=_committed_at(table),
         episodes=rows.num_rows,
         steps=pc.sum(rows.column("n_steps")).as_py() or 0,
         bytes=sum(file["size"] for file in files),

@@ -17,7 +17,9 @@ names.
 - Values (`q`, `root_value`, `raw_value`) are expected returns in the game's own utility units, from the point of view
   of the seat to act; they are stored as whole numbers in units of `game.value_scale` / {UNITS}. Priors are stored in
   units of 1 / {UNITS}. Visits are exact. Rounding is at most half a unit.
-- `returns` has one entry a seat, each from that seat's own point of view.
+- `returns` has one entry a seat, each from that seat's own point of view. Where a seat resigned (`game.ended_by`),
+  nobody saw the end: the entries are minus `game.value_scale` for that seat and plus `game.value_scale` for the other.
+  In games with scores that is the largest possible loss, and more than the game would have ended with.
 - Each episode names in `previous_digest` the content digest of the one that the same writer (run, slot, epoch) sealed
   before, so that what is removed, reordered or put in between shows. The table `closings` says how many episodes each
   writer had archived when its driver ended, and the digest of the last; `deletions` what was taken out, and why. Rows
