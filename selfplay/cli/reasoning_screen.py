@@ -165,6 +165,8 @@ def numbers(status: ReasoningStatus) -> list[Text]:
         row("unverifiable", _unverifiable(status), " of answers", (failures(status), POOR)),
         row("loss", f"{figure(status.loss, '.3f')}  staleness {figure(status.staleness, '.1f')}"),
     ]
+    if status.development is not None:
+        lines.append(row("development", (percent(status.development), "bold"), (" (decides, unlike held-out)", DIM)))
     if status.frontier is not None:
         lines.append(row("frontier", (f"level {status.frontier:g}", "bold"), (" (expert iteration)", DIM)))
     return lines

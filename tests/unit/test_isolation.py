@@ -81,7 +81,8 @@ def test_what_reads_no_answer_is_limited_too_and_says_the_same(
     task: Task, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(host, "_MAKING", 2.0)
-    for seed, told in ((666, "sample or prompt took longer than 1 s"), (667, "killed its process"), (668, "no idea")):
+    late = "sample, prompt or key took longer than 1 s"
+    for seed, told in ((666, late), (667, "killed its process"), (668, "no idea")):
         with pytest.raises(UserError, match=f"does-v0.*{told}"):
             task.pose(seed, 1)
         assert task.pose(5, 1).problem == Problem(5, 1.0, {"n": 5})

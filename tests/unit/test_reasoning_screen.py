@@ -200,6 +200,7 @@ statuses = st.builds(
         st.tuples(ANY_TEXT | st.just("time-out"), st.integers(0, 10**6), st.floats(0, 1)), max_size=6
     ).map(tuple),
     frontier=st.none() | st.floats(0, 99),
+    development=st.none() | st.floats(0, 1),
     history=st.lists(st.tuples(st.floats(0, 9), st.floats(), st.floats()), max_size=40).map(tuple),
     scores=st.lists(measured, max_size=12).map(tuple), first_scores=st.lists(measured, max_size=12).map(tuple),
     score_history=st.lists(measured, max_size=40).map(tuple),
@@ -227,7 +228,7 @@ def test_the_strategies_know_every_field() -> None:
     """A new field of the status is drawn by nobody until it stands here too."""
     known = "recipe env out corpus algorithm parameters phase activity elapsed_s total_s warm_steps warm_total rounds "
     known += "episodes tokens tokens_per_s version loss reward length entropy mixed_groups kl_to_start clip_share "
-    known += "unverifiable staleness history scores first_scores score_history levels frontier samples "
+    known += "unverifiable staleness history scores first_scores score_history development levels frontier samples "
     known += "activity_s activity_expected_s lost "
     assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages", "failures"}
 
