@@ -83,7 +83,7 @@ def policy() -> LanguagePolicy:
 
 def recorder(spec: TaskSpec) -> Recorder:
     digest = "0" * 64 if registry.source_of(spec).kind == "unknown" else ruleset_digest(spec)
-    provenance = Provenance("run", spec.id, 0, digest, "b" * 64, "0.1", "here", "CC0-1.0", None, "cot_rl")
+    provenance = Provenance("run", spec.id, spec.version, digest, "b" * 64, "0.1", "here", "CC0-1.0", None, "cot_rl")
     return Recorder(provenance, "a", 1, Task(spec), 40)
 
 

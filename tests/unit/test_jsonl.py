@@ -238,13 +238,13 @@ def test_every_line_comes_once_on_one_side(tmp_path: Path) -> None:
 
 
 def test_who_judges_again_is_told_what_is_missing() -> None:
-    from selfplay.store.truth import Rules
+    from selfplay.store.truth import Missing, Rules
 
     rules = Rules([])
     told = rules._load_task("jsonl/clips_0123456789ab-v1", "0" * 64)
-    assert told == (
+    assert isinstance(told, Missing) and told.reason == (
         "jsonl/clips_0123456789ab-v1 is not installed; "
         "give the file of questions, clips.jsonl or what it is called now, by --env"
     )
     told = rules._load_task("jsonl/clips_0123456789ab-v0", "0" * 64)
-    assert isinstance(told, str) and "answers of v0 were compared by rules that are gone" in told
+    assert isinstance(told, Missing) and "answers of v0 were compared by rules that are gone" in told.reason

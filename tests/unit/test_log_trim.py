@@ -40,7 +40,7 @@ class Run:
         """The same one whenever it is asked for."""
         provenance = Provenance(self.run_id, "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1", "here", "CC0-1.0")
         game = random_episode(GAME, number, provenance, slot="p0", epoch=self.epoch, number=number)
-        game = replace(game, started_at=10**15, wall_ms=1)
+        game = replace(game, started_at=17 * 10**14, wall_ms=1)
         return store.write_block(self.uri, to_batch([game]), "p0", self.epoch, number)
 
     def write(self, blocks: int) -> None:

@@ -30,7 +30,7 @@ def block(uri: str, number: int, epoch: int, slot: str = "a0", count: int = 2) -
     provenance = Provenance("run", "tic_tac_toe-v0", 0, RULES, "b" * 64, "0.1.0", "here", "CC0-1.0")
     numbers = range((number + 1) * count)
     played = [random_episode(GAME, n, provenance, slot=slot, epoch=epoch, number=n) for n in numbers]
-    began = 10**15 + 10**9 * epoch + 10**6 * int(slot[1:])  # sealed again, they are the same
+    began = 17 * 10**14 + 10**9 * epoch + 10**6 * int(slot[1:])  # sealed again, they are the same
     played = [dataclasses.replace(one, started_at=began + one.number, wall_ms=1) for one in played]
     return store.write_block(uri, to_batch(played).slice(number * count), slot, epoch, number)
 

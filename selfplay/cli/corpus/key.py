@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from selfplay.cli.untrusted import say
+from selfplay.cli.untrusted import say, tame
 
 
 def key(
@@ -29,5 +29,5 @@ def key(
     if pem:
         typer.echo(signing.pem(own.name), nl=False)
         return
-    typer.echo(own.name)
+    typer.echo(tame(own.name))
     say(f"the private key is {signing.place()}", err=True)

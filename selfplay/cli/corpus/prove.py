@@ -49,12 +49,12 @@ def prove(
     from selfplay.store.release.proof import prove as make
 
     opened, one = _release_of(corpus, release, episode)
-    text = json.dumps(make(opened, one, episode, not digest_only), indent=1) + "\n"
+    as_json = json.dumps(make(opened, one, episode, not digest_only), indent=1) + "\n"
     if out is None:
-        typer.echo(text, nl=False)
+        typer.echo(as_json, nl=False)
         return
     try:
-        out.write_text(text)
+        out.write_text(as_json)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
     say(f"{out} proves that {episode} is in release {one.name}, with the Merkle root {one.merkle_root}")
