@@ -16,6 +16,8 @@ from dataclasses import dataclass
 MOST, LEAST = 40, 12
 #: A rule, or a constant answer, that is right in so large a share is a fault; in so large a share, worth a remark.
 _FAULT, _REMARK = 0.95, 0.8
+#: Of fewer problems an answer may be right by chance: one that holds for 9 in 10 does for 18 of 18 once in six times.
+_SURE = 30
 #: How much more often than the best constant answer a rule must be right.
 _MARGIN = 0.25
 #: A constant answer that is right in this share, or so few different answers, are worth a remark.
@@ -98,7 +100,7 @@ def constants(level: Sequence[Shown], accepts: Callable[[int, str], bool]) -> tu
     text = answers.most_common(1)[0][0]
     right = sum(one.answer == text or accepts(i, text) for i, one in enumerate(level))
     said = f"the answer {text!r:.60} is right in {right} of {count} problems"
-    if right >= _FAULT * count:
+    if right >= _FAULT * count and count >= _SURE:
         return f"{said}, so nothing is learnt from them; let `sample` vary what is right", None
     if right >= _CONSTANT * count or len(answers) <= _FEW:
         return None, f"{said} ({right / count:.0%}): a policy that always says so gets that much"

@@ -57,7 +57,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_a_card_is_nothing_but_its_own_markup(written: Facts) -> None:
-    text = card(written, "x\n```\n\n<b>/p/1/2")
+    text = card(written, "x\n```\n\n<b>/p/1/2", None)
     _, front, body = text.split("---\n", 2)
     told = yaml.safe_load(front)
     assert set(told) == KEYS and told["pretty_name"] == "first" and all(isinstance(one, str) for one in told["tags"])
@@ -86,6 +86,6 @@ def test_croissant_and_certificate_hold_them_as_strings(written: Facts) -> None:
     assert all(re.fullmatch(r"https://spdx\.org/licenses/[A-Za-z0-9%+._~-]*\.html", one) for one in told["license"])
     places = [one["contentUrl"] for one in told["distribution"] if one["@type"] == "cr:FileObject"]
     assert all(re.fullmatch(r"\.\./\.\./(episodes/[A-Za-z0-9=._/-]+)?", place) for place in places), places
-    certified = certificate(written, storage.now(), {})
+    certified = certificate(written, storage.now(), {}, None)
     assert json.loads(json.dumps(certified))["rulesets"] == certified["rulesets"]
     assert {row["value"] for row in certified["counts"]["licence"]} == set(VALUES)

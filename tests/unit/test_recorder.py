@@ -20,7 +20,8 @@ TOKENIZER = of_characters(map(chr, range(10, 127)))
 def test_a_worked_answer_is_judged_and_can_be_imitated() -> None:
     spec = registry.find_task("countdown")
     task = Task(spec)
-    provenance = Provenance("run", spec.id, 0, ruleset_digest(spec), "b" * 64, "0.1", "here", "CC0-1.0", None, "cot_rl")
+    rules = ruleset_digest(spec)
+    provenance = Provenance("run", spec.id, spec.version, rules, "b" * 64, "0.1", "here", "CC0-1.0", None, "cot_rl")
     keeper, work = Recorder(provenance, "a", 1, task, 40), Assignment(task.pose(0, spec.difficulties[0]), "g", 0)
     assert spec.solve is not None
     right, wrong = (keeper.worked(work, text, TOKENIZER) for text in (spec.solve(work.posed.problem), "#1"))

@@ -10,6 +10,7 @@ import typer
 
 from selfplay.cli.corpus.common import JsonOption, KeyOption, open_corpus
 from selfplay.cli.untrusted import cell, say
+from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,17 +50,17 @@ def prove(
     from selfplay.store.release.proof import prove as make
 
     opened, one = _release_of(corpus, release, episode)
-    as_json = json.dumps(make(opened, one, episode, not digest_only), indent=1) + "\n"
+    proof_json = json.dumps(make(opened, one, episode, not digest_only), indent=1) + "\n"
     if out is None:
-        typer.echo(as_json, nl=False)
+        typer.echo(proof_json, nl=False)
         return
     try:
-        out.write_text(as_json)
+        out.write_text(proof_json)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
     say(f"{out} proves that {episode} is in release {one.name}, with the Merkle root {one.merkle_root}")
-    known = "" if one.key is None else f" --key {one.key}"
-    say(f"next: `selfplay corpus prove --check {out}{known}` checks it anywhere")
+    known = () if one.key is None else ("--key", one.key)
+    say(f"next: `{command('corpus', 'prove', '--check', str(out), *known)}` checks it anywhere")
 
 
 def _release_of(corpus: str, release: str, episode: str) -> tuple[Corpus, Released]:

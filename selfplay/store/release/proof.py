@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay import storage
+from selfplay.commands import command
 from selfplay.episode import content_digests
 from selfplay.episode.digest import CONTENT_COLUMNS
 from selfplay.episode.schema import EPISODES
@@ -72,7 +73,7 @@ def prove(corpus: Corpus, one: Released, episode_id: str, with_row: bool = True)
     if index < 0:
         raise UserError(f"episode {episode_id} is not in release {one.name}")
     ids, digests = (rows.column(name).to_pylist() for name in ("episode_id", "content_digest"))
-    advice = f"`selfplay corpus verify --release {one.name}` tells what is false"
+    advice = f"`{command('corpus', 'verify', corpus.uri, '--release', one.name)}` tells what is false"
     try:
         level = merkle.leaves(zip(ids, digests, strict=True))
     except ValueError as error:
