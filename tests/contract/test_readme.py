@@ -1,4 +1,4 @@
-"""envs/README.md does what it says, in a folder that is not the clone."""
+"""envs/README.md does what it says, in a folder that is not the clone; README.md says what "true" covers."""
 
 from __future__ import annotations
 
@@ -68,3 +68,10 @@ def test_a_task_that_evaluates_is_told_and_fails(tmp_path: Path, readme_task: st
     (tmp_path / "digit_sum.py").write_text(text, encoding="utf-8")
     done = python(MAIN, "check-env", "./digit_sum.py", cwd=tmp_path)
     assert done.returncode == 1 and "✗ hostile text" in done.stdout
+
+
+def test_the_readme_says_what_true_covers() -> None:
+    from selfplay.store.coverage import told
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert " ".join(told().split()) in " ".join(readme.split())
