@@ -127,6 +127,7 @@ def lost_after(corpus: Path, acknowledged: set[str], epoch: int) -> set[str]:
     committer = store.Committer(str(corpus), "run", epoch)
     there = Counter(store.open(str(corpus)).to_arrow(columns=["episode_id"])["episode_id"].to_pylist())
     assert not [name for name, times in there.items() if times != 1], "doubled"
+    store.append(str(corpus), "runs", [{"run_id": "run", "epoch": epoch}])
     slot = committer.register("a0")
     provenance = Provenance("run", "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1.0", "here", "CC0-1.0")
     played = [random_episode(GAME, n, provenance, slot="a0", epoch=slot.epoch, number=n) for n in range(2)]

@@ -36,10 +36,10 @@ def test_its_sentence_is_told_and_no_other_is_tried(session: None) -> None:
         hired.append(slot)
         return ray.remote(Reasoner).remote()
 
-    sizing = SimpleNamespace(reasoners=1, joined=False)
-    crew = SimpleNamespace(folder=SimpleNamespace(run_id="run"), sizing=sizing, needs="core", reasoner=reasoner)
+    sizing, folder = SimpleNamespace(reasoners=1, joined=False), SimpleNamespace(run_id="run", amend=lambda **_: None)
+    crew = SimpleNamespace(folder=folder, sizing=sizing, needs="core", reasoner=reasoner)
     staff = Staff(crew, SimpleNamespace(show=lambda: None, message=lambda text: None))  # type: ignore[arg-type]
     staff.begin()
     with pytest.raises(UserError, match="needs the package vllm"):
-        staff.archive(staff.spread(["ask"], "work"))  # type: ignore[list-item]
+        staff.archive(staff.spread([SimpleNamespace(group="g", samples=1)], "work"))  # type: ignore[list-item]
     assert hired == ["r0000"]
