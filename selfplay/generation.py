@@ -21,6 +21,7 @@ from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 __all__ = ["EVENEST", "Generator", "PlaySettings", "Policy"]
 
+
 @dataclass(frozen=True)
 class Policy:
     """Who plays: `policy_id` names the series, `version` and `digest` (sha256 of the weights, hex) the member."""
