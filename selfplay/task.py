@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -44,7 +44,24 @@ def side_of(digest: str, held_out_of: int = HELD_OUT_OF) -> Side:
     """What the problem with this digest is for. held_out_of: the task's."""
     if int(digest[:8], 16) % held_out_of == 0:
         return "held_out"
-    return "development" if int(digest[8:KEY_DIGITS], 16) % DEVELOPMENT_OF == 0 else "training"
+    return "development" if never_trained_on(digest) else "training"
+
+
+def never_trained_on(digest: str) -> bool:
+    """Whether the problem with this digest is of no training side, whatever share of its problems a task holds out.
+
+    What is held out is so in one of `DEVELOPMENT_OF` cases, too; of the other cases the digest alone does not tell.
+    """
+    return int(digest[8:KEY_DIGITS], 16) % DEVELOPMENT_OF == 0
+
+
+def told_digest(messages: Iterable[tuple[str, str]]) -> str:
+    """sha256 (hex) of all that seat 0 is told of a problem, as (role, text) of each message.
+
+    From `KEY_DIGITS` on these are the digits of the problem's digest. Raises `UnicodeEncodeError` for lone surrogates.
+    """
+    asked = json.dumps([list(message) for message in messages], ensure_ascii=False)
+    return hashlib.sha256(asked.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -143,9 +160,8 @@ class Task:
 
     def _posed(self, seed: int, difficulty: float, made: author.Made) -> Posed:
         problem, messages, key = made
-        asked = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=False)
         try:
-            digest = hashlib.sha256(asked.encode()).hexdigest()
+            digest = told_digest((m.role, m.content) for m in messages)
             if key is not None:
                 digest = key[:KEY_DIGITS] + digest[KEY_DIGITS:]
         except UnicodeEncodeError:

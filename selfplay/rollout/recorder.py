@@ -57,7 +57,7 @@ class Recorder:
     ) -> Episode:
         """The episode, with the next number. Only the seats' own verdicts carry a reward, and only if given.
 
-        Held-out problems are never to be learned from, whoever asked for them.
+        Problems that are held out or for development are never to be learned from, whoever asked for them.
         """
         problem = work.posed.problem
         rewards = [verdict.reward for verdict in verdicts]
@@ -73,7 +73,7 @@ class Recorder:
             epoch=self.epoch,
             number=number,
             status=status,
-            trainable=status in ("ok", "truncated") and len(known) == len(rewards) and not work.posed.held_out,
+            trainable=status in ("ok", "truncated") and len(known) == len(rewards) and work.posed.side == "training",
             seats=self.task.spec.seats,
             returns=tuple(known) if len(known) == len(rewards) else None,
             seed=problem.seed,

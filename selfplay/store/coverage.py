@@ -35,7 +35,7 @@ UNCOVERED = {
     TOKENS: "that its tokens spell its texts: its tokenizer is not in the corpus, or not one that is read as data",
     TEMPLATE: "that its prompts are what its chat template makes of the messages: a template is not run",
     ANSWER: "the answer that the verifier read",
-    SPLIT: "that its problem is one to train on",
+    SPLIT: "that its problem is not of the development split: it was recorded by hand before rows were asked that",
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
     CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
@@ -61,7 +61,8 @@ COVERED = (
     "corpus keeps; how a byte-level tokenizer splits a prompt is not done again",
     "each answer is of one policy, and all or none of its tokens are to be learned from, as its origin says; its "
     "log-probabilities are possible under its sampling, its length and its end under the limits of its run",
-    "what is trainable was judged, and is neither of a held-out problem nor an evaluation",
+    "what is trainable was judged, is no evaluation, and is of a problem that is neither held out nor for development; "
+    "a problem has the digest of what was asked",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
     "none is missing: the numbers of each writer begin with 0 and leave none out, each row names the digest of the one "
     "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry",

@@ -16,9 +16,10 @@ from typing import Any
 
 from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan
 from selfplay.episode.schema import CHANCE_ROLE
-from selfplay.store.coverage import CONFIG
+from selfplay.store.coverage import CONFIG, SPLIT
 from selfplay.store.sampled import DialogueSettings, dialogue_settings, sampling_lies, settings_lie
 from selfplay.store.spelling import Spelling, answer_lies, is_digest, prompt_lies, spelling
+from selfplay.store.splits import digest_lies, untold
 
 Turn = Mapping[str, Any]
 #: Origins of answers that no policy wrote: recorded by `Recorder.worked`.
@@ -94,6 +95,9 @@ def dialogue_lies(episode: Episode, known: Neighbourhood) -> tuple[str | None, t
         lie = settings_lie(episode, record, answers, settings)
     for answer in answers:
         lie = lie or answer_lies(answer, spelled, uncovered) or prompt_lies(answer, spelled, uncovered)
+    lie = lie or digest_lies(episode, record)
+    if lie is None and untold(episode, record):
+        uncovered.add(SPLIT)
     return lie, () if lie else tuple(sorted(uncovered))
 
 

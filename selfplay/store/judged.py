@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from selfplay.author import TIMEOUT, Failure
@@ -12,12 +11,10 @@ from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.store.coverage import CANNOT_TELL, FALSE, NOT_TOLD, TIMED_OUT, TRUE, Check, unknown
 from selfplay.store.sampled import DialogueSettings, chance_lies
+from selfplay.store.splits import side_lies
 
 if TYPE_CHECKING:
     from selfplay.task import Posed, Task
-
-#: How a run names the groups of held-out problems, and of those of its development split.
-_MEASURED = re.compile(r"[hd]\d{6}-.+-\d{4}")
 
 
 def judged(task: Task, episode: Episode, settings: DialogueSettings | None) -> Check:
@@ -59,14 +56,7 @@ def _posed_otherwise(posed: Posed, episode: Episode) -> str | None:
     assert record is not None
     if posed.digest != record["problem_digest"]:
         return "the problem, made again, is another"
-    if episode.trainable and posed.held_out:
-        return "it is marked trainable, and its problem is held out for testing"
-    if _MEASURED.fullmatch(record["group_id"] or "") and posed.held_out != record["group_id"].startswith("h"):
-        return f"its group {record['group_id']} is of problems on the other side of the split"
-    may = episode.returns is not None and episode.status in ("ok", "truncated") and not posed.held_out
-    if may and not episode.trainable and episode.provenance.origin != "evaluation":
-        return "it is marked as not trainable, and nothing speaks against it"
-    return None
+    return side_lies(episode, posed)
 
 
 def _led_otherwise(task: Task, posed: Posed, turns: tuple[Turn, ...], episode: Episode) -> str | None:

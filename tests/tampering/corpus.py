@@ -36,7 +36,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.spelling import kept
 from selfplay.store.table import SIDE_TABLES
-from selfplay.task import Task
+from selfplay.task import Side, Task
 from selfplay.task import ruleset_digest as task_digest
 from trainers.config import RunConfig
 from trainers.reasoning_config import ReasoningConfig
@@ -85,6 +85,7 @@ def honest() -> Honest:
         "dialogue": lambda e: e.provenance.origin == "cot_rl" and e.number > 1,
         "solved": lambda e: e.provenance.origin == "solver",
         "measured": lambda e: e.provenance.origin == "evaluation",
+        "developed": lambda e: e.reasoning is not None and e.reasoning["group_id"][0] == "d",
         "walk": lambda e: e.control is not None,
     }
     digest, files = kept(_TOKENIZER.files) or ("", "")
@@ -151,13 +152,15 @@ def _words() -> list[Episode]:
     speaker = Speaker(engine, _TOKENIZER, "words", DIGESTS[1], 200)
     level = spec.difficulties[0]
     tried = [task.pose(seed, level) for seed in range(1_000_000, 1_000_100)]
-    posed, kept_back = ([one for one in tried if one.held_out == side][:6] for side in (False, True))
+    sides: tuple[Side, ...] = ("training", "held_out", "development")
+    posed, kept_back, between = ([one for one in tried if one.side == side][:6] for side in sides)
     solved = [(Assignment(one, f"w{i:06d}", 0), task.solution(one.problem)) for i, one in enumerate(posed[4:])]
     made = keeper.all_worked(solved, _TOKENIZER, None)
     groups = [Assignment(one, f"r000000-{i:04d}", k, 0.5) for i, one in enumerate(posed[:2]) for k in range(4)]
     made += Dialogues(keeper, {0: speaker}, Sampling(max_tokens=6, top_p=0.95)).hold(groups)
     quiet = replace(speaker, learns=False)
     held_out = [Assignment(one, f"h000001-{level:g}-{i:04d}", 0) for i, one in enumerate(kept_back[:2])]
+    held_out += [Assignment(one, f"d000001-{level:g}-{i:04d}", 0) for i, one in enumerate(between[:2])]
     measured = Dialogues(keeper, {0: quiet}, Sampling(max_tokens=6, temperature=0.0)).hold(held_out)
     for one in measured:
         evaluation = replace(one.provenance, origin="evaluation")

@@ -18,7 +18,13 @@ from envs.tasks import reasoning_gym
 from selfplay import archived, registry
 from selfplay.checks.twins import twins
 from selfplay.contract import Message, Problem, TaskSpec
-from selfplay.task import KEY_DIGITS, Task, ruleset_digest, side_of
+from selfplay.episode import Episode, Provenance
+from selfplay.nets.language.tokenizer import of_characters
+from selfplay.rollout.recorder import Assignment, Recorder
+from selfplay.store.coverage import SPLIT
+from selfplay.store.spelling import kept
+from selfplay.store.verify import Rules, verify_episode
+from selfplay.task import KEY_DIGITS, SIDES, Side, Task, ruleset_digest, side_of
 
 Data = dict[str, Any]
 #: From the end of a maze to its start.
@@ -197,3 +203,29 @@ def test_questions_of_a_file_are_split_by_their_words_or_by_a_field(tmp_path: Pa
     assert by_text.key is None and by_text.id == before.id == task.spec.id.replace("-v2", "-v1")
     with contextlib.closing(Task(before)) as isolated:
         assert ruleset_digest(isolated) == ruleset_digest(by_text) and isolated.pose(3, 1) == Task(by_text).pose(3, 1)
+
+
+def test_only_problems_of_the_training_side_are_ever_trainable() -> None:
+    """Also of rows from before the recorder asked that: runs have drawn them so since there were any."""
+    spec = registry.find_task("parity")
+    task, letters = Task(spec), of_characters(map(chr, range(10, 127)))
+    provenance = Provenance("run", spec.id, 0, ruleset_digest(task), "b" * 64, "0.1", "here", "CC0-1.0", None, "solver")
+    posed = {one.side: one for one in (task.pose(seed, spec.difficulties[0]) for seed in range(300))}
+    rules = Rules([], (), dict([kept(letters.files) or ("", "")]))
+
+    def recorded(side: Side, group: str = "mine", **more: Any) -> Episode:
+        work = Assignment(posed[side], group, 0)
+        return replace(Recorder(provenance, "a", 1, task).worked(work, task.gold(work.posed.problem), letters), **more)
+
+    assert [recorded(side).trainable for side in SIDES] == [True, False, False]
+    for version in (1, 2):
+        for side in SIDES:
+            told = verify_episode(recorded(side, schema_version=version), rules)
+            assert told.state == "true", told
+            forged = verify_episode(recorded(side, trainable=side != "training", schema_version=version), rules)
+            old = side == "development" and version == 1
+            assert forged.state == ("true" if old else "false"), (side, version, forged)
+            assert (SPLIT in forged.uncovered) == old
+            drawn = verify_episode(recorded(side, "w000003", schema_version=version), rules)
+            assert drawn.state == ("true" if side == "training" else "false"), (side, version, drawn)
+    task.close()

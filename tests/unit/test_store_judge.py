@@ -83,7 +83,7 @@ def test_another_problem_is_noticed() -> None:
     assert verify_episode(other, RULES).reason == "the problem, made again, is another"
     turns = [{**turn, "text": "1=" if turn["role"] == "user" else turn["text"]} for turn in episode.reasoning["turns"]]
     other = dataclasses.replace(episode, reasoning={**episode.reasoning, "turns": turns})
-    assert verify_episode(other, RULES).reason == "what was asked is not the problem"
+    assert verify_episode(other, RULES).reason == "the digest of its problem is not that of what was asked"
 
 
 def test_what_cannot_be_judged_is_said() -> None:

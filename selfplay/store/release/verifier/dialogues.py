@@ -198,8 +198,28 @@ def dialogue_lies(row: Row, tokenizers: Tokenizers) -> None:
         raise Lie("its status is ok, and nothing was answered in the end")
     if row["status"] == "ok" and any(turn["finish_reason"] == "length" for turn in answers):
         raise Lie("its status is ok, and an answer was cut at a limit")
+    split_lies(row, record)
     raise Unknown("true as far as this file can see; the answer itself was not judged again: that needs the task, and "
                   "`selfplay corpus verify`")  # fmt: skip
+
+
+def split_lies(row: Row, record: Row) -> None:
+    """A problem has the digest of what was asked; by it one in twenty is of no training side, whatever its task is."""
+    digest, group = record["problem_digest"], record["group_id"] or ""
+    if not re.fullmatch("[0-9a-f]{64}", digest or ""):
+        raise Lie(f"the digest of its problem is {digest!r}")
+    learned = re.fullmatch(r"r\d{6}-\d{4}|w\d{6}", group)
+    measured = int(digest[8:16], 16) % 20 == 0  # or held out, in one of so many as the task says
+    if measured and (learned or (row["trainable"] and row["schema_version"] > 1)):  # nobody asked that before
+        raise Lie("it is to be learned from, and its problem, by its digest, is held out or for development")
+    if not measured and re.fullmatch(r"d\d{6}-.+-\d{4}", group):
+        raise Lie(f"its group {group} is of problems for development, and its problem, by its digest, is not")
+    turns = [turn for turn in record["turns"] if turn["role"] != "chance"]
+    answered = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+    asked = [[turn["role"], turn["text"]] for turn in turns[: answered[0] if answered else None]]
+    told = hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
+    if told[16:] != digest[16:]:  # the first digits may be of a key, which twins of the problem share
+        raise Lie("the digest of its problem is not that of what was asked")
 
 
 def verdict_lies(row: Row) -> None:
