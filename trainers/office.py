@@ -107,9 +107,10 @@ class Office:
         }
         ray.get([self.archivist.add.remote("environments", [environment]), self.archivist.add.remote("runs", [run])])
         folder.mended += ray.get(self.archivist.mended.remote())
+        before = self.lost_before()
         if self.epoch > 1:
-            ray.get(self.archivist.close_earlier.remote(self.lost()))
-        self._lost_before = self.lost() or 0
+            ray.get(self.archivist.close_earlier.remote(before))
+        self._lost_before = before or 0
         self.weights = ray.remote(WeightServer).options(**options).remote()
         self.tidier = Tidier(folder.corpus, folder.run_id, self.place, folder.config.run.keep_days)
         return store.open(folder.corpus).version
@@ -201,6 +202,10 @@ class Office:
     def lost(self) -> int | None:
         """Episodes that the run has lost in all its incarnations, as they died with their process; None: not known."""
         return None
+
+    def lost_before(self) -> int | None:
+        """The same of its earlier incarnations, once the archive is open to this one."""
+        return self.lost()
 
     def close(self, interrupted: bool) -> None:
         """The last that a driver enters: what it has archived, and lost. Nothing may be archived after that."""

@@ -15,6 +15,8 @@ from selfplay.task import Side, Task
 Draw = Callable[[np.random.Generator], tuple[float, float]]
 _SEEDS_A_RUN = 10**9
 _MISSES = 20_000
+#: Seeds among which the problems to measure on are sought.
+_MEASURED = 80_000
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Found:
 
     ask: Ask
     states: tuple[str, ...]
+
+
+def first_seed(task: Task, level: float, side: Side) -> int | None:
+    """The first seed of a level whose problem is on this side of the split; None where none is found."""
+    return next((seed for seed in range(_MEASURED) if task.pose(seed, level).side == side), None)
 
 
 class Problems:
@@ -110,7 +117,7 @@ class Problems:
         if len(found) < wanted:
             found.clear()
             seen: set[str] = set()
-            for seed in range(_MISSES * 4):
+            for seed in range(_MEASURED):
                 posed = self.task.pose(seed, level)
                 if posed.side == side and posed.digest not in seen:
                     seen.add(posed.digest)

@@ -41,6 +41,7 @@ from trainers.rejection import Gate
 from trainers.restoring import Restored
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState
+from trainers.sides import frontier_of, levels_of
 from trainers.tutor import Lesson, Recalled, round_of, sampling_of
 
 _WARM_CHUNK_S = 2.0
@@ -105,8 +106,7 @@ class Course:
         self.crew.publish_kept(self.crew.first_weights)
         self.folder.tell_damage(self.watch.message)
         self.version, self.digest = self.folder.state.version, self.folder.state.digest
-        before = self.folder.state
-        self.staff.lose(before.lost_episodes + self.staff.missing(before.in_flight, before.since))
+        self.staff.lose(self.crew.lost_episodes)
         self.staff.begin()
 
     def restore(self) -> None:
@@ -115,11 +115,7 @@ class Course:
             self._land(self.flying[number])
         state = self.folder.reload()
         task, c = self.crew.task, self.config
-        self.levels = [float(level) for level in (c.task.difficulties or task.spec.difficulties)]
-        unknown = [level for level in self.levels if level not in task.spec.difficulties]
-        if unknown:
-            known = ", ".join(f"{level:g}" for level in task.spec.difficulties)
-            raise UserError(f"{task.spec.id} has no difficulty {unknown[0]:g}; it has {known}")
+        self.levels = levels_of(c, task.spec)
         self.watch.activity("loading the learner")
         self.staff.tutor = self.crew.tutor()
         state = self.state = self._restored(state)
@@ -163,13 +159,9 @@ class Course:
         c = self.config
         if c.learner.algorithm != "expert":
             return None
-        warm = c.warm.difficulties or self.levels
-        above = [known for known in self.levels if known > max(warm)]
-        start = c.expert.start if c.expert.start is not None else (above[0] if above else self.levels[-1])
-        start = start if level is None else level
-        if start not in self.levels:
-            raise UserError(f"expert.start = {start:g} is none of the task's difficulties")
-        place = self.levels.index(start)
+        if level is not None and level not in self.levels:
+            raise UserError(f"the run has come to difficulty {level:g}, and its task.difficulties lack that now")
+        place = frontier_of(c, self.levels) if level is None else self.levels.index(level)
         return Gate(place, len(self.levels) - 1, c.expert.gate, min(100, c.expert.development))
 
     def _rounds_found(self) -> dict[int, dict[str, Found]]:

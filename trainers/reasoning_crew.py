@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from selfplay import registry, run_files, storage, vouched
+from selfplay import registry, run_files, storage, store, vouched
 from selfplay.actors.reasoner import Reasoner, ReasonerJob
 from selfplay.contract import TaskSpec
 from selfplay.errors import Damaged, UserError
@@ -26,11 +26,13 @@ from selfplay.store import spelling
 from selfplay.task import Task, ruleset_digest
 from trainers import placement
 from trainers.fit import Footprint, parameters_of, refuse_too_large
+from trainers.losses import missing
 from trainers.office import Office
 from trainers.placement import Place
 from trainers.reasoning_config import ReasoningConfig
 from trainers.run_folder import AGENT_MODEL, RunFolder
 from trainers.run_state import ReasoningState
+from trainers.sides import refuse_empty_sides
 from trainers.tutor import Tutor, TutorJob
 
 SCHEMA = 1
@@ -177,9 +179,11 @@ class ReasoningCrew(Office):
         place: Place,
     ) -> None:
         about = _kept(folder)
+        self.lost_episodes = 0  # in all incarnations of the run, as they died with their process
         self.config, self.sizing, spec = config, sizing, begun_with(spec, about)
         self.task = Task(spec)
         self.env = registry.pack(spec)
+        refuse_empty_sides(config, self.task)
         self.policy = _kept_policy(folder, config, about) or policy_spec(config, self.task)
         self.parameters = parameters_of(self.policy)
         self._refuse_too_large()
@@ -217,6 +221,17 @@ class ReasoningCrew(Office):
             digest, files = kept
             self._enter("tokenizers", {"digest": digest, "files": files, "added_at": datetime.now(UTC)})
         return version
+
+    def lost(self) -> int:
+        return self.lost_episodes
+
+    def lost_before(self) -> int:
+        """What is counted in the run's state, and what was asked for when that was written and never archived."""
+        folder, before = self.folder, self.folder.state
+        version = store.open(folder.corpus).version
+        died = missing(folder.corpus, folder.run_id, version, before.in_flight, before.since)
+        self.lost_episodes = before.lost_episodes + died
+        return self.lost_episodes
 
     def about_agent(self) -> str:
         """What is needed besides weights to use the run's policy."""

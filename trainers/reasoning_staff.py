@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import pyarrow.compute as pc
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError
 
@@ -22,8 +21,6 @@ from selfplay.actors.notice import Leaving
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.errors import UserError
 from selfplay.store import Receipt
-from selfplay.store.changes import run_at
-from selfplay.store.newest import since
 from trainers.causes import cause_of, in_words
 from trainers.journal import note
 from trainers.placement import Shortage
@@ -130,21 +127,10 @@ class Staff:
         waiting = (ask for call in self._under_way if call.receipt is None for ask in call.asks)
         return {ask.group: ask.samples for ask in waiting}
 
-    def missing(self, asked: Mapping[str, int], began: float) -> int:
-        """How many episodes a former driver had asked for, group -> episodes, that are not in the archive.
-
-        began: none of them is older, seconds since 1970.
-        """
-        left = Counter(asked)
-        if left:
-            corpus, mine = run_at(self._crew.folder.corpus, self._crew.folder.run_id, self.archived)
-            for some in since(corpus, mine, began, ["reasoning"]):
-                left -= Counter(pc.struct_field(some.column("reasoning").combine_chunks(), "group_id").to_pylist())
-        return left.total()
-
     def lose(self, episodes: int) -> None:
-        """Counts episodes that died with a process."""
+        """Counts episodes that died with a process; the run's closing tells how many these were."""
         self.lost += episodes
+        self._crew.lost_episodes = self.lost
         self._watch.lost(self.lost)
 
     def archive(self, calls: Sequence[Call], reports: list[ReasonerReport] | None = None) -> list[Any]:

@@ -83,6 +83,7 @@ def test_a_run_learns_and_leaves_a_model_that_transformers_loads(start: Start, t
     corpus = store.open(str(out))
     versions = sorted(row["version_out"] for row in corpus.table("uses").to_pylist())
     assert versions == sorted(row["version"] for row in corpus.table("policies").to_pylist())[1:]
+    assert [(row["how"], row["lost"]) for row in corpus.table("closings").to_pylist()] == [("finished", 0)]
     held_out = {row["reasoning"]["problem_digest"] for row in rows if row["origin"] == "evaluation"}
     learned = {row["reasoning"]["problem_digest"] for row in rows if row["origin"] != "evaluation"}
     assert not held_out & learned, "a held-out problem was learned from"

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from selfplay import registry
 from selfplay.actors.reasoner import Ask
+from selfplay.contract import Message, Problem
 from selfplay.errors import UserError
 from selfplay.task import Task
 from trainers.fit import Footprint, refuse_too_large
 from trainers.problems import Found, Problems
+from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_crew import begun_with
 from trainers.reasoning_status import ReasoningStatus, Score
+from trainers.sides import refuse_empty_sides
 from trainers.tuning import score_of
 
 TASK = Task(registry.find_task("parity"))
@@ -35,6 +38,42 @@ def test_only_training_problems_are_asked_and_the_measured_ones_never() -> None:
         assert all(one.held_out == (side == "held_out") for one in posed)
         assert all(one.side == side for one in posed)
         assert not asked & {one.digest for one in posed}
+
+
+def few(questions: int) -> Task:
+    """A task of two levels; the first has so few questions."""
+
+    def sample(seed: int, difficulty: float) -> Problem:
+        return Problem(seed, difficulty, {"n": str(seed % questions if difficulty == 1 else seed)})
+
+    def prompt(problem: Problem) -> list[Message]:
+        return [Message("user", f"{problem.data['n']} of {problem.difficulty:g}?")]
+
+    return Task(replace(TASK.spec, difficulties=(1.0, 2.0), sample=sample, prompt=prompt))
+
+
+def test_a_level_that_lacks_problems_of_a_side_is_refused_before_anything_is_played() -> None:
+    one = few(1)
+    (only,) = {one.pose(seed, 1.0).side for seed in range(5)}
+    assert only == "training"
+    task = {"id": "parity"}
+
+    def refused(**more: object) -> str:
+        with pytest.raises(UserError) as said:
+            refuse_empty_sides(ReasoningConfig.model_validate({"name": "a", "task": task} | more), one)
+        return str(said.value)
+
+    above = {"difficulties": [2.0]}
+    assert "no held-out problems of difficulty 1 (one in 10 is held out); set evaluation.difficulties" in refused()
+    warm = {"episodes": 5, "steps": 5, "difficulties": [1.0]}
+    settings = {"learner": {"algorithm": "expert"}, "warm": warm, "evaluation": above}
+    refuse_empty_sides(ReasoningConfig.model_validate({"name": "a", "task": task, **settings}), one)
+    assert "no development problems of difficulty 1 (" in (said := refused(**settings, expert={"start": 1.0}))
+    assert "set expert.start above it" in said
+    target = {"run": {"target": 0.5}, "task": {"id": "parity", "difficulties": [2.0]}}
+    refuse_empty_sides(ReasoningConfig.model_validate({"name": "a", **target}), one)
+    assert "has no difficulty 3; it has 1, 2" in refused(task={"id": "parity", "difficulties": [3.0]})
+    assert "none of the task's difficulties" in refused(**settings, expert={"start": 7.0})
 
 
 def test_what_is_held_out_chooses_no_settings() -> None:

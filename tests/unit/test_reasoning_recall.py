@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 
 from selfplay import run_files, store
+from selfplay.actors.archivist import Archivist
 from selfplay.episode import Provenance, to_batch
 from selfplay.episode.record import Episode
 from selfplay.nets import weights
 from selfplay.store import newest
+from selfplay.store.closings import Ledger
 from trainers import tutor
 from trainers.derivation import Derivation
 from trainers.lessons import Lessons
+from trainers.losses import missing
 from trainers.reasoning import Course
+from trainers.reasoning_crew import ReasoningCrew
 from trainers.reasoning_staff import Staff
+from trainers.run_state import ReasoningState
 from trainers.tutor import Tutor
 
 PROMPTS, GROUP = 4, 2
@@ -147,11 +152,29 @@ def test_what_died_with_a_driver_is_counted(corpus: tuple[str, int]) -> None:
     uri, version = corpus
     newest = f"r{ROUNDS - 1:06d}"
     asked = {f"{newest}-0000": GROUP, f"{newest}-0001": GROUP + 1, f"r{ROUNDS:06d}-0000": GROUP, "h000003-0001": 1}
+    assert missing(uri, "run", version, asked, BEGAN + ROUND_S * (ROUNDS - 1)) == 1 + GROUP + 1
+    assert missing(uri, "run", version, {}, 0.0) == 0
+
+
+def test_closings_tell_what_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a driver that was killed: what its successor finds missing; of one that ends: what it has counted itself."""
+    uri = str(tmp_path)
+    archive(uri, 1)
+    crew = object.__new__(ReasoningCrew)
+    state = ReasoningState(lost_episodes=2, in_flight={"r000000-0000": GROUP, "r000001-0000": GROUP}, since=BEGAN)
+    crew.folder = SimpleNamespace(corpus=uri, run_id="run", state=state)  # type: ignore[assignment]
+    crew.epoch, crew._ledger = 2, Ledger()
+    monkeypatch.setattr(crew, "_enter", lambda table, row: store.append(uri, table, [row]))
+    crew._lost_before = crew.lost_before()
+    assert crew.lost() == 2 + GROUP
+    Archivist(uri, uri, "run", 2).close_earlier(crew._lost_before)
     staff = object.__new__(Staff)
-    staff._crew = SimpleNamespace(folder=SimpleNamespace(corpus=uri, run_id="run"))  # type: ignore[assignment]
-    staff.archived = version
-    assert staff.missing(asked, BEGAN + ROUND_S * (ROUNDS - 1)) == 1 + GROUP + 1
-    assert staff.missing({}, 0.0) == 0
+    staff._crew, staff.lost, staff._watch = crew, 0, SimpleNamespace(lost=lambda episodes: None)  # type: ignore[assignment]
+    staff.lose(crew.lost_episodes)
+    staff.lose(5)
+    crew.close(interrupted=False)
+    rows = store.open(uri).table("closings").sort_by("epoch").to_pylist()
+    assert [(row["how"], row["lost"]) for row in rows] == [("taken over", 2 + GROUP), ("finished", 5)]
 
 
 class Policy:
