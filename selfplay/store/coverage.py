@@ -33,7 +33,8 @@ UNCOVERED = {
     WEIGHTS: "that raw values, priors and log-probabilities are those of the weights that its spans name",
     SURPRISE: "surprise and policy target: the settings of its search are not here",
     TOKENS: "that its tokens spell its texts: its tokenizer is not in the corpus, or not one that is read as data",
-    TEMPLATE: "that its prompts are what its chat template makes of the messages: a template is not run",
+    TEMPLATE: "that its prompts are what its chat template makes of the messages: it fails, names a date or chance or "
+    "takes too long, or its library or the confinement of its process is not here",
     ANSWER: "the answer that the verifier read",
     SPLIT: "that its problem is not of the development split: it was recorded by hand before rows were asked that",
     GROUP: "the size of its group: the settings of its run are not here",
@@ -58,7 +59,8 @@ COVERED = (
     "a dialogue: the problem, made again from its seed, is the one that was asked, the task says to each seat what it "
     "was told, and its verifier gives state, reward and criteria of every verdict again, from the text",
     "the tokens of an answer spell its text, and those before it what its seat was told, by the tokenizer that the "
-    "corpus keeps; how a byte-level tokenizer splits a prompt is not done again",
+    "corpus keeps; a chat template is rendered again, in a process of its own that is confined; how a byte-level "
+    "tokenizer without one splits a prompt is not done again",
     "each answer is of one policy, and all or none of its tokens are to be learned from, as its origin says; its "
     "log-probabilities are possible under its sampling, its length and its end under the limits of its run",
     "what is trainable was judged, is no evaluation, and is of a problem that is neither held out nor for development; "

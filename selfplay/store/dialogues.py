@@ -16,9 +16,10 @@ from typing import Any
 
 from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan
 from selfplay.episode.schema import CHANCE_ROLE
-from selfplay.store.coverage import CONFIG, SPLIT
+from selfplay.store.coverage import CONFIG, SPLIT, Check
+from selfplay.store.prompts import Asked, Renders, asked_of, settled
 from selfplay.store.sampled import DialogueSettings, dialogue_settings, sampling_lies, settings_lie
-from selfplay.store.spelling import Spelling, answer_lies, is_digest, prompt_lies, spelling
+from selfplay.store.spelling import Spelling, answer_lies, is_digest, prompt_lies, spelling, unread
 from selfplay.store.splits import digest_lies, untold
 
 Turn = Mapping[str, Any]
@@ -38,16 +39,21 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A turn that a seat wrote. place: its index. told: the texts that its seat was told since its last answer, joined.
-    before: tokens of its seat's line before them. last: the seat's answer before this one, None for its first.
+    """A turn that a seat wrote. place: its index. messages: what its seat was told since its last answer, (role, text)
+    each. before: tokens of its seat's line before them. last: the seat's answer before this one, None for its first.
     """
 
     place: int
     turn: Turn
     span: PolicySpan
-    told: str
+    messages: tuple[tuple[str, str], ...]
     before: int
     last: Turn | None
+
+    @property
+    def told(self) -> str:
+        """The texts of the messages, joined."""
+        return "".join(text for _, text in self.messages)
 
     @property
     def sampled(self) -> bool:
@@ -58,8 +64,13 @@ class Answer:
 class Neighbourhood:
     """What a corpus says besides its episodes that dialogues are held against: configurations and tokenizers."""
 
-    def __init__(self, runs: Iterable[Mapping[str, Any]], tokenizers: Mapping[str, str]) -> None:
-        """runs: rows of this table. tokenizers: digest -> files, as `spelling.kept` gives them."""
+    def __init__(
+        self, runs: Iterable[Mapping[str, Any]], tokenizers: Mapping[str, str], renders: Renders | None = None
+    ) -> None:
+        """runs: rows of this table. tokenizers: digest -> files, as `spelling.kept` gives them. renders: compares
+        prompts that are not read as data; None: they are not covered.
+        """
+        self._renders = renders
         self._settings = dialogue_settings(runs)
         self._files = tokenizers
         self._newest: tuple[str, Spelling | None] = ("", None)
@@ -67,6 +78,10 @@ class Neighbourhood:
     def settings(self, episode: Episode) -> DialogueSettings | None:
         """Those that the episode was made with; None where they are not here."""
         return self._settings.get(episode.provenance.config_digest)
+
+    def settled(self, checks: Sequence[Check], asked: Mapping[int, Sequence[Asked]]) -> list[Check]:
+        """The answers with what comes of their prompts. asked: place in `checks` -> prompts."""
+        return settled(checks, asked, self._files, self._renders) if asked else list(checks)
 
     def spelling(self, digest: str) -> Spelling | None:
         """The tokenizer; None where it is not here, or is not read as data. One is in memory at a time."""
@@ -76,29 +91,37 @@ class Neighbourhood:
         return self._newest[1]
 
 
-def dialogue_lies(episode: Episode, known: Neighbourhood) -> tuple[str | None, tuple[str, ...]]:
-    """What is wrong with a dialogue that the recorder sealed, None if nothing is; and what could not be looked at."""
+def dialogue_lies(episode: Episode, known: Neighbourhood) -> tuple[str | None, tuple[str, ...], tuple[Asked, ...]]:
+    """What is wrong with a dialogue that the recorder sealed, None if nothing is; what could not be looked at; and the
+    prompts that only their tokenizer can tell of.
+    """
     record = episode.reasoning
     assert record is not None
     lie = _head_lies(episode, record) or _verdicts_lie(episode) or _turns_lie(episode, record["turns"])
     if lie is not None:
-        return lie, ()
+        return lie, (), ()
     try:
         answers = list(_answers(episode, record["turns"]))
     except ValueError as error:
-        return str(error), ()
+        return str(error), (), ()
     settings, spelled = known.settings(episode), known.spelling(record["tokenizer"])
     uncovered: set[str] = set() if settings is not None else {CONFIG}
+    asked: list[Asked] = []
     lie = _policies_lie(episode, answers) or _end_lies(episode, record, answers)
     lie = lie or sampling_lies(episode, record, answers, settings, spelled)
     if lie is None and settings is not None:
         lie = settings_lie(episode, record, answers, settings)
     for answer in answers:
-        lie = lie or answer_lies(answer, spelled, uncovered) or prompt_lies(answer, spelled, uncovered)
+        lie = lie or answer_lies(answer, spelled, uncovered)
+        unsure = unread(spelled)
+        if unsure is not None:
+            asked.append(asked_of(answer, record["tokenizer"], unsure, episode.schema_version))
+        elif lie is None and spelled is not None:
+            lie = prompt_lies(answer, spelled)
     lie = lie or digest_lies(episode, record)
     if lie is None and untold(episode, record):
         uncovered.add(SPLIT)
-    return lie, () if lie else tuple(sorted(uncovered))
+    return (lie, (), ()) if lie else (None, tuple(sorted(uncovered)), tuple(asked))
 
 
 def _head_lies(episode: Episode, record: Mapping[str, Any]) -> str | None:
@@ -206,7 +229,7 @@ def _answers(episode: Episode, turns: Sequence[Turn]) -> Iterator[Answer]:
         for place in range(span.first_step, span.last_step + 1):
             if turns[place]["role"] != "assistant" or of.setdefault(place, span) is not span:
                 raise ValueError(f"a policy span covers turn {place}, which nobody wrote, or which another covers, too")
-    told: dict[int, list[str]] = {}
+    told: dict[int, list[tuple[str, str]]] = {}
     lengths: dict[int, int] = {}
     lasts: dict[int, Turn] = {}
     for place, turn in enumerate(turns):
@@ -214,12 +237,12 @@ def _answers(episode: Episode, turns: Sequence[Turn]) -> Iterator[Answer]:
         if turn["role"] == "assistant":
             if place not in of or of[place].seat != seat:
                 raise ValueError(f"the answer in turn {place} has no policy span of its seat")
-            texts = "".join(told.pop(seat, ()))
-            yield Answer(place, turn, of[place], texts, lengths.get(seat, 0), lasts.get(seat))
+            messages = tuple(told.pop(seat, ()))
+            yield Answer(place, turn, of[place], messages, lengths.get(seat, 0), lasts.get(seat))
             lengths[seat] = lengths.get(seat, 0) + len(turn["suffix_ids"] or ()) + len(turn["token_ids"] or ())
             lasts[seat] = turn
         else:
-            told.setdefault(seat, []).append(turn["text"] or "")
+            told.setdefault(seat, []).append((turn["role"], turn["text"] or ""))
 
 
 def _policies_lie(episode: Episode, answers: Sequence[Answer]) -> str | None:

@@ -77,15 +77,18 @@ def kept(files: Mapping[str, str]) -> tuple[str, str] | None:
     return (hashlib.sha256(text.encode()).hexdigest(), text) if len(text) <= MOST_BYTES else None
 
 
+def is_kept(digest: str, text: str | None) -> bool:
+    """Whether a text is that of the files with this digest, and not too long."""
+    return bool(text) and len(text or "") <= MOST_BYTES and hashlib.sha256((text or "").encode()).hexdigest() == digest
+
+
 def spelling(digest: str, text: str) -> Spelling | None:
     """The tokenizer with this digest, out of its files as `kept`; None where the text has another, or is not read here.
 
     Raises nothing, whatever the text is.
     """
-    if len(text) > MOST_BYTES:
-        return None
     try:
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
+        if not is_kept(digest, text):
             return None
         files = json.loads(text)
         return _parsed(json.loads(files["tokenizer.json"]), json.loads(files.get("tokenizer_config.json", "{}")), files)
@@ -114,11 +117,15 @@ def answer_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -
     return None
 
 
-def prompt_lies(answer: Answer, spelled: Spelling | None, uncovered: set[str]) -> str | None:
-    """Whether the tokens before an answer spell what its seat was told; as `answer_lies`."""
-    if spelled is None or not spelled.exact or spelled.framed:
-        uncovered.add(TOKENS if spelled is None or not spelled.exact else TEMPLATE)
-        return None
+def unread(spelled: Spelling | None) -> str | None:
+    """What of prompts is not covered where tokens are read as data alone: a key of `coverage.UNCOVERED`, or None."""
+    if spelled is None or not (spelled.exact or spelled.framed):
+        return TOKENS
+    return TEMPLATE if spelled.framed else None
+
+
+def prompt_lies(answer: Answer, spelled: Spelling) -> str | None:
+    """Whether the tokens before an answer spell what its seat was told, by a tokenizer that leaves nothing `unread`."""
     ids, start = answer.turn["suffix_ids"] or [], 0
     if answer.last is None:  # what the tokenizer puts before every text
         while not spelled.letters and start < len(ids) and ids[start] in spelled.special - {spelled.eos}:

@@ -42,6 +42,7 @@ from selfplay.store.judged import judged
 from selfplay.store.payloads import judgement_lies, payload_lies
 from selfplay.store.played import Story, resignation_lies, row_lies, stories
 from selfplay.store.plies import Plies, integers, plies_of
+from selfplay.store.prompts import Asked, Renders
 from selfplay.store.rows import episodes_of
 from selfplay.store.searched import SearchSettings, search_lies, search_settings
 from selfplay.store.spans import span_lies
@@ -72,13 +73,15 @@ class Rules:
         environments: list[dict[str, Any]],
         runs: Iterable[Mapping[str, Any]] = (),
         tokenizers: Mapping[str, str] = MappingProxyType({}),
+        renders: Renders | None = None,
     ) -> None:
         """environments, runs: rows of these tables of the corpus; they say what to install, and what runs were told.
 
-        tokenizers: the files of each, by its digest, as that table has them.
+        tokenizers: the files of each, by its digest, as that table has them. renders: compares prompts that a chat
+        template frames; None: they are not covered.
         """
         runs = list(runs)
-        self.around = Neighbourhood(runs, tokenizers)
+        self.around = Neighbourhood(runs, tokenizers, renders)
         self.settings = search_settings(runs)
         self._rows = {(row["env_id"], row["ruleset_digest"]): row for row in environments}
         self._games: dict[tuple[str, str, str], pyspiel.Game | Missing] = {}
@@ -154,7 +157,8 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
     newer = [version > SCHEMA_VERSION for version in versions]
     columns = {name: batch.column(name) for name in EPISODES.names}
     digests = content_digests(columns)
-    checks = []
+    checks: list[Check] = []
+    asked: dict[int, tuple[Asked, ...]] = {}
     derived = zip(names, columns["n_steps"].to_pylist(), columns["kind"].to_pylist(), strict=True)
     stored = columns["content_digest"].to_pylist()
     heads, found = episodes_of(batch, steps=False), _looked_at(columns, rules)
@@ -170,24 +174,29 @@ def verify_batch(batch: pa.RecordBatch, rules: Rules) -> list[Check]:
             checks.append(Check(name, FALSE, "its id, kind or number of steps contradicts its other columns"))
         else:
             try:
-                checks.append(_checked(batch, row, head, found, rules))
+                check, asked[len(checks)] = _checked(batch, row, head, found, rules)
+                checks.append(check)
                 if versions[row] == 1 and checks[-1].state == TRUE:
                     checks[-1] = replace(checks[-1], uncovered=(*checks[-1].uncovered, CHAIN))
             except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:  # SpielError, too
                 checks.append(Check(name, FALSE, f"the row is not an episode: {first_line(error)}"))
-    return checks
+    return rules.around.settled(checks, asked)
 
 
-def _checked(batch: pa.RecordBatch, row: int, head: Episode, found: _Games, rules: Rules) -> Check:
-    """A row that is as it was sealed. head: its episode, without the steps of a game."""
+def _checked(
+    batch: pa.RecordBatch, row: int, head: Episode, found: _Games, rules: Rules
+) -> tuple[Check, tuple[Asked, ...]]:
+    """A row that is as it was sealed, and its prompts that are yet to be compared. head: its episode, without the steps
+    of a game.
+    """
     if head.game is None:
-        return verify_episode(from_batch(batch.slice(row, 1))[0], rules)
+        return _alone(from_batch(batch.slice(row, 1))[0], rules)
     lie = row_lies(head, head.game, found.stories[row], found.settings[row]) or found.lies.get(row)
     if lie is not None:
-        return Check(head.episode_id, FALSE, lie)
+        return Check(head.episode_id, FALSE, lie), ()
     if _plainly_true(head, found.lines[row], rules):
-        return Check(head.episode_id, TRUE, uncovered=found.uncovered(row))
-    return _replayed(from_batch(batch.slice(row, 1))[0], rules, found.uncovered(row))
+        return Check(head.episode_id, TRUE, uncovered=found.uncovered(row)), ()
+    return _replayed(from_batch(batch.slice(row, 1))[0], rules, found.uncovered(row)), ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,17 +279,24 @@ def verify_episode(episode: Episode, rules: Rules) -> Check:
     """The episode against itself, and against the rules, as far as they are here."""
     name = episode.episode_id
     if episode.game is None:
-        lie = _spans_lie(episode, episode.n_steps) or judgement_lies(episode) or payload_lies(episode)
-        if lie is not None:
-            return Check(name, FALSE, lie)
-        if episode.reasoning is not None:
-            return _dialogue_checked(episode, episode.reasoning, rules)
-        return unknown(name, NO_VERIFIER, f"no verifier for kind {episode.kind} is installed")
+        check, asked = _alone(episode, rules)
+        return rules.around.settled([check], {0: asked})[0]
     try:
         batch = to_batch([episode])
     except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         return Check(name, FALSE, f"it cannot be a row: {first_line(error)}")
     return verify_batch(batch, rules)[0]
+
+
+def _alone(episode: Episode, rules: Rules) -> tuple[Check, tuple[Asked, ...]]:
+    """What is no game, and its prompts that are yet to be compared."""
+    name = episode.episode_id
+    lie = _spans_lie(episode, episode.n_steps) or judgement_lies(episode) or payload_lies(episode)
+    if lie is not None:
+        return Check(name, FALSE, lie), ()
+    if episode.reasoning is not None:
+        return _dialogue_checked(episode, episode.reasoning, rules)
+    return unknown(name, NO_VERIFIER, f"no verifier for kind {episode.kind} is installed"), ()
 
 
 def _replayed(episode: Episode, rules: Rules, uncovered: tuple[str, ...]) -> Check:
@@ -297,19 +313,22 @@ def _replayed(episode: Episode, rules: Rules, uncovered: tuple[str, ...]) -> Che
     return Check(name, TRUE, uncovered=uncovered) if reason is None else Check(name, FALSE, reason)
 
 
-def _dialogue_checked(episode: Episode, record: Mapping[str, Any], rules: Rules) -> Check:
+def _dialogue_checked(
+    episode: Episode, record: Mapping[str, Any], rules: Rules
+) -> tuple[Check, tuple[Asked, ...]]:
     """A dialogue against what its recorder writes, then against its task."""
     name, recorded = episode.episode_id, is_digest(record["tokenizer"])
-    lie, uncovered = dialogue_lies(episode, rules.around) if recorded else (None, ())
+    lie, uncovered, asked = dialogue_lies(episode, rules.around) if recorded else (None, (), ())
     if lie is not None:
-        return Check(name, FALSE, lie)
+        return Check(name, FALSE, lie), ()
     task = rules.task(episode)
     if isinstance(task, Missing):
-        return unknown(name, task.why, task.reason)
+        return unknown(name, task.why, task.reason), asked
     if not recorded:  # of a task of another program, which may record otherwise, nothing is known here
-        return Check(name, FALSE, "it names no tokenizer by its digest, and dialogues of its task are recorded so")
+        reason = "it names no tokenizer by its digest, and dialogues of its task are recorded so"
+        return Check(name, FALSE, reason), ()
     check = judged(task, episode, rules.around.settings(episode))
-    return replace(check, uncovered=uncovered) if check.state == TRUE else check
+    return replace(check, uncovered=uncovered) if check.state == TRUE else check, asked
 
 
 def _game_lies(game: pyspiel.Game, episode: Episode, record: GameRecord) -> str | None:

@@ -28,6 +28,7 @@ from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Chec
 from selfplay.store.described import Described
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.neighbours import Deleted, Survey, survey
+from selfplay.store.prompts import Renders
 from selfplay.store.read import Corpus, readable
 from selfplay.store.repair import ASIDE
 from selfplay.store.replayed import missing_blocks, replay
@@ -67,11 +68,19 @@ class _Task:
     first: bool
 
 
-def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, processes: int = 1) -> Iterator[Check]:
+def verify_corpus(
+    corpus: Corpus,
+    sample: int | None = None,
+    seed: int = 0,
+    processes: int = 1,
+    renders: Renders | None = None,
+) -> Iterator[Check]:
     """Every episode of the corpus, and every file that is missing, damaged or not what its name says. Streams.
 
     sample: only so many episodes, drawn evenly, and the files that hold them; None: all. processes: work side by side;
     the answers then come in no fixed order. One-file environments that this process has loaded are known to them.
+    renders: compares prompts with what their tokenizers make of messages, in a process apart; it must travel to other
+    processes. None: what only a tokenizer itself can tell is not covered.
     """
     together: Survey | None = None
     if sample is None:
@@ -85,7 +94,7 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     for lie in (*(() if together is None else together.lies), *chained):
         lies.setdefault(lie.subject, lie)
     told = set[str]()
-    for check in _each(corpus, tasks, processes):
+    for check in _each(corpus, tasks, processes, renders):
         if check.subject in lies:  # what is wrong with an episode by itself says more
             if check.subject not in told:
                 told.add(check.subject)
@@ -98,14 +107,14 @@ def verify_corpus(corpus: Corpus, sample: int | None = None, seed: int = 0, proc
     yield from (lie for subject, lie in lies.items() if subject not in told)
 
 
-def _each(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[Check]:
+def _each(corpus: Corpus, tasks: list[_Task], processes: int, renders: Renders | None) -> Iterator[Check]:
     """Every episode and file by itself."""
     if processes <= 1 or len(tasks) <= 1:
-        rules = rules_of(corpus)
+        rules = rules_of(corpus, renders)
         for task in tasks:
             yield from _verify_part(corpus, task, rules)
         return
-    for checks in _side_by_side(corpus, tasks, min(processes, len(tasks))):
+    for checks in _side_by_side(corpus, tasks, min(processes, len(tasks)), renders):
         yield from checks
 
 
@@ -129,7 +138,9 @@ def _surveyed(corpus: Corpus) -> Survey | None:
         return None
 
 
-def _side_by_side(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterator[list[Check]]:
+def _side_by_side(
+    corpus: Corpus, tasks: list[_Task], processes: int, renders: Renders | None = None
+) -> Iterator[list[Check]]:
     """What `_work` finds in each task, in no order. Raises `UserError` where a process dies: the next would, too."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -138,7 +149,7 @@ def _side_by_side(corpus: Corpus, tasks: list[_Task], processes: int) -> Iterato
     from selfplay import registry
 
     context = multiprocessing.get_context("spawn")
-    begin = (corpus.uri, corpus.version, registry.named())
+    begin = (corpus.uri, corpus.version, registry.named(), renders)
     pool = ProcessPoolExecutor(processes, context, _begin, begin)
     try:
         with surroundings.left_out():
@@ -224,16 +235,16 @@ def _exchanged(corpus: Corpus) -> Iterator[Check]:
             yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
 
 
-def rules_of(corpus: Corpus) -> Rules:
+def rules_of(corpus: Corpus, renders: Renders | None = None) -> Rules:
     """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
     files = {row["digest"]: row["files"] for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist()}
-    return Rules(corpus.environments(), corpus.table("runs", ["config", "config_digest"]).to_pylist(), files)
+    return Rules(corpus.environments(), corpus.table("runs", ["config", "config_digest"]).to_pylist(), files, renders)
 
 
 _working: tuple[Corpus, Rules] | None = None
 
 
-def _begin(uri: str, version: int, trusted: list[Any]) -> None:
+def _begin(uri: str, version: int, trusted: list[Any], renders: Renders | None) -> None:
     global _working
     from selfplay import registry
     from selfplay.store.read import open
@@ -242,7 +253,7 @@ def _begin(uri: str, version: int, trusted: list[Any]) -> None:
     for portable in trusted:
         registry.unpack_any(portable)
     corpus = open(uri, version)
-    _working = (corpus, rules_of(corpus))
+    _working = (corpus, rules_of(corpus, renders))
 
 
 def _work(task: _Task) -> list[Check]:

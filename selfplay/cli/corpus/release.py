@@ -63,7 +63,7 @@ def release(
         raise UserError("say the NAME of the release and the CORPUS")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay.cli.corpus.verify import _processes
+    from selfplay.cli.corpus.verify import _processes, framing
     from selfplay.store.release import refuse_full, refuse_taken, release_redacted
     from selfplay.store.release import release as make
 
@@ -80,7 +80,7 @@ def release(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         workers = processes or _processes(opened)
-        how = (note, sample, seed, workers, lambda: progress.advance(task), signer)
+        how = (note, sample, seed, workers, lambda: progress.advance(task), signer, framing())
         done = make(opened, name, *how) if redact_to is None else release_redacted(opened, name, redact_to, *how)
     if as_json:
         typer.echo(_json(done))

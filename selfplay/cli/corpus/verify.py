@@ -25,6 +25,7 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.store import Corpus
+    from selfplay.store.prompts import Renders
     from selfplay.store.release.check import Standing
     from selfplay.store.verify import Check
 
@@ -94,7 +95,7 @@ def verify(
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
-        for check in verify_corpus(opened, sample, seed, processes or _processes(opened)):
+        for check in verify_corpus(opened, sample, seed, processes or _processes(opened), framing()):
             tally.add(check)
             if weighs and check.state == NOT_CHECKABLE:
                 unsure.add(check.subject)
@@ -170,6 +171,15 @@ def _released(corpus: Corpus, name: str, key: str | None) -> tuple[Corpus, list[
     wanted = None if key is None else signing.named(key)
     opened, one = released_version(corpus, name)
     return opened, *check_release(opened, one, wanted)
+
+
+def framing() -> Renders | None:
+    """Compares prompts with what their tokenizers make of messages; None where the libraries for that are not here."""
+    try:
+        from selfplay.nets.language.framing import Framing
+    except ImportError:
+        return None
+    return Framing()
 
 
 def _processes(corpus: Corpus) -> int:

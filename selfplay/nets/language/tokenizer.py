@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from tokenizers import Encoding, Regex, decoders, models, pre_tokenizers
@@ -160,6 +160,14 @@ class Tokenizer:
         """The text of tokens, without special ones."""
         with _unbroken("the tokenizer"):
             return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def parts(self, ids: Sequence[int]) -> list[int | str]:
+        """The tokens that no message may bring in, and the texts between them: the same however a text is split."""
+        found: list[int | str] = []
+        for control, some in groupby(ids, key=lambda one: one in self._control):
+            run = list(some)
+            found += run if control else [self.decode(run)]
+        return found
 
     def decode_all(self, lines: Sequence[Sequence[int]]) -> list[str]:
         """`decode` of each."""

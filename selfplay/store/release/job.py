@@ -20,6 +20,7 @@ from selfplay import archived, signing, storage
 from selfplay.errors import UserError
 from selfplay.store.coverage import Tally
 from selfplay.store.lease import acquire
+from selfplay.store.prompts import Renders
 from selfplay.store.read import Corpus, refuse_links
 from selfplay.store.release import signature
 from selfplay.store.release.card import card
@@ -106,10 +107,12 @@ def release(
     processes: int = 1,
     progress: Callable[[], None] = lambda: None,
     key: Callable[[], signing.Key] | None = None,
+    renders: Renders | None = None,
 ) -> Released:
     """Releases this version of the corpus. progress: called once for every answer of the check.
 
-    key: gives the key to sign it with, and is asked when all is true; None: it is not signed.
+    key: gives the key to sign it with, and is asked when all is true; None: it is not signed. renders: as of
+    `verify_corpus`.
     sample: check only so many episodes; the certificate says so. Raises `UserError`, with nothing written, where the
     name is taken or anything is false; of several that release one name at once, all but one are told so.
     """
@@ -117,7 +120,7 @@ def release(
     refuse_taken(corpus, name)
     if not corpus.count():
         raise UserError(f"nothing was released: version {corpus.version} of {corpus.uri} holds no episode")
-    found = facts(corpus, name, note, verified(corpus, sample, seed, processes, progress))
+    found = facts(corpus, name, note, verified(corpus, sample, seed, processes, progress, renders))
     with _alone(corpus, name):
         refuse_taken(corpus, name)
         _keep_log(corpus)
@@ -157,10 +160,17 @@ def described(corpus: Corpus, found: Facts, created_at: datetime, key: signing.K
     }
 
 
-def verified(corpus: Corpus, sample: int | None, seed: int, processes: int, progress: Callable[[], None]) -> Verified:
+def verified(
+    corpus: Corpus,
+    sample: int | None,
+    seed: int,
+    processes: int,
+    progress: Callable[[], None],
+    renders: Renders | None = None,
+) -> Verified:
     """What a check of the corpus finds. Raises `UserError` where anything is false."""
     tally = Tally()
-    for check in verify_corpus(corpus, sample, seed, processes):
+    for check in verify_corpus(corpus, sample, seed, processes, renders):
         progress()
         tally.add(check)
     lies = tally.lies

@@ -29,6 +29,7 @@ from deltalake.transaction import AddAction
 from selfplay import signing, storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.store.prompts import Renders
 from selfplay.store.read import Corpus, open, readable
 from selfplay.store.release import redaction
 from selfplay.store.release.certificate import facts
@@ -53,6 +54,7 @@ def release_redacted(
     processes: int = 1,
     progress: Callable[[], None] = lambda: None,
     key: Callable[[], signing.Key] | None = None,
+    renders: Renders | None = None,
 ) -> Released:
     """Releases a copy of this version of the corpus at `place`, without host names, paths, addresses, configuration.
 
@@ -68,7 +70,7 @@ def release_redacted(
         heads = _copy_episodes(corpus, folder, known)
         _copy_side_tables(corpus, folder, known, heads)
         copy = open(folder)
-        checked = verified(copy, sample, seed, processes, progress)
+        checked = verified(copy, sample, seed, processes, progress, renders)
         reasons = Counter[str]()
         for reason, count in checked.reasons.items():
             reasons[known.scrubbed(reason)] += count

@@ -199,8 +199,9 @@ def dialogue_lies(row: Row, tokenizers: Tokenizers) -> None:
     if row["status"] == "ok" and any(turn["finish_reason"] == "length" for turn in answers):
         raise Lie("its status is ok, and an answer was cut at a limit")
     split_lies(row, record)
-    raise Unknown("true as far as this file can see; the answer itself was not judged again: that needs the task, and "
-                  "`selfplay corpus verify`")  # fmt: skip
+    framed = ", nor its prompts rendered by their chat template" * (pieces.known and pieces.templated)
+    raise Unknown(f"true as far as this file can see; the answer itself was not judged again{framed}: that needs the "
+                  "task, and `selfplay corpus verify`")  # fmt: skip
 
 
 def split_lies(row: Row, record: Row) -> None:
