@@ -96,8 +96,8 @@ def test_a_recipe_leaves_a_true_corpus(recipe: str, start: Start, tmp_path: Path
     driver = start(*command, *end)
     assert driver.wait() == 0, driver.told
     said = true(out)
-    for changed in (["compact", out], ["vacuum", out, "--yes"]):
-        done = selfplay("corpus", *changed)
+    for verb, *yes in (["compact"], ["vacuum", "--yes"]):
+        done = selfplay("corpus", verb, out, *yes)
         assert done.returncode == 0, done.stdout + done.stderr
     assert true(out)["true"] == said["true"]
     weighed = true(out, "--weights", "--sample", "60", "--searches", "20")
