@@ -26,7 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
-RUN, NEIGHBOURS, GAPS, CHAIN = "run", "neighbours", "gaps", "chain"
+RUN, NEIGHBOURS, GAPS, CHAIN, END = "run", "neighbours", "gaps", "chain", "end"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -41,6 +41,7 @@ UNCOVERED = {
     CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
     RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
     GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",
+    END: "that nothing is missing at the end of its writer: no closing says how much its driver had archived",
     NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
 }
 
@@ -53,8 +54,10 @@ COVERED = (
     "action played was visited, priors and values are within bounds",
     "searches are those of their run: as long, visited as sequential halving does, played as Gumbel or PUCT plays, "
     "and as surprising as priors, visits and values make them, all within what rounding hides",
-    "each decision of a game lies in one policy span, of a policy that can have made it; resignation, error, origin "
-    "and whether it may be learned from agree with its steps and its end",
+    "each decision of a game lies in one policy span, of a policy that can have made it; error, origin and whether it "
+    "may be learned from agree with its steps and its end",
+    "a seat of self-play resigned when, and only when, the values of its searches and the settings of its run say so, "
+    "and a game that was cut had as many moves as its run allows",
     "a dialogue: the problem, made again from its seed, is the one that was asked, the task says to each seat what it "
     "was told, and its verifier gives state, reward and criteria of every verdict again, from the text",
     "the tokens of an answer spell its text, and those before it what its seat was told, by the tokenizer that the "
@@ -64,7 +67,8 @@ COVERED = (
     "what is trainable was judged, and is neither of a held-out problem nor an evaluation",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
     "none is missing: the numbers of each writer begin with 0 and leave none out, each row names the digest of the one "
-    "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry",
+    "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry; "
+    "where a later driver of a run has gone on, the closing of each earlier one is there",
     "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "
     "the run's policy, with the same seed",
     "the games of a writer have the seeds that it drew, each once",

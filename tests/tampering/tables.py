@@ -28,13 +28,13 @@ _SAID += [
 #: What says where the chains of writers end: tests/unit/test_chain.py edits each, against chains in files. What is no
 #: part of a chain (how a driver ended, what was lost, when) only the signature tells.
 _CHAINED = [
-    *(f"closings.{name}" for name in "run_id table_version episodes".split()),
+    *(f"closings.{name}" for name in "run_id epoch table_version episodes".split()),
     *(f"closings.writers[].{name}" for name in "slot epoch episodes head".split()),
     *(f"deletions.{name}" for name in "run_id episodes".split()),
     *(f"deletions.writers[].{name}" for name in "slot epoch first last head".split()),
 ]
 _SIGNED += [
-    *(f"closings.{name}" for name in "epoch how aborted lost writers[].aborted closed_at".split()),
+    *(f"closings.{name}" for name in "how aborted lost writers[].aborted closed_at".split()),
     *(f"deletions.{name}" for name in "table_version reason command deleted_at".split()),
 ]
 
