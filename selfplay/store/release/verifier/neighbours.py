@@ -53,6 +53,8 @@ class Neighbours:
         self.contents: dict[bytes, str] = {}
         self.copies: list[tuple[str, str]] = []
         self.parents: list[tuple[str, str]] = []
+        self.longest: dict[tuple[str, int], int] = {}
+        self.cut: dict[tuple[str, int], dict[int, str]] = {}  # by length, the first game of self-play that was cut
 
     def add(self, row: Row) -> None:
         run, epoch, started = row["run_id"], row["epoch"], row["started_at"] or 0
@@ -68,6 +70,11 @@ class Neighbours:
         if how not in self.made or self.made[how][1] > started:
             self.made[how] = (row["episode_id"], started)
         self.parents += [(row["episode_id"], one["episode_id"]) for one in row["parents"] or ()]
+        if row["game"] is not None and row["origin"] == "self_play":
+            driver, moves = (run, epoch // DRIVER), row["n_steps"]
+            self.longest[driver] = max(moves, self.longest.get(driver, 0))
+            if row["game"]["ended_by"] == "ply_limit":
+                self.cut.setdefault(driver, {}).setdefault(moves, row["episode_id"])
         words = row["reasoning"] or {}
         kept = Told(row["number"], ended, version, row["seed"], row["kind"], words.get("group_id"),
                     words.get("sample_index"), row["origin"] == "cot_rl")  # fmt: skip
@@ -91,6 +98,10 @@ class Neighbours:
         gaps = isinstance(said, dict) and isinstance(said.get("uncovered"), dict) and "gaps" in said["uncovered"]
         open_runs = {row["run_id"] for row in deletions if row["writers"] is None}
         yield from dict(self.copies).items()
+        for driver, cut in self.cut.items():
+            for moves, name in cut.items():
+                if moves < self.longest[driver]:
+                    yield name, f"it was cut after {moves} moves, and a game of its run went on for longer"
         here = {run for run, _, _ in self.writers}
         wanted = {parent.rpartition("/")[0] for _, parent in self.parents}
         there = {f"{'/'.join(map(str, key))}/{one.number}" for key, rows in self.writers.items()
@@ -190,7 +201,7 @@ def writer_lies(run: str, slot: str, epoch: int, rows: list[Told], settings: Row
 
 def seeds_lie(writer: str, slot: str, epoch: int, rows: list[Told], settings: Row) -> Iterator[Any]:
     """A player draws the seeds of its games from one generator; of those begun so many are under way at a time."""
-    found = re.fullmatch(r"p([0-9]{1,9})", slot)
+    found = re.fullmatch(r"p([0-9]{1,9})(?:\.([1-9][0-9]{0,8}))?", slot)
     begun, games = (settings[part].get(key) if isinstance(settings.get(part), dict) else None
                     for part, key in (("run", "seed"), ("selfplay", "games")))  # fmt: skip
     if not found or rows[0].kind != "game" or type(begun) is not int or type(games) is not int:
@@ -198,7 +209,8 @@ def seeds_lie(writer: str, slot: str, epoch: int, rows: list[Told], settings: Ro
     most = rows[-1].number + 1 + 2 * games
     if begun < 0 or epoch < 0 or not 0 < games <= 100_000 or not 0 < most <= len(rows) + 2_000_000:
         return
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((begun, int(found[1]), epoch))))
+    entropy = [begun, int(found[1]), epoch, *([int(found[2])] if found[2] else [])]
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
     turns = {seed: turn for turn, seed in enumerate(generator.integers(2**63, size=most).tolist())}
     for row in rows:
         turn = turns.pop(row.seed, None)
