@@ -26,7 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
-RUN, NEIGHBOURS, GAPS, CHAIN, END = "run", "neighbours", "gaps", "chain", "end"
+RUN, NEIGHBOURS, GAPS, CHAIN, END, TIMES = "run", "neighbours", "gaps", "chain", "end", "times"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -42,6 +42,7 @@ UNCOVERED = {
     RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
     GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",
     END: "that nothing is missing at the end of its writer: no closing says how much its driver had archived",
+    TIMES: "when it was made: times of its run go back by more than ten minutes, as where a clock was set",
     NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
 }
 
@@ -85,7 +86,8 @@ NOT_COVERED = (
     "that the rows of a writer were not all sealed anew, and its closing with them: a signature tells",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
     "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
-    "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
+    "host, licence, texts such as reasons and messages of errors, and wall-clock times within a day: clocks are set, and "
+    "times that go back by more than ten minutes are told",
     "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
 )
 

@@ -276,7 +276,8 @@ def main() -> int:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
         told = {"key": report.key, "standing": report.standing, "merkle_root": certificate.get("merkle_root")}
-        told |= {"without_settings": report.unset, "without_closing": report.chains.unended}
+        told |= {"without_settings": report.unset, "without_closing": report.chains.unended,
+                 "runs_with_times_that_go_back": len(report.neighbours.set)}  # fmt: skip
         print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing, **told}))
     else:
         for subject, reason in report.lies:
@@ -286,6 +287,9 @@ def main() -> int:
         if report.unset:
             print(f"not covered ({report.unset:,} episodes): length and surprise of searches: the table runs does not "
                   "tell their settings")  # fmt: skip
+        if report.neighbours.set:
+            print(f"not covered: when episodes of {len(report.neighbours.set):,} runs were made: their times go back "
+                  "by more than ten minutes, as where a clock was set")  # fmt: skip
         if report.chains.unended:
             print(f"not covered ({report.chains.unended:,} episodes): whether episodes are missing at the end of their "
                   "writers: the table closings does not say how much their driver had archived")  # fmt: skip
