@@ -86,8 +86,8 @@ NOT_COVERED = (
     "that the rows of a writer were not all sealed anew, and its closing with them: a signature tells",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
     "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
-    "host, licence, texts such as reasons and messages of errors, and wall-clock times within a day: clocks are set, and "
-    "times that go back by more than ten minutes are told",
+    "host, licence, texts such as reasons and messages of errors, and wall-clock times within a day: clocks are set; "
+    "what goes back by more than ten minutes is told",
     "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
 )
 
