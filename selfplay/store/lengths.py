@@ -21,11 +21,11 @@ class Lengths:
         self._cut: dict[tuple[str, int], dict[int, str]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """row: episode_id, run_id, epoch, kind, origin, n_steps and ended_by of an episode."""
+        """row: episode_id, run_id, epoch, kind, origin, status and n_steps of an episode."""
         if row["kind"] == "game" and row["origin"] == "self_play":
             driver, moves = (row["run_id"], (row["epoch"] or 0) // WRITERS_PER_DRIVER), row["n_steps"] or 0
             self._longest[driver] = max(moves, self._longest.get(driver, 0))
-            if row["ended_by"] == "ply_limit":
+            if row["status"] == "truncated":
                 self._cut.setdefault(driver, {}).setdefault(moves, str(row["episode_id"]))
 
     def lies(self) -> Iterator[Check]:

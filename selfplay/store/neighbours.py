@@ -34,7 +34,7 @@ _PLAIN = (
 ).split()
 _NESTED = ("group_id", "sample_index", "difficulty")
 COLUMNS: dict[str, pc.Expression] = {name: pc.field(name) for name in _PLAIN}
-COLUMNS |= {name: pc.field("reasoning", name) for name in _NESTED} | {"ended_by": pc.field("game", "ended_by")}
+COLUMNS |= {name: pc.field("reasoning", name) for name in _NESTED}
 #: What two copies of one game have in common, and of one episode of any kind (which was begun at one time).
 _GAME = ("kind", "env_id", "seed", "game")
 _ANY = ("kind", "env_id", "seed", "started_at", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
