@@ -159,6 +159,22 @@ def test_what_was_taken_out_with_an_entry_is_not_missing(corpus: Honest) -> None
     assert not found.lies and GAPS in found.uncovered["gumbel"]
 
 
+def test_no_game_is_longer_than_one_that_was_cut(corpus: Honest) -> None:
+    """Whatever the limit was: where a configuration leaves it to the environment, the corpus does not say it."""
+    rows = corpus.rows()
+    row = rows[corpus.victims["game"]]
+    row.update(status="truncated", n_steps=5)
+    row["game"].update(ended_by="ply_limit")
+    plain = Neighbours()
+    for one in rows:
+        plain.add(one | {"started_at": 0})
+    for found in (
+        [(lie.subject, lie.reason) for lie in together(sealed(rows), corpus.tables).lies],
+        list(plain.lies(corpus.tables, {})),
+    ):
+        assert [subject for subject, reason in found if "it was cut after 5 moves" in reason] == [row["episode_id"]]
+
+
 def test_a_clock_that_is_set_is_told_and_not_false(corpus: Honest) -> None:
     def moved(hours: float) -> tuple[Survey, Neighbours, list[tuple[str, str]]]:
         """By the clock of that time the second half of each writer's episodes was so much earlier."""
