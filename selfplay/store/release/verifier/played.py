@@ -171,7 +171,7 @@ def hope(step: Row, algorithm: str) -> int:
         return int(step["root_value"])
     gumbel = [one for one in step["candidates"] if one["action"] == step["action"]]
     preferred = gumbel[0] if algorithm == "gumbel" else step["candidates"][visits.index(max(visits))]
-    return max(step["root_value"], preferred["q"])
+    return int(max(step["root_value"], preferred["q"]))
 
 
 def spans_lie(row: Row) -> None:
