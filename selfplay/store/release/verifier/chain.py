@@ -66,6 +66,7 @@ class Chains:
         A driver writes those that earlier ones have left out before it plays; a program without closings has no row in
         `runs`. "not counted": a file could not be read then. unknown: runs of which nobody knows what was taken out.
         """
+        self.unended = 0
         newer = {writer for writer, rows in self.writers.items() if rows[min(rows)][2]}
         for run in sorted({run for run, _, _ in self.writers}, key=str):
             mine = [writer for writer in self.writers if writer[0] == run]
