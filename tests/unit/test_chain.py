@@ -453,7 +453,8 @@ def test_an_edited_closing_shows(ended: Ended) -> None:
         ignored = row["table_version"] == 10**6 or row["run_id"] != "run" or row["epoch"] == 7
         ignored = ignored or row["how"] == "not counted"
         assert chain.open_ended(corpus) == (["run"] if ignored else [])
-        assert plain.unended == (12 if ignored else 0)
+        lacking = any(one["head"] is None for one in row["writers"])
+        assert plain.unended == (12 if ignored or lacking else 0)
 
 
 def test_an_older_version_is_not_held_to_later_closings(ended: Ended) -> None:

@@ -183,7 +183,8 @@ def test_who_resigned_had_to_and_who_had_to_did() -> None:
 
     resigned = [row for row in honest() if row["game"]["resigned_seat"] is not None]
     would = [row for row in honest() if row["game"]["would_have_resigned_seat"] is not None]
-    quiet = [row for row in honest() if row["origin"] == "self_play" and row not in resigned and row not in would]
+    searches = [row for row in honest() if any(step["source"] == "search" for step in row["game"]["steps"])]
+    quiet = [row for row in searches if row not in resigned and row not in would]
     assert len(resigned) > 3 and would and len(quiet) > 3
     for edit, of, said in (
         (undone, resigned, "moves in a row, and did not resign"),
