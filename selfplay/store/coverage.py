@@ -73,7 +73,7 @@ COVERED = (
     "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "
     "the run's policy, with the same seed",
     "the games of a writer have the seeds that it drew, each once",
-    "within a writer, versions of the policy never go back, nor times by more than a clock may have been set, a day",
+    "within a writer, versions of the policy never go back, nor times by more than a clock may be set, a day",
     "the samples of a group are all there, as many as the settings of the run say",
     "its configuration, code, rules and environment are those of its run, and the configuration has its digest",
     "the policies that played in it are in the table of policies, and were published before it ended",
