@@ -23,7 +23,7 @@ Writer = tuple[str, str, int]
 
 
 def driver_of(writer: Writer) -> Driver:
-    return writer[0], writer[2] // WRITERS_PER_DRIVER
+    return writer[0], (writer[2] or 0) // WRITERS_PER_DRIVER  # a stranger's row may have no epoch
 
 
 def drivers_lie(
