@@ -207,6 +207,15 @@ class RunConfig(Experiment):
     run: RunSettings = RunSettings()
 
 
+def with_ply_limit(config: RunConfig, of_game: int) -> RunConfig:
+    """The configuration as it takes effect: where it leaves the limit of moves to the environment, that one's.
+
+    What is archived with episodes says it, as whoever checks them may have the environment in another version.
+    """
+    play = config.selfplay.model_copy(update={"ply_limit": config.selfplay.ply_limit or of_game})
+    return config.model_copy(update={"selfplay": play})
+
+
 def incompatible(old: RunConfig, new: RunConfig) -> str | None:
     """Why a run begun as `old` cannot go on as `new`, in words, or None. Game and net shape must stay as they are."""
     return first_change(old, new, ("name", "env.id", "net", "run.corpus"))

@@ -18,9 +18,10 @@ from selfplay.generation import PlaySettings
 from selfplay.nets.config import NetConfig
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
+from selfplay.store.counters import player_seed
 from trainers import placement
 from trainers.cluster import Sizing
-from trainers.config import RunConfig
+from trainers.config import RunConfig, with_ply_limit
 from trainers.office import Office
 from trainers.placement import Place
 from trainers.run_folder import RunFolder
@@ -33,7 +34,8 @@ class Crew(Office):
     def __init__(
         self, config: RunConfig, spec: GameSpec, folder: RunFolder[State], epoch: int, sizing: Sizing, place: Place
     ) -> None:
-        self.config, self.sizing = config, sizing
+        self.config = config = with_ply_limit(config, spec.ply_limit)
+        self.sizing = sizing
         self.game = load(spec)
         reason = unsearchable(self.game)
         if reason is not None:
@@ -60,9 +62,16 @@ class Crew(Office):
 
     def player(self, slot: str) -> Any:
         """A new player for a slot, under a new epoch."""
+        job = self.player_job(slot)
+        gpus = 0.0 if job.device == "cpu" else self._gpu_share() / self.sizing.players
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
+        return self._own(ray.remote(Player).options(**options).remote(job, self.weights))
+
+    def player_job(self, slot: str) -> PlayerJob:
+        """What the next player of a slot is told. It writes to the slot that it is given: this one, or one beside."""
         c, s = self.config.selfplay, self.config.search
         registration = self.register(slot)
-        job = PlayerJob(
+        return PlayerJob(
             env=self.env,
             net=self.net.to_json(),
             search=self.search,
@@ -86,18 +95,15 @@ class Crew(Office):
             provenance=self.provenance,
             corpus=self.folder.corpus,
             policy_id=self.policy_id,
-            slot=slot,
+            slot=registration.slot,
             epoch=registration.epoch,
             first_number=0,
             first_block=registration.next_number,
-            seed=(self.config.run.seed, int(slot[1:]), registration.epoch),
+            seed=player_seed(self.config.run.seed, registration.slot, registration.epoch),
             dtype=c.dtype,
             device="cpu" if self.place.group is not None and c.device == "auto" else c.device,
             threads=1,
         )
-        gpus = 0.0 if job.device == "cpu" else self._gpu_share() / self.sizing.players
-        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
-        return self._own(ray.remote(Player).options(**options).remote(job, self.weights))
 
     def players_wanted(self) -> int:
         """How many there should be now: on a cluster of changing size as many as it has cores, unless set."""

@@ -19,7 +19,8 @@ from selfplay.contract import EnvSpec
 from selfplay.episode import Provenance
 from selfplay.nets import weights
 from selfplay.store import Receipt, Registration
-from selfplay.store.closings import FINISHED, INTERRUPTED, Ledger
+from selfplay.store.closings import Ledger
+from selfplay.store.drivers import FINISHED, INTERRUPTED
 from selfplay.store.write import Block
 from trainers.derivation import Issue
 from trainers.experiment import AnyConfig
@@ -217,11 +218,11 @@ class Office:
         self.tidier.entered(ray.get(self.archivist.add.remote(table, [row])))
 
     def register(self, slot: str) -> Registration:
-        """Admits a new writer to a slot, under an epoch above all that were there."""
+        """Admits a new writer to a slot, or to one beside it, under an epoch above all that were there."""
         registration: Registration = ray.get(self.archivist.register.remote(slot))
-        while registration.epoch <= self._epochs.get(slot, 0):  # the archivist has died and forgotten it
+        while registration.epoch <= self._epochs.get(registration.slot, 0):  # the archivist has died and forgotten it
             registration = ray.get(self.archivist.register.remote(slot))
-        self._epochs[slot] = registration.epoch
+        self._epochs[registration.slot] = registration.epoch
         ray.get(self.weights.publish.remote(self._newest))  # told again: the server may have been restarted
         return registration
 

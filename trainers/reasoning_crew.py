@@ -23,6 +23,7 @@ from selfplay.nets.language.policy import PolicySpec, fresh, load
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters
 from selfplay.rollout.endpoint import Endpoint
 from selfplay.store import spelling
+from selfplay.store.counters import numbers_of
 from selfplay.task import Task, ruleset_digest
 from trainers import placement
 from trainers.fit import Footprint, parameters_of, refuse_too_large
@@ -244,17 +245,26 @@ class ReasoningCrew(Office):
 
     def reasoner(self, slot: str) -> Any:
         """A new reasoner for a slot, under a new epoch."""
+        job = self.reasoner_job(slot)
+        gpus = 0.0 if job.device == "cpu" else self._gpus(learner=False)
+        cpus = min(0.5, 0.5 * self.sizing.cores / self.sizing.reasoners)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
+        return self._own(ray.remote(Reasoner).options(**options).remote(job, self.weights))
+
+    def reasoner_job(self, slot: str) -> ReasonerJob:
+        """What the next reasoner of a slot is told. It writes to the slot that it is given: this one, or one beside."""
         g, registration = self.config.generation, self.register(slot)
-        job = ReasonerJob(
+        number, times = numbers_of(registration.slot)
+        return ReasonerJob(
             env=self.env,
             policy=self.policy.to_json(),
             provenance=self.provenance,
             corpus=self.folder.corpus,
             policy_id=self.policy_id,
-            slot=slot,
+            slot=registration.slot,
             epoch=registration.epoch,
             first_block=registration.next_number,
-            seed=(self.config.run.seed * 1_000 + int(slot[1:])) * 1_000_000 + registration.epoch,
+            seed=((self.config.run.seed + times * 1_000_000) * 1_000 + number) * 1_000_000 + registration.epoch,
             rows=g.rows,
             device=g.device,
             threads=1 if self.sizing.reasoners > 1 else max(1, self.sizing.cores),
@@ -266,10 +276,6 @@ class ReasoningCrew(Office):
             budget_s=self.config.task.budget_s,
             on_timeout=self.config.task.timeout,
         )
-        gpus = 0.0 if g.device == "cpu" else self._gpus(learner=False)
-        cpus = min(0.5, 0.5 * self.sizing.cores / self.sizing.reasoners)
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, **placement.ANYWHERE}
-        return self._own(ray.remote(Reasoner).options(**options).remote(job, self.weights))
 
     def _judges(self) -> int:
         """Transcripts that a reasoner has judged at once: as set, or one a core of its share; two, so that one that

@@ -5,7 +5,6 @@ Each seat has a line of tokens of its own: what it was told and what it wrote, n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from selfplay.errors import UserError
 from selfplay.judging import Answer, Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.engine import Completion, Engine, Request
-from selfplay.rollout.recorder import Assignment, Recorder, opening, transcript_of, turn
+from selfplay.rollout.recorder import Assignment, Moment, Recorder, opening, transcript_of, turn
 from selfplay.rollout.sampling import Sampling
 
 __all__ = ["Assignment", "Dialogues", "Recorder", "Speaker"]
@@ -199,4 +198,4 @@ class _Held:
         self.suffix: list[int] = []
         self.transcript = Transcript(())
         self.cut = self.taught = False
-        self.began = time.time()
+        self.began = Moment.now()

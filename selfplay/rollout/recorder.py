@@ -22,6 +22,18 @@ from selfplay.task import Posed, Task
 
 
 @dataclass(frozen=True)
+class Moment:
+    """wall: seconds since 1970, by a clock that may be set at any time; steady: seconds of one that nobody sets."""
+
+    wall: float
+    steady: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        return cls(time.time(), time.perf_counter())
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One dialogue that is wanted.
 
@@ -51,7 +63,7 @@ class Recorder:
         spans: Sequence[PolicySpan],
         sampling: Sampling | None,
         tokenizer: str,
-        began: float,
+        began: Moment,
         error: tuple[str, str] | None = None,
         origin: str | None = None,
     ) -> Episode:
@@ -77,8 +89,8 @@ class Recorder:
             seats=self.task.spec.seats,
             returns=tuple(known) if len(known) == len(rewards) else None,
             seed=problem.seed,
-            started_at=int(began * 1e6),
-            wall_ms=int((time.time() - began) * 1e3),
+            started_at=int(began.wall * 1e6),
+            wall_ms=int((time.perf_counter() - began.steady) * 1e3),
             policy_spans=tuple(spans),
             error=error,
             reasoning={
@@ -109,7 +121,7 @@ class Recorder:
         origin: str = "solver",
     ) -> list[Episode]:
         """Many of them, in their order, judged together. budget_s: see `Judging`."""
-        began = time.time()
+        began = Moment.now()
         judging, verdicts = Judging(self.task, budget_s), dict[int, tuple[Verdict, ...]]()
         said: list[list[dict[str, Any]]] = []
         try:

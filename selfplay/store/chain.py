@@ -5,8 +5,9 @@ before, so who changes one must seal every later one of that writer anew. What e
 the table `closings`: how many episodes each had archived when its driver ended, and the digest of the last. What was
 taken out on purpose stands in `deletions`. Rows never change, so all this holds through compaction and vacuum.
 
-Not covered: the end of a driver that has no closing yet, as it is running or was killed and nothing has gone on since;
-and somebody who seals all rows of a writer anew and rewrites its closing, which only a signature tells.
+Not covered, and counted: the end of a driver that has no closing yet, as it is running or was killed and nothing has
+gone on since (`selfplay.store.drivers`). Not covered either: somebody who seals all rows of a writer anew and rewrites
+its closing, which only a signature tells.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 from selfplay.errors import UserError
 from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.coverage import FALSE, Check
+from selfplay.store.drivers import NOT_COUNTED, Driver, Writer, drivers_lie, not_closed
 from selfplay.store.limits import footer, refuse_bomb
 from selfplay.store.read import Corpus
 
@@ -33,7 +35,6 @@ COLUMNS = ("run_id", "slot", "epoch", "number", "status", "schema_version", "con
 _KEY = ("run_id", "slot", "epoch", "number")
 #: Files that are read side by side; files, and rows of them, that are looked at together.
 _AT_ONCE, _FILES, _ROWS = 8, 64, 2**16
-Writer = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -193,51 +194,71 @@ def _name(writer: Writer, number: int) -> str:
     return "/".join(map(str, (*writer, number)))
 
 
-def broken(corpus: Corpus, paths: Collection[str] | None = None) -> Iterator[Check]:
+@dataclass(frozen=True)
+class Account:
+    """What is false of chains and of their ends. open: drivers, (run, epoch), that archived anything and of which no
+    closing says how much: what is missing at the ends of their writers does not show."""
+
+    lies: list[Check]
+    open: frozenset[Driver] = frozenset()
+
+
+def account(corpus: Corpus, paths: Collection[str] | None = None) -> Account:
     """Episodes that are not linked as they were sealed; and of each writer what is missing or too much.
 
     paths: of the only files to read, as for a sample; then nothing is said of what is missing.
     """
     chains = chains_of(corpus, paths=paths)
-    yield from chains.false
+    lies = list(chains.false)
     if paths is not None:
-        return
-    ends: dict[Writer, dict[str, Any]] = {}
+        return Account(lies)
+    closings, ends = dict[Driver, dict[str, Any]](), dict[Writer, dict[str, Any]]()
     for row in _rows(corpus, "closings", ("epoch", "table_version", "episodes"), ("slot", "epoch", "episodes", "head")):
         if isinstance(row, Check):
-            yield row
+            lies.append(row)
         elif row["table_version"] <= corpus.version:
             writers = row["writers"] or ()
+            closings[row["run_id"], row["epoch"]] = row
             ends |= {(row["run_id"], one["slot"], one["epoch"]): one for one in writers}
             if sum(one["episodes"] for one in writers) != row["episodes"]:
                 subject = f"closings of run {row['run_id']}, epoch {row['epoch']}"
-                yield Check(subject, FALSE, "its writers do not have as many episodes together as it says")
+                reason = "its writers do not have as many episodes together as it says"
+                lies.append(Check(subject, FALSE, reason))
     taken_out: dict[Writer, list[Span]] = defaultdict(list)
     unnamed: dict[str, int] = defaultdict(int)  # episodes of a run that were taken out, nobody knows which
     for row in _rows(corpus, "deletions", ("table_version", "episodes"), ("slot", "epoch", "first", "last")):
         if isinstance(row, Check):
-            yield row
+            lies.append(row)
             continue
         if row["writers"] is None:
             unnamed[row["run_id"]] += row["episodes"]
         for one in row["writers"] or ():
             writer = (row["run_id"], one["slot"], one["epoch"])
             taken_out[writer].append(Span(writer, one["first"], one["last"], None, one["head"], True))
+    unknown = {*chains.unread, *unnamed}
     for writer in sorted({*chains.spans, *ends}, key=repr):
         if writer[0] not in chains.unread:
-            yield from _of_writer(writer, chains.spans.get(writer, ()), taken_out[writer], ends.get(writer), unnamed)
+            lies += _of_writer(writer, chains.spans.get(writer, ()), taken_out[writer], ends.get(writer), unnamed)
+    runs = corpus.table("runs", ["run_id", "epoch"]).to_pylist()
+    linked = {writer: spans[0].linked for writer, spans in chains.spans.items()}
+    lies += drivers_lie(linked, closings, {(row["run_id"], row["epoch"]) for row in runs}, unknown)
+    return Account(lies, not_closed(linked, closings))
 
 
 def open_ended(corpus: Corpus) -> list[str]:
-    """Runs of which a driver that archived anything has no closing: it has not ended, was killed and nothing has gone
-    on since, or was of a version of this package without closings; or its closing was removed. What is missing at the
+    """Runs of which a driver that archived anything has no closing, by the statistics in the log: it has not ended, was
+    killed and nothing has gone on since, or was of a version of this package without closings. What is missing at the
     ends of its writers does not show."""
-    drivers: set[tuple[str, int]] = set()
+    drivers: set[Driver] = set()
     for file in corpus.files():
         ends = (file.get(f"{end}.epoch") for end in ("min", "max"))
         drivers |= {(file["partition.run_id"], epoch // WRITERS_PER_DRIVER) for epoch in ends if epoch is not None}
-    closings = corpus.table("closings", ["run_id", "epoch", "table_version"]).to_pylist()
-    closed = {(row["run_id"], row["epoch"]) for row in closings if (row["table_version"] or 0) <= corpus.version}
+    closings = corpus.table("closings", ["run_id", "epoch", "table_version", "how"]).to_pylist()
+    closed = {
+        (row["run_id"], row["epoch"])
+        for row in closings
+        if (row["table_version"] or 0) <= corpus.version and row["how"] != NOT_COUNTED
+    }
     return sorted({run_id for run_id, _ in drivers - closed})
 
 

@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 from selfplay.store.chain import Chains, chains_of
 from selfplay.store.commit import Receipt
 from selfplay.store.counters import WRITERS_PER_DRIVER
+from selfplay.store.drivers import NOT_COUNTED, TAKEN_OVER
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import append
 from selfplay.store.write import Block
-
-FINISHED, INTERRUPTED, TAKEN_OVER = "finished", "interrupted", "taken over"
 
 
 @dataclass
@@ -69,7 +68,7 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
 
     epoch: of the driver that has taken over: nothing of earlier ones can be committed any more. lost: episodes that
     the run has lost so far, if that is known; what no closing accounts for was lost by the newest of those killed.
-    Where a file is damaged nobody knows how many there were, and none is written.
+    Where a file is damaged nobody knows how many there were, and their closings say that.
     """
     corpus = open(corpus_uri)
     closed = [row for row in corpus.table("closings").to_pylist() if row["run_id"] == run_id]
@@ -79,7 +78,9 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
         corpus = corpus.refresh()
         chains = _chains(corpus, run_id, first * WRITERS_PER_DRIVER, epoch * WRITERS_PER_DRIVER)
     if chains.unread:
-        return 0
+        unread = _drivers(corpus, run_id, first, epoch)
+        rows = [_row(run_id, one, NOT_COUNTED, corpus.version, [], None) for one in unread]
+        return append(corpus_uri, "closings", rows) if rows else 0
     writers: dict[int, list[dict[str, Any]]] = {}
     for (_, slot, writer_epoch), spans in chains.spans.items():
         ended = {
@@ -97,6 +98,18 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
         for one in sorted(writers)
     ]
     return append(corpus_uri, "closings", rows) if rows else 0
+
+
+def _drivers(corpus: Corpus, run_id: str, first: int, end: int) -> list[int]:
+    """Drivers from `first` on, below `end`, that may have archived anything, as far as the log says it."""
+    found = set[int]()
+    for file in corpus.files():
+        if file["partition.run_id"] == run_id:
+            low, high = (file.get(f"{bound}.epoch") for bound in ("min", "max"))
+            lowest = first if low is None else max(first, low // WRITERS_PER_DRIVER)
+            highest = end - 1 if high is None else min(end - 1, high // WRITERS_PER_DRIVER)
+            found |= set(range(lowest, highest + 1))
+    return sorted(found)
 
 
 def _chains(corpus: Corpus, run_id: str, first: int, end: int) -> Chains:

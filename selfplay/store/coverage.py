@@ -26,7 +26,7 @@ WHY = {
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
 ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
-RUN, NEIGHBOURS, GAPS, CHAIN = "run", "neighbours", "gaps", "chain"
+RUN, NEIGHBOURS, GAPS, CHAIN, END, TIMES = "run", "neighbours", "gaps", "chain", "end", "times"
 
 #: What may be uncovered in an episode that is otherwise true.
 UNCOVERED = {
@@ -42,6 +42,8 @@ UNCOVERED = {
     CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
     RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
     GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",
+    END: "that nothing is missing at the end of its writer: no closing says how much its driver had archived",
+    TIMES: "when it was made: times of its run go back by more than ten minutes, as where a clock was set",
     NEIGHBOURS: "what follows from other episodes: not all were looked at, or not all can be read",
 }
 
@@ -54,8 +56,10 @@ COVERED = (
     "action played was visited, priors and values are within bounds",
     "searches are those of their run: as long, visited as sequential halving does, played as Gumbel or PUCT plays, "
     "and as surprising as priors, visits and values make them, all within what rounding hides",
-    "each decision of a game lies in one policy span, of a policy that can have made it; resignation, error, origin "
-    "and whether it may be learned from agree with its steps and its end",
+    "each decision of a game lies in one policy span, of a policy that can have made it; error, origin and whether it "
+    "may be learned from agree with its steps and its end",
+    "a seat of self-play resigned when, and only when, the values of its searches and the settings of its run say so, "
+    "and a game that was cut had as many moves as its run allows",
     "a dialogue: the problem, made again from its seed, is the one that was asked, the task says to each seat what it "
     "was told, and its verifier gives state, reward and criteria of every verdict again, from the text",
     "the tokens of an answer spell its text, and those before it what its seat was told, by the tokenizer that the "
@@ -67,11 +71,12 @@ COVERED = (
     "a problem has the digest of what was asked",
     "a walk in a control environment: shapes, lengths and the sum of its rewards; its steps are not taken again",
     "none is missing: the numbers of each writer begin with 0 and leave none out, each row names the digest of the one "
-    "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry",
+    "before it, and a writer whose driver has ended has as many as it ended with, but for deletions with an entry; "
+    "where a later driver of a run has gone on, the closing of each earlier one is there",
     "none is there twice: not under its own name, nor under another, begun in the same microsecond or, as a game of "
     "the run's policy, with the same seed",
     "the games of a writer have the seeds that it drew, each once",
-    "within a writer, times and versions of the policy never go back",
+    "within a writer, versions of the policy never go back, nor times by more than a clock may be set, a day",
     "the samples of a group are all there, as many as the settings of the run say",
     "its configuration, code, rules and environment are those of its run, and the configuration has its digest",
     "the policies that played in it are in the table of policies, and were published before it ended",
@@ -84,7 +89,8 @@ NOT_COVERED = (
     "that the rows of a writer were not all sealed anew, and its closing with them: a signature tells",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
     "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
-    "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
+    "host, licence, texts such as reasons and messages of errors, and wall-clock times within a day: clocks are set; "
+    "what goes back by more than ten minutes is told",
     "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
 )
 

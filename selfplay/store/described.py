@@ -14,14 +14,15 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from selfplay.store.coverage import CONFIG, FALSE, RUN, Check
+from selfplay.store.coverage import CONFIG, FALSE, RUN, TIMES, Check
 
 #: Policies that have no weights, and no row: random moves, and texts that no policy of the run wrote.
 _WEIGHTLESS = re.compile(r"random|none|solver|teacher|human|expert|mcts-?[0-9]+|endpoint:.*", re.DOTALL)
 #: Openings of random moves that a version of the run's own policy chose among.
 _CHOSEN = "random-evenest"
-#: How far clocks may be apart: of one machine at two times, and of two machines. Microseconds.
-_SAME_CLOCK, _OTHER_CLOCK = 600 * 10**6, 24 * 3600 * 10**6
+#: How far two times of one machine may contradict each other without a word, and those of two machines, or of one whose
+#: clock was set meanwhile, at all. Microseconds. A clock may be set by hours, as when a machine finds its network late.
+SAME_CLOCK, OTHER_CLOCK = 600 * 10**6, 24 * 3600 * 10**6
 
 
 class Named(NamedTuple):
@@ -142,7 +143,7 @@ class Described:
             return f"the table of environments has no {how.env_id} with its rules"
         if row["started_at"] is not None and started > 0:
             early = _micros(row["started_at"]) - started
-            if early > (_SAME_CLOCK if row["host"] == how.host else _OTHER_CLOCK):
+            if self._out_of_order(how.run, early, row["host"] == how.host):
                 return f"it began {early / 3.6e9:,.1f} hours before its run"
         return None
 
@@ -159,10 +160,16 @@ class Described:
         published, driver = row["created_at"], self._driver_host(policy.run)
         if published is not None and ended > 0:
             early = _micros(published) - ended
-            if early > (_SAME_CLOCK if host in driver else _OTHER_CLOCK):
+            if self._out_of_order(policy.run, early, host in driver):
                 hours = f"{early / 3.6e9:,.1f} hours"
                 return f"it ended {hours} before version {policy.version} of {name} was published, which played in it"
         return None
+
+    def _out_of_order(self, run: str, early: int, one_machine: bool) -> bool:
+        """Whether something was so much before what it follows that no clock explains it; notes what a clock may."""
+        if one_machine and early > SAME_CLOCK:
+            self.lacks(run, TIMES)
+        return early > OTHER_CLOCK
 
     def _driver_host(self, run: str) -> set[Any]:
         """The machine of the run's driver, if it was always the same one."""

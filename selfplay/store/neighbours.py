@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 
 from selfplay.episode.digest import content_digests
 from selfplay.episode.schema import EPISODES
-from selfplay.store.counters import WRITERS_PER_DRIVER
-from selfplay.store.coverage import FALSE, GAPS, GROUP, Check
-from selfplay.store.described import Combination, Described, Named
+from selfplay.store.counters import WRITERS_PER_DRIVER, player_seed
+from selfplay.store.coverage import FALSE, GAPS, GROUP, TIMES, Check
+from selfplay.store.described import OTHER_CLOCK, SAME_CLOCK, Combination, Described, Named
+from selfplay.store.lengths import Lengths
 
 #: Streams the rows of a corpus: the columns to read, and a filter.
 Scan = Callable[[Mapping[str, pc.Expression], pc.Expression | None], Iterator[pa.RecordBatch]]
@@ -29,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 _PLAIN = (
     "episode_id run_id slot epoch number schema_version kind status origin env_id ruleset_digest seed code_commit "
-    "config_digest package_version host started_at wall_ms policy_spans parents"
+    "config_digest package_version host started_at wall_ms n_steps policy_spans parents"
 ).split()
 _NESTED = ("group_id", "sample_index", "difficulty")
 COLUMNS: dict[str, pc.Expression] = {name: pc.field(name) for name in _PLAIN}
@@ -37,11 +38,9 @@ COLUMNS |= {name: pc.field("reasoning", name) for name in _NESTED}
 #: What two copies of one game have in common, and of one episode of any kind (which was begun at one time).
 _GAME = ("kind", "env_id", "seed", "game")
 _ANY = ("kind", "env_id", "seed", "started_at", "returns", "policy_spans", "verdicts", "game", "reasoning", "control")
-#: How far the clock of one machine may be set back, microseconds.
-CLOCK_US = 600 * 10**6
 #: Seeds of a writer are drawn anew to look for its episodes' among them: so many more than it has episodes, at most.
 _MORE_SEEDS = 2_000_000
-_PLAYER = re.compile(r"p([0-9]{1,9})\Z")
+_PLAYER = re.compile(r"p[0-9]{1,9}(\.[1-9][0-9]{0,8})?\Z")
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,16 @@ def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> 
     """Looks at all episodes together. scan: streams them."""
     deleted = deleted or Deleted()
     writers: dict[tuple[Any, ...], _Writer] = {}
-    games, anything = _Alike(), _Alike()
+    games, anything, lengths = _Alike(), _Alike(), Lengths()
     parents: list[tuple[str, str]] = []
     for row in _rows(scan):
         told = _told(row)
         described.add(*told)
         _look(row, told[-1], writers)
         _remember(row, games, anything)
+        lengths.add(row)
         parents += [(row["episode_id"], str(one["episode_id"])) for one in row["parents"] or () if one]
-    lies = [*_copies(scan, games, anything), *described.lies()]  # of an episode the first is told
+    lies = [*_copies(scan, games, anything), *described.lies(), *lengths.lies()]  # of an episode the first is told
     if described.contradicted():
         for row in _rows(scan):
             if (reason := described.contradiction(*_told(row))) is not None:
@@ -193,7 +193,9 @@ def _writer_lies(w: _Writer, key: tuple[Any, ...], described: Described, deleted
     for i in np.flatnonzero(times > 1).tolist():
         yield Check(f"{w.name}/{present[i]}", FALSE, f"it is there {times[i]} times; `selfplay repair` leaves one")
     yield from _gaps(w, present, described, deleted)
-    yield from _times(w.name, number, ended)
+    if (np.diff(ended) < -SAME_CLOCK).any():
+        described.lacks(w.run, TIMES)
+        yield from _times(w.name, number, ended)
     known, at = version[version >= 0], number[version >= 0]
     for i in (np.flatnonzero(np.diff(known) < 0) + 1).tolist():
         reason = f"it was played by version {known[i]}, and {w.name}/{at[i - 1]}, sealed before, by {known[i - 1]}"
@@ -224,10 +226,10 @@ def _gaps(w: _Writer, present: Array, described: Described, deleted: Deleted) ->
 
 
 def _times(name: str, number: Array, ended: Array) -> Iterator[Check]:
-    """Numbers are given when episodes end, by one process and its clock."""
-    back = np.flatnonzero(np.diff(ended) < -CLOCK_US)
+    """Numbers are given when episodes end, by one process and its clock, which may have been set back meanwhile."""
+    back = np.flatnonzero(np.diff(ended) < -OTHER_CLOCK)
     for i in back.tolist():
-        late = i + 2 < len(ended) and ended[i + 2] < ended[i] - CLOCK_US and (i == 0 or ended[i - 1] <= ended[i + 1])
+        late = i + 2 < len(ended) and ended[i + 2] < ended[i] - OTHER_CLOCK and (i == 0 or ended[i - 1] <= ended[i + 1])
         wrong, other = (i, i + 1) if late else (i + 1, i)
         word = "later than" if late else "before"
         hours = abs(int(ended[wrong]) - int(ended[other])) / 3.6e9
@@ -250,7 +252,7 @@ def _seeds(name: str, key: tuple[Any, ...], number: Array, seed: Array, settings
     bounded = 0 < games <= 10**5 and 0 < most <= len(number) + _MORE_SEEDS  # a stranger's numbers may be any
     if found is None or not bounded or begun < 0 or epoch is None or epoch < 0:
         return
-    sequence = np.random.SeedSequence((begun, int(found[1]), epoch))
+    sequence = np.random.SeedSequence(player_seed(begun, key[1], epoch))
     drawn = np.random.Generator(np.random.PCG64(sequence)).integers(2**63, size=most)
     order = np.argsort(drawn)
     place = np.minimum(np.searchsorted(drawn[order], seed), most - 1)

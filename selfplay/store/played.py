@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from selfplay.contract import ENV_ID
 from selfplay.episode import Episode, GameRecord, Provenance
-from selfplay.episode.schema import RELATIONS, UNITS
-from selfplay.store.plies import CHANCE, OPENING, OTHER, RANDOM, SEARCH, Array, Plies, integers
-from selfplay.store.searched import ROUNDING, SearchSettings
+from selfplay.episode.schema import RELATIONS
+from selfplay.store.plies import CHANCE, OPENING, OTHER, RANDOM, SEARCH, Plies
+from selfplay.store.searched import SearchSettings
 
 #: With which statuses a game may have ended so.
 STATUS_OF = {
@@ -164,37 +162,8 @@ def _settings_lie(head: Episode, record: GameRecord, story: Story, settings: Sea
     if not settings.resigns and (record.played_on_after_resignation or record.resigned_seat is not None):
         return "it tells of a resignation, and nobody resigns in its run"
     limit, steps = settings.ply_limit, story.searches + story.openings
-    if record.ended_by == "ply_limit" and limit is not None and steps < limit:
-        return f"it was cut after {steps} moves, and its run cuts after {limit}"
+    if limit is not None and (steps != limit if record.ended_by == "ply_limit" else steps > limit):
+        return f"it ended after {steps} moves, and its run cuts a game after {limit}"
     if settings.opening_plies is not None and story.openings > settings.opening_plies:
         return f"it has {story.openings} opening moves, and its run makes at most {settings.opening_plies}"
     return None
-
-
-def resignation_lies(games: pa.StructArray, plies: Plies, settings: list[SearchSettings | None]) -> dict[int, str]:
-    """Row -> a resignation, real or not made, of a seat that had hope. games: the column `game`.
-
-    What follows from the value of the root alone: the value of the move played counts as hope, too.
-    """
-    found = {}
-    resigned, would = (integers(pc.struct_field(games, f"{word}_seat")) for word in ("resigned", "would_have_resigned"))
-    for row in np.flatnonzero((resigned >= 0) | (would >= 0)).tolist():
-        one = settings[row]
-        if one is None or one.resign_threshold is None or one.resign_moves is None:
-            continue
-        steps = slice(int(plies.ends[row]), int(plies.ends[row + 1]))
-        seats = np.where(plies.source[steps] == SEARCH, plies.seat[steps], -1)
-        low = plies.root[steps] < ROUNDING - one.resign_threshold * UNITS
-        for seat, last in ((int(resigned[row]), True), (int(would[row]), False)):
-            if seat >= 0 and not _hopeless(low[seats == seat], int(one.resign_moves), last):
-                found[row] = f"seat {seat} was not without hope for {one.resign_moves} moves in a row"
-    return found
-
-
-def _hopeless(low: Array, moves: int, last: bool) -> bool:
-    """Whether so many moves in a row, the last ones or any, had a low value. low: `[n]` bool."""
-    if moves > len(low):
-        return False
-    if last:
-        return bool(low[len(low) - moves :].all())
-    return bool((np.convolve(low, np.ones(moves), "valid") == moves).any())

@@ -46,6 +46,7 @@ class SearchSettings:
     resigns: bool = True
     resign_threshold: float | None = None
     resign_moves: int | None = None
+    resign_playon: float | None = None
 
 
 def search_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, SearchSettings]:
@@ -66,7 +67,7 @@ def _settings(config: str | None) -> SearchSettings | None:
         told = {name: search.get(name) for name in ("c_visit", "c_scale", "full_fraction")}
         told |= {name: search.get(name) for name in ("considered", "simulations", "cheap_simulations")}
         told |= {name: play.get(name) for name in ("temperature", "temperature_plies", "opening_plies", "ply_limit")}
-        told |= {name: play.get(name) for name in ("resign_threshold", "resign_moves")}
+        told |= {name: play.get(name) for name in ("resign_threshold", "resign_moves", "resign_playon")}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     algorithm = search.get("algorithm")

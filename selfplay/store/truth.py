@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from selfplay.episode import Episode, GameRecord, ReplayDigest, content_digests, from_batch, to_batch
 from selfplay.episode.random_play import value_scale
@@ -40,9 +41,10 @@ from selfplay.store.coverage import (
 from selfplay.store.dialogues import Neighbourhood, dialogue_lies
 from selfplay.store.judged import judged
 from selfplay.store.payloads import judgement_lies, payload_lies
-from selfplay.store.played import Story, resignation_lies, row_lies, stories
+from selfplay.store.played import Story, row_lies, stories
 from selfplay.store.plies import Plies, integers, plies_of
 from selfplay.store.prompts import Asked, Renders
+from selfplay.store.resigned import resignation_lies
 from selfplay.store.rows import episodes_of
 from selfplay.store.searched import SearchSettings, search_lies, search_settings
 from selfplay.store.spans import span_lies
@@ -241,12 +243,13 @@ class _Games:
 
 
 def _looked_at(columns: Mapping[str, pa.Array], rules: Rules) -> _Games:
-    """columns: game, policy_spans, seats and config_digest."""
+    """columns: game, policy_spans, seats, seed, origin and config_digest."""
     plies = plies_of(columns["game"])
     seats = np.maximum(integers(columns["seats"]), 0)
     settings = [rules.settings.get(digest) for digest in columns["config_digest"].to_pylist()]
     games = np.asarray(columns["game"].is_valid())
-    lies = resignation_lies(columns["game"], plies, settings)
+    own = games & np.asarray(pc.fill_null(pc.equal(columns["origin"], "self_play"), False))
+    lies = resignation_lies(columns["game"], plies, settings, integers(columns["seed"]), own)
     lies |= span_lies(columns["policy_spans"], plies, seats, games) | search_lies(plies, seats, settings)
     return _Games(_lines(plies), stories(plies), settings, lies)
 

@@ -23,8 +23,9 @@ from selfplay import storage, surroundings
 from selfplay.errors import Damaged, UserError
 from selfplay.store import chain, log
 from selfplay.store.columns import of_newer
+from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.counts import recorded, rows_by_run
-from selfplay.store.coverage import FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
+from selfplay.store.coverage import END, FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
 from selfplay.store.described import Described
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.neighbours import Deleted, Survey, survey
@@ -90,8 +91,8 @@ def verify_corpus(
         together = _surveyed(corpus)
     tasks = _tasks(corpus, sample, seed)
     lies: dict[str, Check] = {}
-    chained = chain.broken(corpus, None if sample is None else {task.path for task in tasks})
-    for lie in (*(() if together is None else together.lies), *chained):
+    chained = chain.account(corpus, None if sample is None else {task.path for task in tasks})
+    for lie in (*(() if together is None else together.lies), *chained.lies):
         lies.setdefault(lie.subject, lie)
     told = set[str]()
     for check in _each(corpus, tasks, processes, renders):
@@ -100,7 +101,10 @@ def verify_corpus(
                 told.add(check.subject)
                 yield check if check.state == FALSE else lies[check.subject]
         elif check.state == TRUE:
-            more = (NEIGHBOURS,) if together is None else together.uncovered.get(check.subject.split("/")[0], ())
+            run, epoch = check.subject.split("/")[0], check.subject.rsplit("/", 2)[1]
+            more = (NEIGHBOURS,) if together is None else together.uncovered.get(run, ())
+            if (run, int(epoch) // WRITERS_PER_DRIVER) in chained.open:
+                more = (*more, END)
             yield replace(check, uncovered=tuple(sorted({*check.uncovered, *more}))) if more else check
         else:
             yield check

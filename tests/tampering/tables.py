@@ -28,13 +28,13 @@ _SAID += [
 #: What says where the chains of writers end: tests/unit/test_chain.py edits each, against chains in files. What is no
 #: part of a chain (how a driver ended, what was lost, when) only the signature tells.
 _CHAINED = [
-    *(f"closings.{name}" for name in "run_id table_version episodes".split()),
+    *(f"closings.{name}" for name in "run_id epoch table_version episodes".split()),
     *(f"closings.writers[].{name}" for name in "slot epoch episodes head".split()),
     *(f"deletions.{name}" for name in "run_id episodes".split()),
     *(f"deletions.writers[].{name}" for name in "slot epoch first last head".split()),
 ]
 _SIGNED += [
-    *(f"closings.{name}" for name in "epoch how aborted lost writers[].aborted closed_at".split()),
+    *(f"closings.{name}" for name in "how aborted lost writers[].aborted closed_at".split()),
     *(f"deletions.{name}" for name in "table_version reason command deleted_at".split()),
 ]
 
@@ -46,7 +46,7 @@ CASES = [
     Case("environments.ruleset_digest", "0", put("ruleset_digest", "0" * 64), FALSE, TRUE, "the table of environments"),
     Case("runs.run_id", "0", put("run_id", "other"), TRUE, TRUE, caught=SIGNATURE),
     Case("runs.epoch", "0", put("epoch", 7), FALSE, TRUE, "has no driver 1"),
-    Case("runs.started_at", "0", put("started_at", lambda time: time + timedelta(hours=2)), FALSE, TRUE, "before its"),
+    Case("runs.started_at", "0", put("started_at", lambda time: time + timedelta(days=2)), FALSE, TRUE, "before its"),
     Case("runs.env_id", "0", put("env_id", "hex-v0"), FALSE, TRUE, "its env_id is"),
     Case("runs.config", "0", put("config", lambda text: text.replace('"simulations": 8', '"simulations": 9')), FALSE,
          TRUE, "does not have its digest"),
@@ -58,6 +58,6 @@ CASES = [
     Case("policies.policy_id", "0", put("policy_id", "other"), FALSE, TRUE, "has no version 1"),
     Case("policies.version", "0", put("version", 9), FALSE, TRUE, "has no version 1"),
     Case("policies.digest", "0", put("digest", "d" * 64), FALSE, TRUE, "has no version 1"),
-    Case("policies.created_at", "0", put("created_at", lambda time: time + timedelta(hours=2)), FALSE, TRUE,
+    Case("policies.created_at", "0", put("created_at", lambda time: time + timedelta(days=2)), FALSE, TRUE,
          "was published"),
 ]  # fmt: skip

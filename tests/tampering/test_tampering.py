@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from datetime import timedelta
 from importlib import metadata
 from typing import Any
 
@@ -18,11 +19,12 @@ import pytest
 pytest.importorskip("torch")
 
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION  # noqa: E402
-from selfplay.store.coverage import GAPS, RUN  # noqa: E402
+from selfplay.store.coverage import GAPS, RUN, TIMES  # noqa: E402
 from selfplay.store.described import Described  # noqa: E402
 from selfplay.store.neighbours import Deleted, Survey, survey  # noqa: E402
 from selfplay.store.release.verifier.dialogues import Tokenizers  # noqa: E402
 from selfplay.store.release.verifier.games import Rules as Strangers  # noqa: E402
+from selfplay.store.release.verifier.neighbours import Neighbours  # noqa: E402
 from selfplay.store.release.verifier.program import Report  # noqa: E402
 from selfplay.store.release.verifier.searches import settings_of  # noqa: E402
 from selfplay.store.table import SIDE_TABLES  # noqa: E402
@@ -155,6 +157,43 @@ def test_what_was_taken_out_with_an_entry_is_not_missing(corpus: Honest) -> None
     assert len(together(rest, corpus.tables, Deleted({writer: [(1, 1), (5, 5)]})).lies) == 1
     found = together(rest, corpus.tables, Deleted(runs=frozenset({"gumbel"})))
     assert not found.lies and GAPS in found.uncovered["gumbel"]
+
+
+def test_no_game_is_longer_than_one_that_was_cut(corpus: Honest) -> None:
+    """Whatever the limit was: where a configuration leaves it to the environment, the corpus does not say it."""
+    rows = corpus.rows()
+    row = rows[corpus.victims["game"]]
+    row.update(status="truncated", n_steps=5)
+    row["game"].update(ended_by="ply_limit")
+    plain = Neighbours()
+    for one in rows:
+        plain.add(one | {"started_at": 0})
+    for found in (
+        [(lie.subject, lie.reason) for lie in together(sealed(rows), corpus.tables).lies],
+        list(plain.lies(corpus.tables, {})),
+    ):
+        assert [subject for subject, reason in found if "it was cut after 5 moves" in reason] == [row["episode_id"]]
+
+
+def test_a_clock_that_is_set_is_told_and_not_false(corpus: Honest) -> None:
+    def moved(hours: float) -> tuple[Survey, Neighbours, list[tuple[str, str]]]:
+        """By the clock of that time the second half of each writer's episodes was so much earlier."""
+        rows = corpus.rows()
+        for row in rows:
+            row["started_at"] -= timedelta(hours=hours) if row["number"] % 20 > 9 else timedelta(0)
+        batch, plain = sealed(rows), Neighbours()
+        column = batch.column("started_at").cast(pa.int64())
+        for row in batch.set_column(batch.schema.get_field_index("started_at"), "started_at", column).to_pylist():
+            plain.add(row)
+        return together(batch, corpus.tables), plain, list(plain.lies(corpus.tables, {}))
+
+    found, plain, lies = moved(1)
+    assert not found.lies and not lies
+    assert TIMES in found.uncovered["gumbel"] and "gumbel" in plain.set
+    found, plain, lies = moved(30)
+    assert len(found.lies) > 3 and len(lies) > 3
+    found, plain, lies = moved(0)
+    assert not found.uncovered and not plain.set and not lies
 
 
 def test_what_is_not_described_is_said(corpus: Honest) -> None:

@@ -24,6 +24,7 @@ from selfplay.errors import UserError
 from selfplay.playthrough import ruleset_digest
 from selfplay.store import chain, closings, deletions, upkeep
 from selfplay.store.closings import Ledger
+from selfplay.store.coverage import END
 from selfplay.store.release.redacted import release_redacted
 from selfplay.store.release.verifier.chain import Chains
 from selfplay.store.repair import carry_out, plan
@@ -42,6 +43,7 @@ class Run:
     def __init__(self, uri: str, run_id: str = "run", epoch: int = 1, slots: tuple[str, ...] = ("a", "b")) -> None:
         self.uri, self.run_id, self.epoch = uri, run_id, epoch
         self.committer, self.ledger = store.Committer(uri, run_id, epoch), Ledger()
+        store.append(uri, "runs", [{"run_id": run_id, "epoch": epoch}])
         closings.close_earlier(uri, run_id, epoch)
         self.writers = {slot: store.Writer(uri, slot, self.committer.register(slot).epoch) for slot in slots}
         self.numbers = dict.fromkeys(slots, 0)
@@ -122,13 +124,13 @@ def lies(uri: str) -> list[str]:
     find as many faults of chains.
     """
     corpus = store.open(uri)
-    found = {check.subject: f"{check.subject}: {check.reason}" for check in chain.broken(corpus)}
+    found = {check.subject: f"{check.subject}: {check.reason}" for check in chain.account(corpus).lies}
     if not found:
         assert {check.subject for check in verify_corpus(corpus) if check.state == "false"} <= {"run run"}
     plain = Chains()
     for row in corpus.to_arrow().to_pylist():
         plain.add(row)
-    tables = {name: corpus.table(name).to_pylist() for name in ("closings", "deletions")}
+    tables = {name: corpus.table(name).to_pylist() for name in ("closings", "deletions", "runs")}
     assert len(list(plain.lies(tables, corpus.version))) == len(found)
     return sorted(found.values())
 
@@ -235,6 +237,85 @@ def test_a_driver_that_was_killed_is_closed_by_the_next(tmp_path: Path) -> None:
     assert lies(uri) == ["run run: slot b, epoch 1000: it ended with 2 episodes, and 0 are there"]
 
 
+def test_a_closing_that_is_removed_shows_but_for_the_last(tmp_path: Path) -> None:
+    uri = str(tmp_path / "corpus")
+    for epoch in (1, 2, 3):  # the second was killed
+        run = Run(uri, epoch=epoch)
+        run.play("a", epoch)
+        if epoch != 2:
+            run.close()
+    assert lies(uri) == []
+    rows = store.open(uri).table("closings").to_pylist()
+
+    def left(*epochs: int) -> tuple[list[str], int]:
+        """What is false, and how many episodes are told to have no known end, where only these closings are there."""
+        shutil.rmtree(Path(uri, "closings"))
+        store.append(uri, "closings", [row for row in rows if row["epoch"] in epochs])
+        told = [check for check in verify_corpus(store.open(uri)) if END in check.uncovered]
+        return lies(uri), len(told)
+
+    missing = "closings of run run, epoch {}: it is missing, though a later driver of the run has gone on, which writes"
+    assert left(1, 2) == ([], 3), "the last driver: it may be at work"
+    for epochs, false in (((2, 3), [1]), ((1, 3), [2]), ((3,), [1, 2]), ((), [1, 2])):
+        found, _ = left(*epochs)
+        assert [one.startswith(missing.format(driver)) for one, driver in zip(found, false, strict=True)], found
+    shutil.rmtree(Path(uri, "runs"))
+    assert left() == ([], 6), "another program may write without closings"
+
+
+def test_where_a_file_cannot_be_read_the_closing_says_that_nobody_counted(tmp_path: Path) -> None:
+    first = Run(str(tmp_path))
+    first.play("a", 3)
+    first.play("b", 2)
+    victim = next(Path(first.uri, "episodes").rglob("*.parquet"))
+    whole = victim.read_bytes()
+    victim.write_bytes(b"PAR1")
+    second = Run(first.uri, epoch=2)
+    victim.write_bytes(whole)  # a disk that failed, and does not any more
+    second.play("a", 2)
+    second.close()
+    assert lies(first.uri) == []
+    told = store.open(first.uri).table("closings").sort_by("epoch")
+    assert told["how"].to_pylist() == ["not counted", "finished"] and told["episodes"].to_pylist() == [0, 2]
+    uncovered = [check.subject for check in verify_corpus(store.open(first.uri)) if END in check.uncovered]
+    assert len(uncovered) == 5, "of the first driver"
+
+
+def test_a_run_does_not_go_back_to_an_older_schema(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    first = Run(uri)
+    first.play("a", 3)
+    second = Run(uri, epoch=2)
+    second.play("b", 2)
+    second.close()
+
+    def older(*epochs: int) -> Callable[[pa.Table], pa.Table]:
+        def change(rows: pa.Table) -> pa.Table:
+            games = from_batch(rows.combine_chunks().to_batches()[0])
+            old = [one for one in games if one.epoch in epochs]
+            made = [dataclasses.replace(one, schema_version=1, previous_digest=None) for one in old]
+            kept = rows.filter(pc.invert(pc.is_in(rows["epoch"], pa.array(epochs, pa.int64()))))
+            return pa.concat_tables([kept, pa.Table.from_batches([to_batch(made)])])
+
+        return change
+
+    before = store.open(uri).version
+    replace_rows(uri, older(1000))
+    heads = {check.reason for check in chain.account(store.open(uri)).lies}
+    assert heads == {"its last episode is another than the one that it ended with"}, "a run begun by old code goes on"
+    open_table(f"{uri}/episodes").restore(before)
+    replace_rows(uri, older(2000))
+    shutil.rmtree(tmp_path / "closings")
+    shutil.rmtree(tmp_path / "runs")
+    assert lies(uri) == [
+        "run run: slot b, epoch 2000: its episodes have schema version 1, and its run had gone on to a later one"
+    ]
+    store.append(uri, "closings", [second.ledger.closing("run", 2, "interrupted", 0)])
+    open_table(f"{uri}/episodes").restore(before)
+    replace_rows(uri, older(1000, 2000))
+    assert any("and its driver wrote its own closing" in one for one in map(str, chain.account(store.open(uri)).lies))
+
+
 @pytest.mark.slow
 def test_what_is_counted_while_files_move_is_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(str(tmp_path))
@@ -334,8 +415,11 @@ def test_a_redacted_copy_is_linked_like_its_original(ended: Ended, tmp_path: Pat
 #: Edits of the table of closings, each with what is said then; none: only the signature of a release tells.
 CLOSINGS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda row: row.update(run_id="other"), "ended with 8 episodes, and 0 are there"),
-    (lambda row: row.update(epoch=7), ""),
+    (lambda row: row.update(epoch=7), "it is missing, though a later driver of the run has gone on"),
     (lambda row: row.update(how="taken over"), ""),
+    (lambda row: row.update(how="not counted"), "it names writers, and says that they were not counted"),
+    (lambda row: row.update(episodes=4, writers=row["writers"][1:]), "the closing of its driver does not name it"),
+    (lambda row: row.update(how="not counted", episodes=0, writers=[]), ""),  # told as a run that has not ended
     (lambda row: row.update(table_version=10**6), ""),  # told as a run that has not ended
     (lambda row: row.update(episodes=11), "do not have as many episodes together as it says"),
     (lambda row: row.update(aborted=3), ""),
@@ -362,12 +446,15 @@ def test_an_edited_closing_shows(ended: Ended) -> None:
         edit(row)
         shutil.rmtree(Path(ended.uri, "closings"))
         store.append(ended.uri, "closings", [row])
-        found = [f"{check.subject}: {check.reason}" for check in chain.broken(corpus)]
+        found = [f"{check.subject}: {check.reason}" for check in chain.account(corpus).lies]
         assert any(said in one for one in found) if said else not found, (said, found)
-        tables = {"closings": [row], "deletions": []}
+        tables = {"closings": [row], "deletions": [], "runs": []}
         assert len(list(plain.lies(tables, corpus.version))) == len(found), "so does the one file of a release"
         ignored = row["table_version"] == 10**6 or row["run_id"] != "run" or row["epoch"] == 7
+        ignored = ignored or row["how"] == "not counted"
         assert chain.open_ended(corpus) == (["run"] if ignored else [])
+        lacking = any(one["head"] is None for one in row["writers"])
+        assert plain.unended == (12 if ignored or lacking else 0)
 
 
 def test_an_older_version_is_not_held_to_later_closings(ended: Ended) -> None:

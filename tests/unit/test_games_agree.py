@@ -5,6 +5,7 @@ The one file shares no code with the package. Whatever is edited in an honest ro
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -28,6 +29,7 @@ from selfplay.store import truth
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules as OneFileRules
+from selfplay.store.release.verifier.played import teaching_lies
 from selfplay.store.release.verifier.rows import Lie, Unknown
 from selfplay.store.release.verifier.searches import settings_of
 
@@ -35,7 +37,7 @@ Row = dict[str, Any]
 Path = tuple[str | int, ...]
 SEARCH = {"c_visit": 50.0, "c_scale": 0.2, "considered": 4, "simulations": 9, "cheap_simulations": 3}
 PLAY = {"temperature": 1.0, "temperature_plies": 2, "opening_plies": 2, "ply_limit": 7, "resign_threshold": 0.15,
-        "resign_moves": 2}  # fmt: skip
+        "resign_moves": 2, "resign_playon": 0.5}  # fmt: skip
 RUNS = [
     {
         "config": json.dumps({"search": {"algorithm": name} | SEARCH, "selfplay": PLAY, "learner": {}}),
@@ -163,6 +165,57 @@ def test_honest_rows_are_true_three_times() -> None:
     endings = {row["game"]["ended_by"] for row in honest()}
     assert endings == {"terminal", "resignation", "ply_limit", "aborted"}
     assert any(row["game"]["would_have_resigned_seat"] is not None for row in honest())
+
+
+def test_who_resigned_had_to_and_who_had_to_did() -> None:
+    def undone(row: Row) -> None:
+        row.update(status="aborted", trainable=False, returns=None)
+        row["game"].update(ended_by="aborted", resigned_seat=None)
+
+    def unnamed(row: Row) -> None:
+        row["game"]["would_have_resigned_seat"] = None
+
+    def other(row: Row) -> None:
+        row["game"]["would_have_resigned_seat"] = 1 - row["game"]["would_have_resigned_seat"]
+
+    def not_drawn(row: Row) -> None:
+        row["game"].update(played_on_after_resignation=not row["game"]["played_on_after_resignation"])
+
+    resigned = [row for row in honest() if row["game"]["resigned_seat"] is not None]
+    would = [row for row in honest() if row["game"]["would_have_resigned_seat"] is not None]
+    searches = [row for row in honest() if any(step["source"] == "search" for step in row["game"]["steps"])]
+    quiet = [row for row in searches if row not in resigned and row not in would]
+    assert len(resigned) > 3 and would and len(quiet) > 3
+    for edit, of, said in (
+        (undone, resigned, "moves in a row, and did not resign"),
+        (unnamed, would, "moves in a row, and the row does not name it as the first"),
+        (other, would, "without hope for 2 moves in a row"),
+        (not_drawn, quiet, "its seed draws the opposite"),
+    ):
+        rows = copy.deepcopy(of)
+        for row in rows:
+            edit(row)
+        reasons = [check.reason for check in truth.verify_batch(sealed(rows), truth.Rules([], RUNS))]
+        assert all(said in reason for reason in reasons), reasons
+        agree(rows)
+
+
+def test_a_game_is_cut_where_its_run_cuts_and_not_before() -> None:
+    def by(limit: int) -> list[dict[str, str]]:
+        config = json.dumps({"search": {"algorithm": "gumbel"} | SEARCH, "selfplay": PLAY | {"ply_limit": limit}})
+        return [{"config": config, "config_digest": "a" * 64}]
+
+    long = [row for row in honest() if row["config_digest"] == "a" * 64 and row["n_steps"] == 7]
+    cut = [row["game"]["ended_by"] == "ply_limit" for row in long]
+    assert any(cut)
+    for limit, wrong in ((7, [False] * len(cut)), (8, cut), (6, [True] * len(cut))):
+        rules = OneFileRules({"packages": {}, "rulesets": []})
+        rules.searches = settings_of(by(limit))
+        checks = truth.verify_batch(sealed(long), truth.Rules([], by(limit)))
+        assert ["its run cuts a game after" in check.reason for check in checks] == wrong
+        for row, false in zip(long, wrong, strict=True):
+            with pytest.raises(Lie) if false else contextlib.nullcontext():
+                teaching_lies(row, rules.searches["a" * 64])
 
 
 @settings(max_examples=8, deadline=None, print_blob=True)

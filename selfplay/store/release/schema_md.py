@@ -22,9 +22,9 @@ names.
   In games with scores that is the largest possible loss, and more than the game would have ended with.
 - Each episode names in `previous_digest` the content digest of the one that the same writer (run, slot, epoch) sealed
   before, so that what is removed, reordered or put in between shows. The table `closings` says how many episodes each
-  writer had archived when its driver ended, and the digest of the last; `deletions` what was taken out, and why. Rows
-  of schema version 1 have no link. Who seals all rows of a writer anew, and rewrites its closing, is not found this
-  way, only by the signature of a release.
+  writer had archived when its driver ended, and the digest of the last (or, where a file could not be read then, that
+  nobody counted); `deletions` what was taken out, and why. Rows of schema version 1 have no link. Who seals all rows of
+  a writer anew, and rewrites its closing, is not found this way, only by the signature of a release.
 - "Null" says whether a value may be null where the row, struct or list that holds it is there.
 - `a.b` is field b of struct a; `a[].b` is field b of each element of list a.
 """

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from selfplay.store.release.verifier.neighbours import DRIVER
 from selfplay.store.release.verifier.rows import LINK, Row
 
 Writer = tuple[str, str, int]
 
 
 class Chains:
-    """What was sealed, writer by writer: number -> (content digest, link, whether the row has a link)."""
+    """What was sealed, writer by writer: number -> (content digest, link, whether the row has a link).
+
+    unended: after `lies`, episodes of drivers that no closing speaks of: what is missing at their end does not show.
+    """
 
     def __init__(self) -> None:
         self.writers: dict[Writer, dict[int, tuple[str, str | None, bool]]] = {}
+        self.unended = 0
 
     def add(self, row: Row) -> None:
         writer = (row["run_id"], row["slot"], row["epoch"])
@@ -28,11 +33,13 @@ class Chains:
         the last; `deletions` which episodes were taken out on purpose.
         """
         ends: dict[Writer, Row] = {}
+        closings: dict[tuple[str, int], Row] = {}
         for row in tables["closings"]:
             writers = row["writers"] or []
             if not whole_row(row, ("epoch", "table_version", "episodes"), ("slot", "epoch", "episodes", "head")):
                 yield f"closings of run {row['run_id']}", "a row of it lacks what it must say"
             elif row["table_version"] <= version:
+                closings[row["run_id"], row["epoch"]] = row
                 ends |= {(row["run_id"], one["slot"], one["epoch"]): one for one in writers}
                 if sum(one["episodes"] for one in writers) != row["episodes"]:
                     subject = f"closings of run {row['run_id']}, epoch {row['epoch']}"
@@ -49,6 +56,45 @@ class Chains:
                 gone.setdefault((row["run_id"], one["slot"], one["epoch"]), []).append(one)
         for writer in sorted({*self.writers, *ends}, key=str):
             yield from self.lies_of(writer, ends.get(writer), gone.get(writer, []), unnamed)
+        yield from self.closings_lie(closings, {(row["run_id"], row["epoch"]) for row in tables["runs"]}, set(unnamed))
+
+    def closings_lie(
+        self, closings: dict[tuple[str, int], Row], began: set[tuple[str, int]], unknown: set[str]
+    ) -> Iterator[tuple[str, str]]:
+        """What is false of the closings of drivers. began: those that the table `runs` has.
+
+        A driver writes those that earlier ones have left out before it plays; a program without closings has no row in
+        `runs`. "not counted": a file could not be read then. unknown: runs of which nobody knows what was taken out.
+        """
+        self.unended = 0
+        newer = {writer for writer, rows in self.writers.items() if rows[min(rows)][2]}
+        for run in sorted({run for run, _, _ in self.writers}, key=str):
+            mine = [writer for writer in self.writers if writer[0] == run]
+            of = {writer: writer[2] // DRIVER for writer in mine}
+            linked = [of[writer] for writer in mine if writer in newer]
+            went_on = [driver for driver in linked if (run, driver) in began]
+            went_on += [driver for (name, driver), row in closings.items() if name == run and row["writers"]]
+            for driver in sorted(set(of.values())):
+                end = closings.get((run, driver))
+                subject = f"closings of run {run}, epoch {driver}"
+                if end is None and driver < max(went_on, default=-1) and run not in unknown:
+                    yield subject, "it is missing, though a later driver of the run has gone on, which writes it first"
+                if end is None or end["how"] == "not counted":
+                    self.unended += sum(len(self.writers[writer]) for writer in mine if of[writer] == driver)
+            for writer in sorted(mine):
+                end = closings.get((run, of[writer]))
+                subject = f"run {run}: slot {writer[1]}, epoch {writer[2]}"
+                if writer not in newer and of[writer] >= min(linked, default=of[writer] + 1):
+                    yield subject, "its episodes have schema version 1, and its run had gone on to a later one"
+                elif writer not in newer and end and end["how"] in ("finished", "interrupted"):
+                    yield subject, "its episodes have schema version 1, and its driver wrote its own closing"
+                elif end and end["how"] != "not counted" and not any(
+                    (one["slot"], one["epoch"]) == writer[1:] for one in end["writers"] or []
+                ):
+                    yield subject, "the closing of its driver does not name it"
+        for (run, driver), end in closings.items():
+            if end["how"] == "not counted" and end["writers"]:
+                yield f"closings of run {run}, epoch {driver}", "it names writers, and says that they were not counted"
 
     def lies_of(self, writer: Writer, end: Row | None, gone: list[Row], unnamed: dict[str, int]) -> Iterator[Any]:
         rows = self.writers.get(writer, {})

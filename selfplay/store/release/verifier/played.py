@@ -6,6 +6,8 @@ import math
 import re
 from collections import Counter
 
+import numpy as np
+
 from selfplay.store.release.verifier.rows import CHANCE, SIMULTANEOUS, STATUS_OF, UNITS, Lie, Row
 from selfplay.store.release.verifier.searches import SLACK, UNSEARCHED, is_name, search_lies, step_lies
 
@@ -117,24 +119,59 @@ def teaching_lies(row: Row, settings: Row | None) -> None:
     resigned = row["game"]["played_on_after_resignation"] or row["game"]["resigned_seat"] is not None
     if resigned and settings["selfplay"].get("resign_threshold", 1) is None:
         raise Lie("it tells of a resignation, and nobody resigns in its run")
-    threshold, moves = (settings["selfplay"].get(f"resign_{of}") for of in ("threshold", "moves"))
-    for word in ("resigned_seat", "would_have_resigned_seat"):
-        if row["game"][word] is not None and threshold is not None and moves is not None:
-            hopeless_lies(row, row["game"][word], threshold, int(moves), word == "resigned_seat")
+    resignation_lies(row, settings)
     limit, openings = settings["selfplay"].get("ply_limit"), settings["selfplay"].get("opening_plies")
-    if row["game"]["ended_by"] == "ply_limit" and limit is not None and searches + sources["opening"] < limit:
-        raise Lie(f"it was cut after {searches + sources['opening']} moves, and its run cuts after {limit}")
+    made, cut = searches + sources["opening"], row["game"]["ended_by"] == "ply_limit"
+    if limit is not None and (made > limit or (cut and made < limit)):
+        raise Lie(f"it ended after {made} moves, and its run cuts a game after {limit}")
     if openings is not None and sources["opening"] > openings:
         raise Lie(f"it has {sources['opening']} opening moves, and its run makes at most {openings}")
 
 
-def hopeless_lies(row: Row, seat: int, threshold: float, moves: int, last: bool) -> None:
-    """A seat resigns after so many moves in a row, the last ones, whose roots are worth less than -threshold."""
-    searches = [step for step in row["game"]["steps"] if step["seat"] == seat and step["source"] == "search"]
-    low = [step["root_value"] < SLACK - threshold * UNITS for step in searches]
-    ends = [len(low)] if last else range(moves, len(low) + 1)
-    if moves > len(low) or not any(all(low[end - moves : end]) for end in ends):
-        raise Lie(f"seat {seat} was not without hope for {moves} moves in a row")
+def resignation_lies(row: Row, settings: Row) -> None:
+    """A seat resigns after so many searches in a row without hope: neither the root nor the preferred move is worth
+    more than -threshold. In games that are played on, which the seed draws, the first that would have is named.
+    """
+    game = row["game"]
+    threshold, moves, share = (settings["selfplay"].get(f"resign_{name}") for name in ("threshold", "moves", "playon"))
+    if threshold is None or moves is None:
+        return
+    played_on, named = game["played_on_after_resignation"], game["resigned_seat"]
+    if share is not None:
+        drawn = np.random.Generator(np.random.PCG64(row["seed"])).random() < share
+        if played_on != drawn:
+            raise Lie("whether it is played on after a resignation is not what its seed draws")
+    if played_on:
+        named = game["would_have_resigned_seat"]
+    steps = game["steps"][:-1] if game["ended_by"] == "terminal" else game["steps"]
+    without: dict[int, list[int]] = {}  # seat -> of its latest searches in a row surely, and perhaps, without hope
+    early: tuple[int, int] | None = None  # the first seat that surely had to, and its step
+    may = False
+    for ply, step in enumerate(steps):
+        if step["source"] != "search":
+            continue
+        seat, worth = step["seat"], hope(step, settings["search"]["algorithm"])
+        counts = without.setdefault(seat, [0, 0])
+        for i, slack in enumerate((-SLACK, SLACK)):
+            counts[i] = counts[i] + 1 if worth < slack - threshold * UNITS else 0
+        rightly = seat == named and counts[1] >= moves
+        may = (may or rightly) if played_on else rightly
+        if counts[0] >= moves and early is None and not (may and (played_on or ply == len(steps) - 1)):
+            early = (seat, ply)
+    if early is not None:
+        raise Lie(f"step {early[1]}: seat {early[0]} was without hope for {moves} moves in a row, and did not resign")
+    if named is not None and not may:
+        raise Lie(f"seat {named} was not without hope for {moves} moves in a row")
+
+
+def hope(step: Row, algorithm: str) -> int:
+    """What a search hopes for: the better of its root's value and its preferred move's."""
+    visits = [one["visits"] for one in step["candidates"]]
+    if not any(visits):
+        return int(step["root_value"])
+    gumbel = [one for one in step["candidates"] if one["action"] == step["action"]]
+    preferred = gumbel[0] if algorithm == "gumbel" else step["candidates"][visits.index(max(visits))]
+    return int(max(step["root_value"], preferred["q"]))
 
 
 def spans_lie(row: Row) -> None:

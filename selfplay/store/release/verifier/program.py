@@ -20,7 +20,8 @@ What "true" means here:
 - all rows together have the certified content digest: none is missing, none came later, none is there twice; and the
   Merkle root over them is the certified one (it is computed as RFC 6962 says, see `leaf`);
 - each row names the content digest of the one that its writer sealed before (from schema version 2 on), down to the
-  first, and each writer has as many as it ended with, but for what the table `deletions` names (`Chains` below);
+  first, and each writer has as many as it ended with, but for what the table `deletions` names; where a later driver of
+  a run has gone on, the table `closings` says how much each earlier one had archived (`Chains` below);
 - the release's other files and the rows of side tables are the certified ones, and the row of the table `releases`
   says what the certificate says;
 - the key that the certificate names has signed it: certificate.sig. Whoever rewrites all of a release can sign it with
@@ -275,7 +276,8 @@ def main() -> int:
         lies = [{"subject": subject, "reason": reason} for subject, reason in report.lies]
         version = certificate["table_version"]
         told = {"key": report.key, "standing": report.standing, "merkle_root": certificate.get("merkle_root")}
-        told["without_settings"] = report.unset
+        told |= {"without_settings": report.unset, "without_closing": report.chains.unended,
+                 "runs_with_times_that_go_back": len(report.neighbours.set)}  # fmt: skip
         print(json.dumps({"version": version, **counts, "falsehoods": lies, "missing": report.missing, **told}))
     else:
         for subject, reason in report.lies:
@@ -285,6 +287,12 @@ def main() -> int:
         if report.unset:
             print(f"not covered ({report.unset:,} episodes): length and surprise of searches: the table runs does not "
                   "tell their settings")  # fmt: skip
+        if report.neighbours.set:
+            print(f"not covered: when episodes of {len(report.neighbours.set):,} runs were made: their times go back "
+                  "by more than ten minutes, as where a clock was set")  # fmt: skip
+        if report.chains.unended:
+            print(f"not covered ({report.chains.unended:,} episodes): whether episodes are missing at the end of their "
+                  "writers: the table closings does not say how much their driver had archived")  # fmt: skip
         print(f"{', '.join(f'{count:,} {state}' for state, count in counts.items())} of {certificate['episodes']:,} "
               f"episodes of release {shown(certificate['release'])} (version {certificate['table_version']})"
               f"{', redacted' if certificate.get('redacted') is True else ''}"

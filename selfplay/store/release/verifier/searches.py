@@ -33,7 +33,7 @@ def settings_of(runs: list[Row]) -> dict[str, Row]:
             known = search["algorithm"] in ("gumbel", "puct") and all(sound(search[c]) for c in ("c_visit", "c_scale"))
             told = [search.get(c) for c in ("considered", "simulations", "cheap_simulations", "full_fraction")]
             told += [play.get(c) for c in ("temperature", "temperature_plies", "opening_plies", "ply_limit")]
-            told += [play.get(c) for c in ("resign_threshold", "resign_moves")]
+            told += [play.get(c) for c in ("resign_threshold", "resign_moves", "resign_playon")]
             known = known and all(sound(number) for number in told if number is not None)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
