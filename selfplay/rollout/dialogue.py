@@ -5,13 +5,12 @@ Each seat has a line of tokens of its own: what it was told and what it wrote, n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selfplay.author import ERROR, Failure, answers_in, unverifiable
 from selfplay.contract import Message, Transcript, Verdict
-from selfplay.episode import Episode, PolicySpan
+from selfplay.episode import Episode, PolicySpan, clock
 from selfplay.errors import UserError
 from selfplay.judging import Answer, Judging
 from selfplay.nets.language.tokenizer import Tokenizer
@@ -199,4 +198,4 @@ class _Held:
         self.suffix: list[int] = []
         self.transcript = Transcript(())
         self.cut = self.taught = False
-        self.began = time.time()
+        self.began = clock.now()

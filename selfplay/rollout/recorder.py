@@ -7,13 +7,12 @@ choice of the problem is a turn of chance, before all others, with its probabili
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from selfplay.contract import Transcript, Turn, Verdict
-from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance
+from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance, clock
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.judging import Judging
 from selfplay.nets.language.tokenizer import Tokenizer
@@ -78,7 +77,7 @@ class Recorder:
             returns=tuple(known) if len(known) == len(rewards) else None,
             seed=problem.seed,
             started_at=int(began * 1e6),
-            wall_ms=int((time.time() - began) * 1e3),
+            wall_ms=int((clock.now() - began) * 1e3),
             policy_spans=tuple(spans),
             error=error,
             reasoning={
@@ -109,7 +108,7 @@ class Recorder:
         origin: str = "solver",
     ) -> list[Episode]:
         """Many of them, in their order, judged together. budget_s: see `Judging`."""
-        began = time.time()
+        began = clock.now()
         judging, verdicts = Judging(self.task, budget_s), dict[int, tuple[Verdict, ...]]()
         said: list[list[dict[str, Any]]] = []
         try:

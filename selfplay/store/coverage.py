@@ -81,7 +81,7 @@ NOT_COVERED = (
     "that the rows of a writer were not all sealed anew, and its closing with them: a signature tells",
     "that who sealed the episodes had not made them up: who can seal can say what he likes, and a signature names him",
     "that a group of samples was not copied as a whole, under another name and at another time: the chain tells",
-    "host, licence, wall-clock times within ten minutes, and texts such as reasons and messages of errors",
+    "host, licence, wall-clock times within 75 minutes, and texts such as reasons and messages of errors",
     "annotations, and what a learner says it learned from (the table of uses): they are their authors' word",
 )
 

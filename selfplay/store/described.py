@@ -20,8 +20,10 @@ from selfplay.store.coverage import CONFIG, FALSE, RUN, Check
 _WEIGHTLESS = re.compile(r"random|none|solver|teacher|human|expert|mcts-?[0-9]+|endpoint:.*", re.DOTALL)
 #: Openings of random moves that a version of the run's own policy chose among.
 _CHOSEN = "random-evenest"
+#: A text of this length may already become a hundred times as many bytes in memory.
+MOST_CONFIG_BYTES = 4 * 2**20
 #: How far clocks may be apart: of one machine at two times, and of two machines. Microseconds.
-_SAME_CLOCK, _OTHER_CLOCK = 600 * 10**6, 24 * 3600 * 10**6
+_SAME_CLOCK, _OTHER_CLOCK = 75 * 60 * 10**6, 24 * 3600 * 10**6
 
 
 class Named(NamedTuple):
@@ -82,7 +84,7 @@ class Described:
         key = (run, driver)
         if key not in self._settings:
             row = self._runs.get(key)
-            self._settings[key] = None if row is None else _parsed(row["config"])
+            self._settings[key] = None if row is None else configuration(row["config"])
         return self._settings[key]
 
     def uncovered(self) -> dict[str, tuple[str, ...]]:
@@ -119,7 +121,7 @@ class Described:
         if digest is None or row["config"] is None or digest in self._pseudonyms:
             self.lacks(run, CONFIG)
             return None
-        found = _parsed(row["config"])
+        found = configuration(row["config"])
         if found is None:
             return "its configuration is no JSON"
         canonical = json.dumps(found, sort_keys=True, separators=(",", ":"))
@@ -170,9 +172,10 @@ class Described:
         return hosts if len(hosts) == 1 else set()
 
 
-def _parsed(text: Any) -> dict[str, Any] | None:
+def configuration(text: Any) -> dict[str, Any] | None:
+    """The configuration of a run out of its JSON; None for what is none, or has more than `MOST_CONFIG_BYTES`."""
     try:
-        found = json.loads(text)
+        found = json.loads(text) if len(text) <= MOST_CONFIG_BYTES else None
     except (ValueError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
