@@ -14,7 +14,7 @@ import numpy as np
 import pyspiel
 
 from selfplay.draws import GameDraws, PlaySettings
-from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step
+from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step, clock
 from selfplay.episode.schema import EVENEST, UNIFORM
 from selfplay.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
@@ -150,7 +150,7 @@ class Generator:
     def _new_table(self) -> _Table:
         seed = int(self._seeds.integers(2**63))
         draws = GameDraws(self.game, self.settings, self._gumbel, seed)
-        table = _Table(seed, draws, self.game.new_initial_state(), time.time(), time.perf_counter())
+        table = _Table(seed, draws, self.game.new_initial_state(), clock.now(), time.perf_counter())
         if draws.openings:
             for action in self._evenest(draws):
                 seat = table.state.current_player()

@@ -37,6 +37,8 @@ _TEMPORARY = ".partial-"
 #: Requests to a bucket under way at once, where there are many to make.
 _AT_ONCE = 32
 _Answer = TypeVar("_Answer")
+#: Bytes that a disk must have left for what is written beside the data.
+_LEAST_FREE = 64 * 2**10
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,16 @@ def fault(point: str) -> None:
 
 
 _reached: dict[str, int] = {}
+
+
+def refuse_full(uri: str, size: int) -> None:
+    """Raises `UserError` where a local disk has no room for so many bytes, and some for an entry of a log.
+
+    For writers that do not say so in a sentence: those of Delta panic, and tell that, too.
+    """
+    path = Path(normalise(uri))
+    if not is_remote(uri) and path.exists() and shutil.disk_usage(path).free < size + _LEAST_FREE:
+        raise UserError(f"the disk is full: nothing more can be written to {uri}; make room and run again")
 
 
 def now() -> datetime:

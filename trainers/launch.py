@@ -14,7 +14,7 @@ from selfplay import run_files, storage
 from selfplay.commands import command
 from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
-from selfplay.store import Fenced, Lease, acquire
+from selfplay.store import Fenced, Lease, OutOfOrder, Taken, acquire
 from trainers import cluster
 from trainers.beacon import Beacon
 from trainers.causes import cause_of
@@ -93,6 +93,12 @@ def _in_words(lease: Lease) -> Iterator[None]:
         cause = cause_of(error)
         if isinstance(cause, Fenced):
             raise UserError(f"{lease.run_uri} was taken over by another driver; this one has stopped") from None
+        if isinstance(cause, Taken | OutOfOrder):
+            raise UserError(
+                f"another driver archives the same run in the same corpus ({cause}). Is {lease.run_uri} a copy of a "
+                "run's folder, or was it copied, and both were gone on with? Only one of them can be: go on with that "
+                "one again, and give the other copy up"
+            ) from None
         if not storage.is_remote(lease.run_uri):
             lease.lost()  # raises where the folder is gone: whatever else failed then, it was for that
         if isinstance(cause, UserError):

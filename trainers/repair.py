@@ -123,7 +123,7 @@ def _from_corpus(uri: str, corpus: str | None) -> dict[str, Any]:
     if corpus is None:
         return {}
     try:
-        rows = open_corpus(corpus).table("runs").to_pylist()
+        rows = open_corpus(corpus).rows("runs")
     except UserError:
         return {}
     mine = [row for row in rows if row["run_uri"] == uri] or rows

@@ -34,7 +34,7 @@ from trainers.restoring import Restored, restore
 
 _WRITER = ("slot", "epoch", "number")
 #: Clocks of machines differ by less than this, seconds.
-_SKEW_S = 300.0
+_SKEW_S = 4500.0
 #: So far back the newest rounds are sought first, seconds.
 _BACK_S = 600.0
 #: (receipt, a list with the ObjectRef of its episodes)

@@ -22,6 +22,7 @@ from selfplay.errors import UserError
 from selfplay.store import Corpus
 from selfplay.store.changes import run_at
 from selfplay.store.counts import archived_at
+from selfplay.store.table import first_line
 from trainers.learner_settings import LearnerSettings
 from trainers.window import WindowSettings, draw, step_rng
 
@@ -29,6 +30,8 @@ Array = np.ndarray[Any, Any]
 
 #: Episodes turned into rows at once when a window is refilled.
 REFILL_EPISODES = 512
+#: More than any learner takes: samples a step, and steps between two versions.
+_MOST_BATCH, _MOST_STEPS = 2**24, 2**24
 
 
 def sampler_of(settings: LearnerSettings) -> str:
@@ -63,17 +66,21 @@ def samples_of(corpus: Corpus, run_id: str, version: int) -> Counter[tuple[str, 
 
     Raises `UserError` where the table of uses has no such version, or the episodes of its window are gone.
     """
-    rows = [row for row in corpus.table("uses").to_pylist() if row["run_id"] == run_id]
+    rows = [row for row in corpus.rows("uses") if row["run_id"] == run_id]
     known = {(row["version_out"], row["digest_out"]): row for row in rows}
     row = next((row for (number, _), row in known.items() if number == version), None)
     if row is None:
         raise UserError(f"the corpus at {corpus.uri} does not say what version {version} of {run_id} was trained on")
-    replayed = _Replayed(corpus, run_id, json.loads(row["sampler"]))
-    for event in _before(row, known):
-        replayed.take(event, count=False)
     found: Counter[tuple[str, int]] = Counter()
-    for event in row["events"] or ():
-        found.update(replayed.take(event, count=True))
+    try:
+        replayed = _Replayed(corpus, run_id, json.loads(row["sampler"]))
+        for event in _before(row, known):
+            replayed.take(event, count=False)
+        for event in row["events"] or ():
+            found.update(replayed.take(event, count=True))
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        what = f"says of version {version} of {run_id} what no learner does"
+        raise UserError(f"the table of uses of {corpus.uri} {what}: {first_line(error)}") from error
     return found
 
 
@@ -101,6 +108,8 @@ class _Replayed:
     def __init__(self, corpus: Corpus, run_id: str, sampler: dict[str, Any]) -> None:
         self._corpus, self._run_id = corpus, run_id
         self._seed, self._batch, self._shards = sampler["seed"], sampler["batch"], sampler["shards"]
+        if not 0 < self._shards <= self._batch <= _MOST_BATCH:  # the corpus may be a stranger's
+            raise ValueError(f"{self._shards} learners with {self._batch} samples a step")
         self._whole = WindowSettings(**sampler["window"])
         self._shard = self._whole.divided(self._shards)
         self._clear(0)
@@ -118,7 +127,10 @@ class _Replayed:
         elif event["what"] == "add":
             self._add(self._block(event), new=True)
         elif count:
-            return self._sampled(range(event["first_step"], event["last_step"] + 1))
+            steps = range(event["first_step"], event["last_step"] + 1)
+            if steps.stop - steps.start > _MOST_STEPS:
+                raise ValueError(f"{steps.stop - steps.start:,} steps between two versions")
+            return self._sampled(steps)
         return Counter()
 
     def _refill(self, table_version: int) -> None:
@@ -172,4 +184,5 @@ class _Replayed:
 
 def versions_of(corpus: Corpus, run_id: str) -> Iterator[int]:
     """Versions of the run's net whose samples can be told, ascending."""
-    yield from sorted({row["version_out"] for row in corpus.table("uses").to_pylist() if row["run_id"] == run_id})
+    rows = (row for row in corpus.rows("uses") if row["run_id"] == run_id)
+    yield from sorted({row["version_out"] for row in rows if row["version_out"] is not None})

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -46,6 +47,8 @@ MACHINE = {
     errno.ELOOP: "a link leads back to itself",
     errno.ENAMETOOLONG: "the name is too long for a file",
 }
+#: How libraries of Rust tell the system's number of an error, and a place.
+_TOLD, _PLACE = re.compile(r"\(os error ([0-9]{1,4})\)"), re.compile(r"(?<![\w/])/[^\s\"':]+")
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,22 @@ def main() -> None:
     surroundings.leave_out()
     if sys.argv[1:2] and sys.argv[1] in _READERS:
         memory.bound()
+        leave(call(sys.argv[1:]))
     sys.exit(call(sys.argv[1:]))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once, without taking the interpreter down.
+
+    Threads of pyarrow may still read ahead or hold a buffer of Python's. One that lets go of it while the interpreter
+    is taken down ends the process with SIGABRT: what was said stays, and the exit code is lost.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # whoever read it is gone, or the disk is full
+            code = code or 1
+    os._exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:
@@ -195,10 +213,6 @@ def call(arguments: Sequence[str]) -> int:
         # Whoever read our output is gone (`selfplay … | head`); nothing may be written on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno in MACHINE:
-            return _say(f"{MACHINE[error.errno]}{f': {error.filename}' if error.filename else ''}", 2)
-        return _broken(error)
     except MemoryError:
         return _say("this needs more memory than the machine has; a data file may unpack to more than it says", 2)
     except ModuleNotFoundError as error:
@@ -206,7 +220,22 @@ def call(arguments: Sequence[str]) -> int:
     except Logged as error:
         return _say(f"{error} (the traceback is in {error.log})", 1)
     except Exception as error:
-        return _broken(error)
+        of_machine = _of_machine(error)
+        return _broken(error) if of_machine is None else _say(of_machine, 2)
+
+
+def _of_machine(error: Exception) -> str | None:
+    """What a person can do something about, in words; None for any other error.
+
+    Libraries of Rust raise their own exceptions, or `OSError` without a number, and tell it in the text alone.
+    """
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return f"{MACHINE[error.errno]}{f': {error.filename}' if error.filename else ''}"
+    told = _TOLD.search(str(error))
+    if told is None or int(told[1]) not in MACHINE:
+        return None
+    place = _PLACE.search(str(error))
+    return f"{MACHINE[int(told[1])]}{f': {place[0]}' if place else ''}"
 
 
 def _say(sentence: str, code: int) -> int:

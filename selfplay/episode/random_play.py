@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfplay.episode import clock
 from selfplay.episode.record import Episode, GameRecord, PolicySpan, Provenance, Step
 from selfplay.episode.replay import ReplayDigest
 from selfplay.episode.schema import CHANCE_SEAT, SIMULTANEOUS, UNIFORM
@@ -51,7 +52,7 @@ def random_episode(
     """One sealed episode of uniformly random play. ply_limit: steps after which it ends as `truncated`."""
     refuse_unrecordable(game)
     rng = np.random.default_rng(seed)
-    started_at, clock = time.time_ns() // 1000, time.perf_counter()
+    started_at, began = int(clock.now() * 1e6), time.perf_counter()
     digest, state = ReplayDigest(), game.new_initial_state()
     steps: list[Step] = []
     while not state.is_terminal() and len(steps) < ply_limit:
@@ -74,7 +75,7 @@ def random_episode(
         returns=tuple(state.returns()) if terminal else None,
         seed=seed,
         started_at=started_at,
-        wall_ms=int((time.perf_counter() - clock) * 1000),
+        wall_ms=int((time.perf_counter() - began) * 1000),
         policy_spans=tuple(
             PolicySpan(seat, 0, len(steps) - 1, UNIFORM, 0, None) for seat in range(game.num_players()) if steps
         ),

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from selfplay.author import ERROR, Failure, answers_in, unverifiable
 from selfplay.contract import Message, Transcript, Verdict
-from selfplay.episode import Episode, PolicySpan
+from selfplay.episode import Episode, PolicySpan, clock
 from selfplay.errors import UserError
 from selfplay.judging import Answer, Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.engine import Completion, Engine, Request
-from selfplay.rollout.recorder import Assignment, Moment, Recorder, opening, transcript_of, turn
+from selfplay.rollout.recorder import Assignment, Recorder, opening, transcript_of, turn
 from selfplay.rollout.sampling import Sampling
 
 __all__ = ["Assignment", "Dialogues", "Recorder", "Speaker"]
@@ -198,4 +198,4 @@ class _Held:
         self.suffix: list[int] = []
         self.transcript = Transcript(())
         self.cut = self.taught = False
-        self.began = Moment.now()
+        self.began = clock.now()

@@ -7,30 +7,17 @@ choice of the problem is a turn of chance, before all others, with its probabili
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from selfplay.contract import Transcript, Turn, Verdict
-from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance
+from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance, clock
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.judging import Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.task import Posed, Task
-
-
-@dataclass(frozen=True)
-class Moment:
-    """wall: seconds since 1970, by a clock that may be set at any time; steady: seconds of one that nobody sets."""
-
-    wall: float
-    steady: float
-
-    @classmethod
-    def now(cls) -> Moment:
-        return cls(time.time(), time.perf_counter())
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Recorder:
         spans: Sequence[PolicySpan],
         sampling: Sampling | None,
         tokenizer: str,
-        began: Moment,
+        began: float,
         error: tuple[str, str] | None = None,
         origin: str | None = None,
     ) -> Episode:
@@ -89,8 +76,8 @@ class Recorder:
             seats=self.task.spec.seats,
             returns=tuple(known) if len(known) == len(rewards) else None,
             seed=problem.seed,
-            started_at=int(began.wall * 1e6),
-            wall_ms=int((time.perf_counter() - began.steady) * 1e3),
+            started_at=int(began * 1e6),
+            wall_ms=int((clock.now() - began) * 1e3),
             policy_spans=tuple(spans),
             error=error,
             reasoning={
@@ -121,7 +108,7 @@ class Recorder:
         origin: str = "solver",
     ) -> list[Episode]:
         """Many of them, in their order, judged together. budget_s: see `Judging`."""
-        began = Moment.now()
+        began = clock.now()
         judging, verdicts = Judging(self.task, budget_s), dict[int, tuple[Verdict, ...]]()
         said: list[list[dict[str, Any]]] = []
         try:

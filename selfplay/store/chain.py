@@ -83,7 +83,9 @@ def chains_of(corpus: Corpus, where: Any = None, paths: Collection[str] | None =
     def look(file: dict[str, Any]) -> pa.Table | None:
         try:
             refuse_bomb(file["path"], footer(fragments[file["path"]]))
-            return fragments[file["path"]].to_table(schema, list(COLUMNS), filter=where)
+            read = fragments[file["path"]].to_table(schema, list(COLUMNS), filter=where)
+            read.validate(full=True)
+            return read
         except (OSError, pa.ArrowException, UserError):
             return None
 
@@ -266,7 +268,7 @@ def _rows(
     corpus: Corpus, name: str, needed: Sequence[str], needed_of_writers: Sequence[str]
 ) -> Iterator[dict[str, Any] | Check]:
     """The rows of a side table; for one without what it needs, that it is false."""
-    for row in corpus.table(name).to_pylist():
+    for row in corpus.rows(name):
         writers = row["writers"] or ()
         whole = all(row[column] is not None for column in ("run_id", *needed)) and all(
             one is not None and all(one[column] is not None for column in needed_of_writers) for one in writers
@@ -287,10 +289,11 @@ def _of_writer(
     if there and not there[-1].linked:  # of schema version 1: what was taken out of its middle then left no entry
         there = [replace(there[-1], first=0)]
     heads = {span.last: span.head for span in taken_out}
+    gone_from = _Sweep(taken_out)
     at, link = 0, None  # the number that comes next, and the digest before it, as far as it is known
     for span in [*there, None]:
         first = span.first if span is not None else max(at, wanted)
-        while at < first and (gone := _covering(taken_out, at)) is not None:
+        while at < first and (gone := gone_from.covering(at)) is not None:
             at, link = min(first, gone.last + 1), heads.get(min(first, gone.last + 1) - 1)
         if at < first:
             missing, run = first - at, writer[0]
@@ -314,6 +317,17 @@ def _of_writer(
         yield Check(subject, FALSE, "its last episode is another than the one that it ended with")
 
 
-def _covering(spans: Iterable[Span], number: int) -> Span | None:
-    """Of the spans that hold a number the one that reaches furthest."""
-    return max((one for one in spans if one.first <= number <= one.last), key=lambda one: one.last, default=None)
+class _Sweep:
+    """Spans that are asked for ascending numbers: each is looked at once."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self._waiting = sorted(spans, key=lambda one: -one.first)
+        self._furthest: Span | None = None
+
+    def covering(self, number: int) -> Span | None:
+        """Of the spans that hold a number the one that reaches furthest."""
+        while self._waiting and self._waiting[-1].first <= number:
+            one = self._waiting.pop()
+            if self._furthest is None or one.last > self._furthest.last:
+                self._furthest = one
+        return self._furthest if self._furthest is not None and number <= self._furthest.last else None

@@ -71,7 +71,7 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
     Where a file is damaged nobody knows how many there were, and their closings say that.
     """
     corpus = open(corpus_uri)
-    closed = [row for row in corpus.table("closings").to_pylist() if row["run_id"] == run_id]
+    closed = [row for row in corpus.rows("closings") if row["run_id"] == run_id]
     first = max((row["epoch"] for row in closed), default=0) + 1
     chains = _chains(corpus, run_id, first * WRITERS_PER_DRIVER, epoch * WRITERS_PER_DRIVER)
     while chains.unread and corpus.refresh().version > corpus.version:  # compacted and vacuumed meanwhile

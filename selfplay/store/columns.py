@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from selfplay.episode.schema import ADDED, EPISODES
 from selfplay.errors import UserError
-from selfplay.store.table import stated_version
+from selfplay.store.table import SIDE_TABLES, stated_version
 
 #: A table with more columns, and fields in them, is not read.
 MOST_FIELDS = 1_000
@@ -20,17 +20,25 @@ def refuse_others(table: DeltaTable) -> None:
     table of an older version may lack what was added since.
     """
     version = stated_version(table)
-    known = pa.struct([field for field in EPISODES if ADDED.get(field.name, 1) <= version])
-    there = pa.struct(list(pa.schema(table.schema().to_arrow())))
+    _refuse(table, "episodes", [field for field in EPISODES if ADDED.get(field.name, 1) <= version])
+
+
+def refuse_other_side(table: DeltaTable, name: str) -> None:
+    """The same of the side table with this name."""
+    _refuse(table, name, list(SIDE_TABLES[name].schema))
+
+
+def _refuse(table: DeltaTable, what: str, columns: list[pa.Field]) -> None:
+    known, there = pa.struct(columns), pa.struct(list(pa.schema(table.schema().to_arrow())))
     fields = _fields(there)
     if fields > MOST_FIELDS:
         raise UserError(
-            f"the table at {table.table_uri} has {fields:,} columns and fields in them, where a table of episodes has "
+            f"the table at {table.table_uri} has {fields:,} columns and fields in them, where a table of {what} has "
             f"{_fields(known)}; with more than {MOST_FIELDS:,} it is not read"
         )
     wrong = _difference(known, there, "")
     if wrong is not None:
-        raise UserError(f"the table at {table.table_uri} is not one of episodes: {wrong}")
+        raise UserError(f"the table at {table.table_uri} is not one of {what}: {wrong}")
 
 
 def filled(schema: pa.Schema) -> pa.Schema:

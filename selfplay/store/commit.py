@@ -28,6 +28,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
 from selfplay import storage
+from selfplay.episode import clock
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.object_store import Patience
@@ -278,7 +279,7 @@ def _action(block: Block) -> AddAction:
         path=block.path,
         size=block.size,
         partition_values={"kind": block.kind, "run_id": block.run_id},
-        modification_time=int(time.time() * 1000),
+        modification_time=int(clock.now() * 1000),  # what was begun since a time is sought in files since then
         data_change=True,
         stats=block.stats,
     )

@@ -23,6 +23,8 @@ _CHOSEN = "random-evenest"
 #: How far two times of one machine may contradict each other without a word, and those of two machines, or of one whose
 #: clock was set meanwhile, at all. Microseconds. A clock may be set by hours, as when a machine finds its network late.
 SAME_CLOCK, OTHER_CLOCK = 600 * 10**6, 24 * 3600 * 10**6
+#: A text of this length may already become a hundred times as many bytes in memory.
+MOST_CONFIG_BYTES = 4 * 2**20
 
 
 class Named(NamedTuple):
@@ -83,7 +85,7 @@ class Described:
         key = (run, driver)
         if key not in self._settings:
             row = self._runs.get(key)
-            self._settings[key] = None if row is None else _parsed(row["config"])
+            self._settings[key] = None if row is None else configuration(row["config"])
         return self._settings[key]
 
     def uncovered(self) -> dict[str, tuple[str, ...]]:
@@ -120,7 +122,7 @@ class Described:
         if digest is None or row["config"] is None or digest in self._pseudonyms:
             self.lacks(run, CONFIG)
             return None
-        found = _parsed(row["config"])
+        found = configuration(row["config"])
         if found is None:
             return "its configuration is no JSON"
         canonical = json.dumps(found, sort_keys=True, separators=(",", ":"))
@@ -177,9 +179,10 @@ class Described:
         return hosts if len(hosts) == 1 else set()
 
 
-def _parsed(text: Any) -> dict[str, Any] | None:
+def configuration(text: Any) -> dict[str, Any] | None:
+    """The configuration of a run out of its JSON; None for what is none, or has more than `MOST_CONFIG_BYTES`."""
     try:
-        found = json.loads(text)
+        found = json.loads(text) if len(text) <= MOST_CONFIG_BYTES else None
     except (ValueError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

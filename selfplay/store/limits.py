@@ -6,7 +6,7 @@ row group. Texts of one row are checked after decoding, before they become Pytho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -27,6 +27,12 @@ MOST_REPEATED_BYTES = 64 * 2**30
 #: Bytes of one text or list of numbers in a row.
 MOST_CELL_BYTES = 64 * 2**20
 MOST_ROWS_A_GROUP = 16 * 2**20
+#: Bytes of a side table in memory, and of those that hold long texts or grow with the episodes. As plain values they
+#: are some times as many. A table that cannot be larger than the last number is read without a closer look.
+MOST_TABLE_BYTES = 256 * 2**20
+MOST_BYTES_OF = {"tokenizers": 2**30, "annotations": 4 * 2**30, "uses": 4 * 2**30}
+SMALL_TABLE_BYTES = 64 * 2**20
+_MOST_ROWS_AT_ONCE = 1024
 #: Bytes of a value in memory, by Parquet's physical type; texts have none.
 _WIDTHS = {"BOOLEAN": 1 / 8, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 #: Footers that are read side by side: a bucket answers late.
@@ -91,6 +97,52 @@ def refuse_long_cells(path: str, batch: pa.RecordBatch) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if column.nbytes > MOST_CELL_BYTES and (longest := _longest(column)) > MOST_CELL_BYTES:
             raise Oversized(f"{path} holds a text of {longest:,} bytes in column {name}; it is not read")
+
+
+def read_whole(what: str, dataset: pads.Dataset, columns: list[str], most: int) -> pa.Table:
+    """A data set as one table in memory. what: for the sentence.
+
+    Raises `Oversized` for more than `most` bytes, before there are many more, and `ArrowInvalid` for texts that
+    are none.
+    """
+    fragments = list(dataset.get_fragments())
+    with ThreadPoolExecutor(min(_AT_ONCE, len(fragments) or 1)) as pool:
+        footers = list(pool.map(footer, fragments))
+    if sum(map(_most_bytes, footers)) <= SMALL_TABLE_BYTES:
+        table = dataset.to_table(columns=columns)
+    else:
+        read, held = list[pa.RecordBatch](), 0
+        for fragment, metadata in zip(fragments, footers, strict=True):
+            longest = max((chunk.total_uncompressed_size for chunk in _chunks(metadata)), default=1)
+            rows = max(1, min(_MOST_ROWS_AT_ONCE, SMALL_TABLE_BYTES // max(longest, 1)))
+            # The scanner of a data set unpacks a row group at once, and the reader of a file only so many rows.
+            with fragment.open() as stream, pq.ParquetFile(stream, metadata=metadata) as file:
+                for batch in file.iter_batches(rows, columns=columns, use_threads=False):
+                    held += batch.nbytes
+                    if held > most:
+                        raise Oversized(f"{what} unpacks to more than {most:,} bytes; it is not read")
+                    read.append(batch)
+        schema = pa.schema([dataset.schema.field(name) for name in columns])
+        table = pa.Table.from_batches(read, read[0].schema).select(columns).cast(schema) if read else None
+        table = schema.empty_table() if table is None else table
+    table.validate(full=True)
+    for batch in table.to_batches():
+        refuse_long_cells(what, batch)
+    return table
+
+
+def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        yield from (group.column(column) for column in range(group.num_columns))
+
+
+def _most_bytes(metadata: pq.FileMetaData) -> float:
+    """What a file may unpack to, bytes: each text as long as all that is stored of its column."""
+    return sum(
+        float(chunk.num_values * _WIDTHS.get(chunk.physical_type, max(chunk.total_uncompressed_size, 1)))
+        for chunk in _chunks(metadata)
+    )
 
 
 def footer(fragment: pads.ParquetFileFragment) -> pq.FileMetaData:

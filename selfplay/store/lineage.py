@@ -61,7 +61,8 @@ def of_episode(corpus: Corpus, episode_id: str) -> EpisodeOrigin:
     """Raises `UserError` if the episode is not in this version of the corpus."""
     episode = corpus.get(episode_id)
     p = episode.provenance
-    rows = [row for row in corpus.table("uses").to_pylist() if row["run_id"] == p.run_id]
+    rows = [row for row in corpus.rows("uses") if row["run_id"] == p.run_id]
+    rows = [row for row in rows if row["version_out"] is not None]
     learned = sorted(row["version_out"] for row in rows if _came_in(row, episode.slot, episode.epoch, episode.number))
     return EpisodeOrigin(
         episode_id=episode.episode_id,
@@ -80,8 +81,10 @@ def of_episode(corpus: Corpus, episode_id: str) -> EpisodeOrigin:
 
 def _came_in(row: dict[str, Any], slot: str, epoch: int, number: int) -> bool:
     return any(
-        event["what"] == "add"
+        event is not None
+        and event["what"] == "add"
         and (event["slot"], event["epoch"]) == (slot, epoch)
+        and None not in (event["first"], event["last"])
         and event["first"] <= number <= event["last"]
         for event in row["events"] or ()
     )
@@ -93,7 +96,7 @@ def of_weights(corpus: Corpus, digest: str, run_uri: str | None = None, elsewher
     Whether they are still there is only looked for in the corpus, in the run's folder around it and in `run_uri`: a
     corpus may be a stranger's, and name any place. elsewhere: look there, too.
     """
-    policies = corpus.table("policies").to_pylist()
+    policies = [row for row in corpus.rows("policies") if row["digest"] is not None]
     made: dict[str, dict[str, Any]] = {}
     for policy in sorted(policies, key=_says_less):
         made.setdefault(policy["digest"], policy)
@@ -102,12 +105,12 @@ def of_weights(corpus: Corpus, digest: str, run_uri: str | None = None, elsewher
         what = "no weights have" if not fitting else f"{len(fitting)} weights have"
         raise UserError(f"{what} a digest that begins with {digest!r} in the corpus at {corpus.uri}")
     row = made[fitting[0]]
-    parents: list[str] = []
+    parents = dict[str, None]()  # an ordered set
     parent = row["parent_digest"]
-    while parent and parent not in (row["digest"], *parents):
-        parents.append(parent)
+    while parent and parent != row["digest"] and parent not in parents:
+        parents[parent] = None
         parent = made.get(parent, {}).get("parent_digest")
-    uses = [use for use in corpus.table("uses").to_pylist() if use["digest_out"] == row["digest"]]
+    uses = [use for use in corpus.rows("uses") if use["digest_out"] == row["digest"]]
     steps = next(((use["first_step"], use["last_step"]) for use in uses if use["first_step"] is not None), None)
     return WeightsOrigin(
         policy_id=row["policy_id"],

@@ -6,11 +6,14 @@ honest corpora hardly any do, the rest is read in a second one. What the side ta
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,17 +92,36 @@ class _Alike:
 @dataclass(frozen=True)
 class Deleted:
     """What was taken out of a corpus, and why is known. spans: writer (run/slot/epoch) -> first and last numbers,
-    inclusive. runs: of which it is not known which episodes. repaired: a repair may have left no entry."""
+    inclusive, in any order. runs: of which it is not known which episodes. repaired: a repair may have left no
+    entry."""
 
     spans: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
     runs: frozenset[str] = frozenset()
     repaired: bool = False
 
+    @cached_property
+    def _joined(self) -> dict[str, list[tuple[int, int]]]:
+        return {writer: joined_spans(spans) for writer, spans in self.spans.items()}
+
     def holds(self, writer: str, first: int, last: int) -> bool:
         """Whether all of these numbers were taken out."""
-        for a, b in sorted(self.spans.get(writer, ())):
-            first = b + 1 if a <= first <= b else first
-        return first > last
+        spans = self._joined.get(writer, ())
+        at = bisect_right(spans, (first, math.inf)) - 1
+        return first > last or (at >= 0 and spans[at][1] >= last)
+
+
+def joined_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans (first, last; both inclusive) in order, those that meet or overlap made one; empty ones are left out.
+
+    A corpus may be a stranger's, and have as many as it has numbers: nothing looks through all of them at each number.
+    """
+    joined = list[tuple[int, int]]()
+    for first, last in sorted(span for span in spans if span[0] <= span[1]):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def survey(scan: Scan, described: Described, deleted: Deleted | None = None) -> Survey:

@@ -90,7 +90,9 @@ def _read(corpus: Corpus, paths: list[str], which: pc.Expression | None, columns
     fragments, schema = corpus.fragments(), corpus.dataset.schema
 
     def read(path: str) -> pa.Table:
-        return fragments[path].to_table(schema=schema, columns=list(columns), filter=which)
+        table = fragments[path].to_table(schema=schema, columns=list(columns), filter=which)
+        table.validate(full=True)  # texts may be none
+        return table
 
     with readable(corpus.uri), ThreadPoolExecutor(_AT_ONCE) as pool:
         refuse_bombs(fragments[path] for path in paths)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,8 @@ from selfplay import storage
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
-from selfplay.store import log
-from selfplay.store.columns import filled, refuse_others
+from selfplay.store import limits, log
+from selfplay.store.columns import filled, refuse_other_side, refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells
 from selfplay.store.places import places
 from selfplay.store.rows import episodes_of
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from selfplay.store.feed import Feed
 
+#: Times that a date can be, in whatever zone.
+_FIRST_TIME, _LAST_TIME = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 #: Rows that are in memory at once while streaming.
 _BATCH_ROWS = 1024
 
@@ -218,6 +220,7 @@ class Corpus:
                 fragment_readahead=2,
             )
             for batch in batches:
+                batch.validate(full=True)  # texts may be none
                 refuse_long_cells(self.uri, batch)
                 if batch.num_rows:
                     yield batch
@@ -265,7 +268,9 @@ class Corpus:
         """Rows as one table in memory."""
         with readable(self.uri):
             self.refuse_bombs(where)
-            return self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+            table = self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+            table.validate(full=True)
+            return table
 
     def to_duckdb(self, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
         """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables.
@@ -369,7 +374,8 @@ class Corpus:
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A side table, such as environments, runs, policies (see `SIDE_TABLES`); empty if nothing was added.
 
-        columns: default all.
+        columns: default all. Raises `UserError` where it has not the columns of such a table, and where it holds more
+        than one does.
         """
         side, place = SIDE_TABLES[name], storage.join(self.uri, name)
         try:
@@ -379,10 +385,22 @@ class Corpus:
             return empty if columns is None else empty.select(list(columns))
         except (DeltaError, OSError) as error:
             raise UserError(f"table {name} of {self.uri} cannot be read: {first_line(error)}") from error
+        refuse_other_side(table, name)
         with readable(f"table {name} of {self.uri}"):
             dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
-            refuse_bombs(dataset.get_fragments())
-            return dataset.to_table(columns=None if columns is None else list(columns))
+            most = limits.MOST_BYTES_OF.get(name, limits.MOST_TABLE_BYTES)
+            names = list(columns or dataset.schema.names)
+            return limits.read_whole(f"table {name} of {self.uri}", dataset, names, most)
+
+    def rows(self, name: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of a side table as plain values; see `table`. Times that no date can be are null."""
+        rows, schema = self.table(name, columns), SIDE_TABLES[name].schema
+        for at, column in enumerate(rows.column_names):
+            if column in schema.names and pa.types.is_timestamp(schema.field(column).type):
+                times = rows.column(at)
+                inside = pc.and_(pc.greater(times, _FIRST_TIME), pc.less(times, _LAST_TIME))
+                rows = rows.set_column(at, column, pc.if_else(inside, times, None))
+        return list(rows.to_pylist())
 
     def environments(self) -> list[dict[str, Any]]:
         """The environments whose episodes are here; see `SIDE_TABLES`. Without the times of the rows, which may be none

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfplay.episode import Episode
+from selfplay.store.described import configuration
 from selfplay.store.spelling import Spelling
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def dialogue_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, DialogueSe
     for row in runs:
         digest, text = row["config_digest"], row["config"]
         try:
-            config = json.loads(text or "{}")
+            config = configuration(text) or {}
             canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
             if digest == hashlib.sha256(canonical.encode()).hexdigest() and "generation" in config:
                 found[digest] = _settings(config)

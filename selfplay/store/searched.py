@@ -7,7 +7,6 @@ that it is asked for and passes each through one action of its root, so visits a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from selfplay.episode.schema import CHANCE_SEAT, SIMULTANEOUS, UNITS
+from selfplay.store.described import configuration
 from selfplay.store.plies import CHANCE, MALFORMED, NONE, OPENING, RANDOM, SEARCH, Array, Plies
 from selfplay.store.surprise import gumbel_surprise, visit_surprise
 
@@ -62,7 +62,7 @@ def search_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, SearchSettin
 def _settings(config: str | None) -> SearchSettings | None:
     """None for a run without search, and for a configuration that is not one that this version knows."""
     try:
-        whole = json.loads(config or "{}")
+        whole = configuration(config) or {}
         search, play = whole["search"], whole["selfplay"]
         told = {name: search.get(name) for name in ("c_visit", "c_scale", "full_fraction")}
         told |= {name: search.get(name) for name in ("considered", "simulations", "cheap_simulations")}

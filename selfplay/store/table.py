@@ -45,6 +45,9 @@ _PLAIN_PATH = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*{_FILE}")
 #: Features that deltalake knows and its pyarrow dataset does not follow.
 _NOT_BY_PYARROW = {"columnMapping", "deletionVectors"}
 _VERSION_NOTE = re.compile(r"schema_version=(\d{1,18})")
+#: What the system said of an error: any, and that nothing more can be written.
+_SYSTEM = re.compile(r"[A-Z][\w ',.-]* \(os error [0-9]{1,4}\)")
+_FULL = re.compile(r"\(os error (?:28|122)\)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -398,7 +401,7 @@ def open_or_create(
             create(table_uri, schema, partition_by, statistics)
             log.persist(table_uri, -1, 0)
         except (DeltaError, OSError) as error:
-            if attempt == 19:
+            if attempt == 19 or _FULL.search(str(error)):
                 raise UserError(f"no table could be made at {table_uri}: {first_line(error)}") from error
             pause(attempt)
     raise AssertionError("unreachable")
@@ -521,6 +524,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
         data = pa.Table.from_pylist([dict(row) for some in new.values() for row in some], schema=side.schema)
         added = int(data.num_rows)
         try:
+            storage.refuse_full(place, data.nbytes)
             write_deltalake(table, data, mode="append", commit_properties=properties)
             log.persist(place, before, table.version(), data=True)
             return added
@@ -529,7 +533,7 @@ def append(corpus_uri: str, name: str, rows: Iterable[Mapping[str, Any]], known:
         except (DeltaError, OSError) as error:
             if patience.again(error):  # they may have been added: the next look at the log tells
                 continue
-            if storage.is_remote(corpus_uri):
+            if storage.is_remote(corpus_uri) or _SYSTEM.search(str(error)):
                 raise UserError(f"table {name} of {corpus_uri} cannot be written: {first_line(error)}") from error
             raise
     raise UserError(f"table {name} of {corpus_uri} is written by too many others at once; try again")
@@ -578,4 +582,7 @@ def pause(attempt: int) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What is told of an error: its first line, and what the system said, which libraries of Rust put further down."""
+    text = str(error).strip() or type(error).__name__
+    line, said = text.splitlines()[0], _SYSTEM.search(text)
+    return line if said is None or said[0] in line else f"{line}: {said[0]}"

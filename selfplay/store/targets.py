@@ -57,7 +57,7 @@ def targets_of(corpus: Corpus) -> Targets:
     Raises `UserError` for a configuration that is not the one whose digest its row, and every episode, names.
     """
     found = Targets()
-    for row in sorted(corpus.table("runs").to_pylist(), key=lambda row: int(row["epoch"])):
+    for row in sorted(corpus.rows("runs"), key=lambda row: int(row["epoch"] or 0)):
         config, digest, run_id = row["config"], row["config_digest"], row["run_id"]
         if not config:
             continue  # redacted

@@ -123,7 +123,10 @@ def _each(corpus: Corpus, tasks: list[_Task], processes: int, renders: Renders |
 
 
 def _surveyed(corpus: Corpus) -> Survey | None:
-    """What the episodes say of each other; None where a file is damaged, which is named when its turn comes."""
+    """What the episodes say of each other; None where a file of theirs is damaged, which is named when its turn comes.
+
+    Raises `UserError` for a side table that cannot be read: without it less would be checked.
+    """
 
     def scan(columns: Mapping[str, pc.Expression], where: pc.Expression | None) -> Iterator[pa.RecordBatch]:
         with readable(corpus.uri):
@@ -132,12 +135,14 @@ def _surveyed(corpus: Corpus) -> Survey | None:
                 columns=dict(columns), filter=where, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=2
             )
             for batch in batches:
+                batch.validate(full=True)
                 refuse_long_cells(corpus.uri, batch)
                 yield batch
 
+    runs, policies, environments = (_plain(corpus, name) for name in ("runs", "policies", "environments"))
+    described, deleted = Described(runs, policies, environments), _deleted(corpus)
     try:
-        runs, policies, environments = (_plain(corpus, name) for name in ("runs", "policies", "environments"))
-        return survey(scan, Described(runs, policies, environments), _deleted(corpus))
+        return survey(scan, described, deleted)
     except UserError:
         return None
 
@@ -296,6 +301,7 @@ def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
         if task.first and held != task.counted:
             yield Check(task.path, FALSE, f"the file holds {held:,} episodes, and the log says {task.counted:,}")
         for batch in _rows(corpus, task):
+            batch.validate(full=True)
             refuse_long_cells(task.path, batch)
             yield from verify_rows(batch, rules, newest)
     except Oversized as error:

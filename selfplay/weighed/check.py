@@ -60,8 +60,8 @@ class WeightCheck:
         """
         self.counts = Counts()
         self._corpus, self._kept = corpus, kept
-        self._policies = {row["digest"]: row for row in corpus.table("policies").to_pylist()}
-        self._settings = settings_of(corpus.table("runs").to_pylist())
+        self._policies = {row["digest"]: row for row in corpus.rows("policies")}
+        self._settings = settings_of(corpus.rows("runs"))
         self._games, self._runs = Games(), dict[str, _Run]()
         self._nets: dict[str, Net | Language | str] = {}
         self._rng = np.random.default_rng(seed)

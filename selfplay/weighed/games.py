@@ -18,6 +18,7 @@ from selfplay.errors import UserError
 from selfplay.game import Game, load
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
+from selfplay.store.described import configuration
 
 Array = np.ndarray[Any, Any]
 
@@ -122,7 +123,7 @@ def settings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     found = {}
     for row in rows:
         try:
-            config = json.loads(row["config"] or "null")
+            config = configuration(row["config"])
             canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
         except (ValueError, RecursionError):
             continue

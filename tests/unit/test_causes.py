@@ -13,8 +13,10 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from selfplay import machine
 from selfplay.errors import Damaged, UserError
+from selfplay.store import OutOfOrder, Taken, acquire
 from trainers.causes import cause_of, in_words, passes
 from trainers.cluster import LastWords, _died, _reason
+from trainers.launch import _in_words
 
 
 def failed(cause: Exception, trace: str = "Traceback (most recent call last):\nOSError: no") -> Exception:
@@ -31,6 +33,15 @@ def test_a_failed_call_is_the_error_that_it_was(cause: Exception) -> None:
     assert cause_of(error) is cause and cause_of(cause) is cause
     assert in_words(error) in (str(cause), f"{type(cause).__name__}: {cause}")
     assert not passes(error) and not passes(cause)
+
+
+@pytest.mark.parametrize("cause", [Taken("block 0 was committed"), OutOfOrder("block 3 must come next")])
+def test_two_that_go_on_with_one_run_are_told_so(cause: Exception, tmp_path: Path) -> None:
+    """The folder of a run was copied, and its corpus is shared: both drivers have the next epoch of the same run."""
+    with acquire(str(tmp_path), "run") as lease:
+        with pytest.raises(UserError, match=f"same run in the same corpus .{cause}.* a copy of a run's folder"):
+            with _in_words(lease):
+                raise failed(cause)
 
 
 def test_a_constructor_that_says_why() -> None:

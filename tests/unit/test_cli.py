@@ -97,6 +97,7 @@ def test_doctor_notices_a_foreign_package(tmp_path: Path) -> None:
     [
         (UserError("the corpus is newer"), 2, "error: the corpus is newer\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 2, "the disk is full: /x"),
+        (RuntimeError("Generic error\n at /x/y: No space left on device (os error 28)"), 2, "the disk is full: /x/y\n"),
         (RuntimeError("on purpose\nmore"), 1, "RuntimeError: on purpose (the traceback is in "),
         (KeyboardInterrupt(), 130, "aborted"),
         (ModuleNotFoundError("No module named 'ray'", name="ray"), 2, "[factory]'"),

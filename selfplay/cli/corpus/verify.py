@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Episodes from which on several processes are worth their start.
 _WORTH_PROCESSES = 2000
+#: Lines of one kind that are printed.
+_MOST_LINES = 1000
 
 
 def verify(
@@ -126,12 +128,14 @@ def verify(
         typer.echo(json.dumps({**told, **fields, "uncommitted": waiting, **more, **of}))
     else:
         console = Console(highlight=False, soft_wrap=True)
-        for check in tally.lies:
+        for check in tally.lies[:_MOST_LINES]:
             console.print(f"[red]false[/] {plain_markup(check.subject)}: {plain_markup(check.reason, 2000)}")
+        if (more_lies := len(tally.lies) - _MOST_LINES) > 0:
+            console.print(f"and {more_lies:,} more are false; --json names them all")
         for (why, reason), how_many in sorted(tally.reasons.items()):
             said = f"{how_many:,} episodes, {why}"
             console.print(f"[yellow]not checkable[/] ({said}): {plain_markup(reason, 2000)}")
-        for row in deleted:
+        for row in deleted[:_MOST_LINES]:
             who, why = (plain_markup(str(row[name]), 2000) for name in ("command", "reason"))
             many = f"{row['episodes'] or 0:,} episodes of run {plain_markup(str(row['run_id']))}"
             console.print(f"{many} are entered as taken out by {who}: {why}")

@@ -136,7 +136,7 @@ def _any_of(words: Any) -> re.Pattern[str] | None:
 def secrets_of(corpus: Corpus) -> Secrets:
     """Everything that this version of the corpus, and this process, know of machines, users and places."""
     rows = corpus.to_arrow(columns=["host", "config_digest", "started_at"])
-    runs, policies = corpus.table("runs").to_pylist(), corpus.table("policies").to_pylist()
+    runs, policies = corpus.rows("runs"), corpus.rows("policies")
     hosts = [*_by_age(rows, "host"), *(row["host"] for row in runs), socket.gethostname(), os.uname().nodename]
     configs = [*_by_age(rows, "config_digest"), *(row["config_digest"] for row in runs)]
     authors = corpus.table("annotations").sort_by("recorded_at").column("author").to_pylist()

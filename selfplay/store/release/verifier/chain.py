@@ -105,10 +105,16 @@ class Chains:
         missing: list[int] = []
         following = 0  # the number that comes next
         before: str | None = None  # the digest of the episode before it, as far as it is known
+        waiting = sorted(gone, key=lambda one: -one["first"])
+        furthest: Row | None = None  # of those that begin before what comes next
         for number in [*sorted(rows), max([wanted, *(number + 1 for number in rows)])]:
-            for one in sorted(gone, key=lambda one: int(one["first"])):
-                if following < number and one["first"] <= following <= one["last"]:
-                    following, before = one["last"] + 1, one["head"] if one["last"] < number else None
+            while following < number:
+                while waiting and waiting[-1]["first"] <= following:
+                    one = waiting.pop()
+                    furthest = one if furthest is None or one["last"] > furthest["last"] else furthest
+                if furthest is None or furthest["last"] < following:
+                    break
+                following, before = furthest["last"] + 1, furthest["head"] if furthest["last"] < number else None
             if following < number and (linked or number == wanted):
                 missing += [following, number]
                 before = None

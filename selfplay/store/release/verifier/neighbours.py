@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from selfplay.store.release.verifier.rows import Row
+from selfplay.store.release.verifier.rows import Row, parsed
 
 #: Writers 1000 e to 1000 e + 999 belong to driver e of their run.
 DRIVER = 1000
@@ -20,14 +20,6 @@ DRIVER = 1000
 #: set. By more than CLOCKS no times may.
 CLOCK, CLOCKS = 600_000_000, 86_400_000_000
 WEIGHTLESS = re.compile(r"random|none|solver|teacher|human|expert|mcts-?[0-9]+|endpoint:.*", re.DOTALL)
-
-
-def parsed(text: Any) -> Row:
-    try:
-        found = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @dataclass(slots=True)
@@ -114,10 +106,12 @@ class Neighbours:
         of = {(row["run_id"], row["epoch"]): row for row in runs}
         known = {run for run, _ in of}
         settings = {key: parsed(row["config"]) for key, row in of.items()}
+        gone: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+        for row in deletions:
+            for one in row["writers"] or ():
+                gone.setdefault((row["run_id"], one["slot"], one["epoch"]), []).append((one["first"], one["last"]))
         for (run, slot, epoch), rows in sorted(self.writers.items()):
-            taken = [(one["first"], one["last"]) for row in deletions for one in row["writers"] or ()
-                     if (row["run_id"], one["slot"], one["epoch"]) == (run, slot, epoch)]  # fmt: skip
-            before = -1
+            taken, before = sorted(gone.get((run, slot, epoch), ()), reverse=True), -1
             for number in sorted({row.number for row in rows}):
                 if number < 0 or not (gaps or run in open_runs or covered(before + 1, number - 1, taken)):
                     told = f"episodes {before + 1} to {number - 1} are missing, and later ones are there"
@@ -201,9 +195,14 @@ class Neighbours:
 
 
 def covered(first: int, last: int, spans: list[tuple[int, int]]) -> bool:
-    """Whether the spans, each with its ends, hold all numbers from first to last; of none they hold all."""
-    for a, b in sorted(spans):
-        first = b + 1 if a <= first <= b else first
+    """Whether the spans, each with its ends, hold all numbers from first to last; of none they hold all.
+
+    spans: descending; from their end those are taken that reach no further number, so ask for ascending ones.
+    """
+    while first <= last and spans and spans[-1][0] <= first:
+        first = max(first, spans[-1][1] + 1)
+        if first <= last:
+            spans.pop()
     return first > last
 
 

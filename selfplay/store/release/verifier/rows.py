@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import struct
 from typing import Any
@@ -17,6 +18,20 @@ CHANCE, SIMULTANEOUS = -1, -2
 #: What a file may hold: an honest row group is far below these, and honest columns shrink by two to twenty.
 SMALL_GROUP_BYTES, MOST_GROUP_BYTES, MOST_RATIO = 256 * 2**20, 4 * 2**30, 100
 MOST_FILE_BYTES, MOST_CERTIFICATE_BYTES = 8 * 2**30, 256 * 2**20
+#: Bytes of a side table, of that of tokenizers, and of a configuration in one; the columns of each that are relied on,
+#: with what their types begin with.
+MOST_TABLE_BYTES, MOST_TOKENIZERS_BYTES, MOST_CONFIG_BYTES = 256 * 2**20, 2**30, 4 * 2**20
+RELIED_ON = {
+    "environments": dict.fromkeys(("env_id", "ruleset_digest"), "string"),
+    "runs": {"run_id": "string", "epoch": "int64", "started_at": "timestamp"}
+    | dict.fromkeys(("env_id", "config", "config_digest", "code_commit", "package_version", "host"), "string"),
+    "policies": {"policy_id": "string", "version": "int64", "digest": "string", "created_at": "timestamp"},
+    "tokenizers": {"digest": "string", "files": "string"},
+    "closings": {"run_id": "string", "epoch": "int64", "table_version": "int64", "episodes": "int64",
+                 "writers": "list<element: struct<slot: string, epoch: int64, episodes: int64"},
+    "deletions": {"run_id": "string", "table_version": "int64", "episodes": "int64",
+                  "writers": "list<element: struct<slot: string, epoch: int64, first: int64, last: int64"},
+}  # fmt: skip
 #: The name of a release is that of a folder; the names of side tables are.
 RELEASE_NAME, TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), re.compile("[a-z_]{1,64}")
 PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._=-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*\.parquet")
@@ -39,6 +54,15 @@ class Lie(Exception):
 
 class Unknown(Exception):
     """Why something cannot be decided here, in words."""
+
+
+def parsed(text: Any) -> Row:
+    """A configuration out of its JSON; {} for what is none."""
+    try:
+        found = json.loads(text) if len(text) <= MOST_CONFIG_BYTES else None
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def content_digest(row: Row, schema: pa.Schema) -> str:

@@ -7,11 +7,10 @@ nearest and may have been held as float32 before, so it stands for all numbers w
 from __future__ import annotations
 
 import functools
-import json
 import math
 from typing import Any
 
-from selfplay.store.release.verifier.rows import CHANCE, SIMULTANEOUS, UNITS, Lie, Row
+from selfplay.store.release.verifier.rows import CHANCE, SIMULTANEOUS, UNITS, Lie, Row, parsed
 
 SLACK = 0.5 + 3 * 2**-24 * UNITS  # half a unit, and three roundings to float32
 #: Sources of moves without a search.
@@ -28,7 +27,7 @@ def settings_of(runs: list[Row]) -> dict[str, Row]:
     found = {}
     for run in runs:
         try:
-            config = json.loads(run["config"])
+            config = parsed(run["config"])
             search, play = config["search"], config["selfplay"]
             known = search["algorithm"] in ("gumbel", "puct") and all(sound(search[c]) for c in ("c_visit", "c_scale"))
             told = [search.get(c) for c in ("considered", "simulations", "cheap_simulations", "full_fraction")]

@@ -20,8 +20,11 @@ from selfplay.store.release.verifier.rows import (
     MOST_FILE_BYTES,
     MOST_GROUP_BYTES,
     MOST_RATIO,
+    MOST_TABLE_BYTES,
+    MOST_TOKENIZERS_BYTES,
     PLAIN_PATH,
     RELEASE_NAME,
+    RELIED_ON,
     SMALL_GROUP_BYTES,
     TABLE_NAME,
     Lie,
@@ -108,7 +111,7 @@ def rows_of(data: bytes, partition: Row, schema: pa.Schema, chosen: set[int] | N
     """The rows of a Parquet file, all or those with the `chosen` indices; two columns are in its path, not in it."""
     before = 0
     file = parquet(data)
-    for batch in file.iter_batches(BATCH_ROWS):
+    for batch in file.iter_batches(rows_at_once(file), use_threads=False):
         columns = {name: batch.column(name) for name in batch.schema.names}
         columns |= {name: pa.array([value] * batch.num_rows, pa.string()) for name, value in partition.items()}
         columns["started_at"] = columns["started_at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
@@ -129,17 +132,38 @@ def parquet(data: bytes) -> pq.ParquetFile:
     return file
 
 
+def rows_at_once(file: pq.ParquetFile) -> int:
+    """Rows of a file that fit in memory even if each text in them is as long as all that is stored of its column.
+
+    Equal texts are stored once: a column that is packed as only repetition is may hold one of megabytes in every row.
+    """
+    longest = 1
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.total_uncompressed_size > MOST_RATIO * max(chunk.total_compressed_size, 1):
+                longest = max(longest, chunk.total_uncompressed_size)
+    return max(1, min(BATCH_ROWS, SMALL_GROUP_BYTES // longest))
+
+
 def side_table(corpus: str, name: str) -> list[Row]:
-    """The rows of a side table as it is now, [] where there is none."""
+    """The rows of a side table as it is now, [] where there is none. Raises `ValueError` for what is no such table."""
     try:
         table = DeltaTable(f"{corpus}/{name}", storage_options=options())
     except TableNotFoundError:
         return []
     refuse_outside(table)
+    there = {field.name: str(field.type) for field in pa.schema(table.schema().to_arrow())}
+    for column, kind in RELIED_ON.get(name, {}).items():
+        if not there.get(column, "").startswith(kind):
+            raise ValueError(f"the table {name} has no column {column} that is {kind}")
     rows: list[Row] = []
+    held = 0
     for path in pa.table(table.get_add_actions()).column("path").to_pylist():
         file = parquet(read(f"{corpus}/{name}", path, MOST_FILE_BYTES))
-        if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > SMALL_GROUP_BYTES:
-            raise ValueError(f"the table {name} is larger than it can be")
-        rows += file.read(use_threads=False).to_pylist()
+        for batch in file.iter_batches(rows_at_once(file), use_threads=False):
+            held += batch.nbytes
+            if held > (MOST_TOKENIZERS_BYTES if name == "tokenizers" else MOST_TABLE_BYTES):
+                raise ValueError(f"the table {name} is larger than it can be")
+            rows += batch.to_pylist()
     return rows
