@@ -232,6 +232,10 @@ def account(corpus: Corpus, paths: Collection[str] | None = None) -> Account:
         if isinstance(row, Check):
             lies.append(row)
             continue
+        numbers = [(one["first"], one["last"]) for one in row["writers"] or ()]
+        if any(not 0 <= a <= b for a, b in numbers) or sum(b - a + 1 for a, b in numbers) > row["episodes"]:
+            lies.append(Check(f"deletions of run {row['run_id']}", FALSE, "it names more episodes than it counts"))
+            continue
         if row["writers"] is None:
             unnamed[row["run_id"]] += row["episodes"]
         for one in row["writers"] or ():

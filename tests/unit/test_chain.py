@@ -343,6 +343,15 @@ def test_a_deleted_run_is_explained_and_may_go_on(ended: Ended) -> None:
     assert "12 episodes of run run are entered as taken out by delete-run: wrong rules" in told.output
 
 
+@pytest.mark.parametrize("first, last", [(-1, 3), (3, 2), (-(2**63), 2**63 - 1), (4, 5)])
+def test_an_entry_excuses_no_more_than_it_counts(ended: Ended, first: int, last: int) -> None:
+    replace_rows(ended.uri, without(4))
+    writer = {"slot": "a", "epoch": 1000, "first": first, "last": last, "head": None}
+    row = {"run_id": "run", "table_version": 1, "episodes": 1, "writers": [writer], "reason": "x", "command": "x"}
+    store.append(ended.uri, "deletions", [row])
+    assert any("it names more episodes than it counts" in lie for lie in lies(ended.uri))
+
+
 def test_a_run_that_plays_on_while_it_is_deleted(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     run.play("a", 3)

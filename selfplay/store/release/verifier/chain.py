@@ -50,6 +50,10 @@ class Chains:
             if not whole_row(row, ("table_version", "episodes"), ("slot", "epoch", "first", "last")):
                 yield f"deletions of run {row['run_id']}", "a row of it lacks what it must say"
                 continue
+            numbers = [(one["first"], one["last"]) for one in row["writers"] or []]
+            if any(not 0 <= a <= b for a, b in numbers) or sum(b - a + 1 for a, b in numbers) > row["episodes"]:
+                yield f"deletions of run {row['run_id']}", "it names more episodes than it counts"
+                continue
             if row["writers"] is None:
                 unnamed[row["run_id"]] = unnamed.get(row["run_id"], 0) + row["episodes"]
             for one in row["writers"] or []:
