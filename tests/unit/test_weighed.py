@@ -442,7 +442,7 @@ def test_a_release_says_which_weights_were_not_kept(made: Made, tmp_path: Path) 
     assert set(storage.names(str(tmp_path))) == set(found.files)
     assert Kept([str(tmp_path)]).digests() == {name.partition(".")[0] for name in found.files}
     assert carry(corpus, str(tmp_path), None) is None and not storage.names(str(tmp_path))
-    with pytest.raises(UserError, match="no weights are on hand of the 6 versions"):
+    with pytest.raises(UserError, match="of the 6 versions that its episodes name no weights are on hand"):
         carry(corpus, str(tmp_path), Kept([]).file)
 
 

@@ -71,9 +71,11 @@ def carry(corpus: Corpus, place: str, source: Source | None) -> Carried | None:
             raise UserError(f"nothing was released: version {version} of {policy} has more than 8 GiB of weights")
         storage.write(storage.join(place, digest + ENDING), data, durable=True)
         files[digest + ENDING] = hashlib.sha256(data).hexdigest()
+    if not named:
+        raise UserError("nothing was released: its episodes name no weights, which a release could carry")
     if not files:
-        wanted = f"of the {len(named):,} versions that its episodes name" if named else "and its episodes name none"
-        raise UserError(f"nothing was released: no weights are on hand {wanted}; --weights-from FOLDER says where")
+        wanted = f"of the {len(named):,} versions that its episodes name no weights are on hand"
+        raise UserError(f"nothing was released: {wanted}; --weights-from FOLDER says where they are")
     return Carried(len(named), files, tuple(gone))
 
 
