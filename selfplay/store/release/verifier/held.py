@@ -23,7 +23,7 @@ class Weights:
         """places: where the files of a release may lie. listed: their sha256 by name, as its certificate has them."""
         self.rows, self.places = {row["digest"]: row for row in policies}, places
         self.files: dict[str, Path | tuple[str, str]] = {}  # a file here, or the name and sha256 of one of a release
-        self.nets: dict[str, Net | Speaker | Unknown] = {}
+        self.nets: dict[str, Net | Speaker | Unknown | Lie] = {}
         for name, sha256 in (listed or {}).items():
             if re.fullmatch(r"[0-9a-f]{64}\.safetensors", name):
                 self.files[name.partition(".")[0]] = (name, sha256)
@@ -40,21 +40,23 @@ class Weights:
         if digest not in self.nets:
             for old in list(self.nets)[: 1 - MOST_HELD]:
                 del self.nets[old]
-            tensors = tensors_of(self.bytes_of(self.files[digest]))
-            if digest_of(tensors) != digest:
-                raise Lie(f"the file of the weights {digest[:12]} holds others")
             try:
-                row = self.rows.get(digest)
-                if any(name.startswith("model.") for name in tensors):
-                    self.nets[digest] = Speaker((row or {}).get("net") or "", tensors)
-                else:
-                    self.nets[digest] = stated(row, tensors)
-            except Unknown as reason:
+                self.nets[digest] = self.load(digest)
+            except (Unknown, Lie) as reason:
                 self.nets[digest] = reason
         found = self.nets[digest] = self.nets.pop(digest)  # used last
-        if isinstance(found, Unknown):
-            raise found
+        if isinstance(found, Unknown | Lie):
+            raise type(found)(str(found))
         return found
+
+    def load(self, digest: str) -> Net | Speaker:
+        tensors = tensors_of(self.bytes_of(self.files[digest]))
+        if digest_of(tensors) != digest:
+            raise Lie(f"the file of the weights {digest[:12]} holds others")
+        row = self.rows.get(digest)
+        if any(name.startswith("model.") for name in tensors):
+            return Speaker((row or {}).get("net") or "", tensors)
+        return stated(row, tensors)
 
     def bytes_of(self, file: Path | tuple[str, str]) -> bytes:
         if isinstance(file, Path):

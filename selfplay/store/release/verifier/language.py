@@ -19,7 +19,7 @@ EDGE, SURELY = 1e-5, 1e-3
 TOKENS_AT_ONCE, LOGITS_AT_ONCE, MOST_TOKENS = 8192, 512, 2**17
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """A turn that tokens were drawn for. ids: `[T]`, its context and then its own. logprobs: `[own]`, nats.
 
@@ -85,7 +85,10 @@ class Speaker:
 
     def apart(self, answers: list[Answer]) -> Iterator[tuple[Answer, int | None, float]]:
         """Of each answer the first token whose log-probability is another, if any, and what it is here."""
-        for batch in batched(answers):
+        vocabulary = len(self.exact["model.embed_tokens.weight"])
+        strange = [one for one in answers if one.ids.min() < 0 or one.ids.max() >= vocabulary]
+        yield from ((one, 0, -math.inf) for one in strange)
+        for batch in batched([one for one in answers if one.ids.min() >= 0 and one.ids.max() < vocabulary]):
             exact = self.logprobs(batch)
             far = [nearest(one.logprobs, found) for one, found in zip(batch, exact, strict=True)]
             bound = SPOKEN_EXACTLY
@@ -106,8 +109,6 @@ class Speaker:
         ids = np.zeros((len(batch), max(len(one.ids) for one in batch)), np.int64)
         for i, one in enumerate(batch):
             ids[i, : len(one.ids)] = one.ids
-        if ids.min() < 0 or ids.max() >= len(embedding):
-            raise Lie("a token is none of its model's")
         with torch.inference_mode():
             hidden = self.hidden(embedding[torch.from_numpy(ids)])
             head = embedding if self.c.get("tie", True) else self.t["lm_head.weight"]
@@ -171,17 +172,15 @@ class Speaker:
         if top_k is not None and top_k < logits.shape[1]:
             left_out |= scaled < scaled.topk(top_k, 1).values[:, -1:]
             surely |= logits.topk(top_k, 1).values[:, -1] - own > SURELY
-        found, edges = [], (0.0,) if top_p is None or top_p >= 1 else (0.0, -EDGE, EDGE)
-        share, order = scaled.masked_fill(left_out, -math.inf).softmax(1).sort(1, descending=True)
-        likelier = torch.zeros_like(share).scatter(1, order, share.cumsum(1) - share)  # what all likelier ones have
-        for move in edges:
-            out = left_out.clone()
-            if len(edges) > 1 and top_p is not None:
-                out |= likelier >= min(1.0, max(1e-9, top_p + move))
-            out.scatter_(1, mine, False)
-            found.append(scaled.masked_fill(out, -math.inf).log_softmax(1).gather(1, mine)[:, 0])
-        if top_p is not None and top_p + SURELY < 1:
-            surely |= likelier.gather(1, mine)[:, 0] >= top_p + SURELY
+        outs = [left_out]
+        if top_p is not None and top_p < 1:
+            share, order = scaled.masked_fill(left_out, -math.inf).softmax(1).sort(1, descending=True)
+            likelier = torch.zeros_like(share).scatter(1, order, share.cumsum(1) - share)  # what likelier ones have
+            edges = [min(1.0, max(1e-9, top_p + move)) for move in (0.0, -EDGE, EDGE)]
+            outs = [left_out | (likelier >= edge) for edge in edges]
+            surely |= (likelier.gather(1, mine)[:, 0] >= top_p + SURELY) & (top_p + SURELY < 1)
+        found = [scaled.masked_fill(out.scatter(1, mine, False), -math.inf).log_softmax(1).gather(1, mine)[:, 0]
+                 for out in outs]  # fmt: skip
         rows = torch.stack(found).double().numpy()
         if not self.rough_runs:
             rows[:, surely.numpy()] = -math.inf
