@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyspiel
 import pytest
+import torch
 
 from selfplay import registry
 from selfplay.contract import GameSpec
 from selfplay.draws import GameDraws, PlaySettings
 from selfplay.game import load
+from selfplay.nets.language.config import LanguageConfig
+from selfplay.nets.language.transformer import Transformer
+from selfplay.rollout.sampling import Sampling, sampled_logprobs
 from selfplay.search import reference
 from selfplay.search.hash_net import HashNet
-from selfplay.store.release.verifier import one_file, searching
+from selfplay.store.release.verifier import language, one_file, searching
+from selfplay.store.release.verifier.rows import Unknown
 from selfplay.store.release.weights_file import weights_file
 
 CONSTANTS: dict[str, Any] = {"c_visit": 50.0, "c_scale": 0.2, "c_init": 1.25, "c_base": 19652.0, "fpu_reduction": 0.2,
@@ -75,6 +82,41 @@ def test_it_draws_from_a_seed_what_players_draw(algorithm: str, resigns: float |
 
 def test_settings_that_are_not_all_there_repeat_nothing() -> None:
     assert searching.playing_of({}) is None and searching.playing_of({"search": {}, "selfplay": []}) is None
+
+
+@pytest.mark.parametrize("shape", [{}, {"qkv_bias": True, "tie": False, "rope_factor": 2.0}, {"unturned": (0,)}])
+def test_its_language_models_are_those_of_the_package(shape: dict[str, Any]) -> None:
+    """Grouped heads, biases, positions in some layers, own output weights; with and without top_k and top_p."""
+    torch.set_num_threads(1)
+    config = LanguageConfig(50, 2, 16, 32, heads=4, kv_heads=2, head_dim=4, context=64, **shape)
+    model, rng = Transformer(config), np.random.default_rng(0)
+    model.start(1)
+    with torch.inference_mode():
+        model.model.embed_tokens.weight.mul_(8)
+        tensors = {f"model.{name}": p.detach().numpy() for name, p in model.named_parameters()}
+    net = json.dumps({"config": asdict(config), "lora_rank": 0, "dtype": "float32"})
+    speaker = language.Speaker(net, tensors | {"value_head.weight": np.zeros((1, 16), np.float32)})
+    speaker.rough_runs = True  # so that tokens that top_k and top_p leave out have a number, too
+    for how in ((1.0, None, None), (0.7, 5, None), (0.8, None, 0.9), (1.0, 8, 0.7)):
+        answers = []
+        for length in (9, 14, 20):
+            ids = torch.from_numpy(rng.integers(0, 50, length))
+            with torch.inference_mode():
+                logits = model.logits(model.hidden(ids[None]))[0, 3:-1]
+                drawn = sampled_logprobs(logits, ids[4:], Sampling(*how))
+            answers.append(language.Answer("a", 0, 1, ids.numpy(), drawn.double().numpy(), how))
+        assert [wrong for _, wrong, _ in speaker.apart(answers)] == [None] * 3
+        for one, found in zip(answers, speaker.logprobs(answers), strict=True):
+            assert np.abs(found[0] - one.logprobs).max() < 2e-5
+
+
+def test_what_other_software_computes_is_not_weighed() -> None:
+    for net in ({"config": None, "lora_rank": 0, "dtype": "float32"}, {"config": {}, "lora_rank": 4, "dtype": ""}):
+        with pytest.raises(Unknown, match="computed by transformers, or with adapters"):
+            language.Speaker(json.dumps(net), {})
+    for text in ("", "[]", '{"config": {"layers": 2}, "lora_rank": 0, "dtype": "float32"}'):
+        with pytest.raises(Unknown, match="describes no language model"):
+            language.Speaker(text, {})
 
 
 def test_no_name_of_one_part_hides_another() -> None:
