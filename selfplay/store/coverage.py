@@ -25,7 +25,7 @@ WHY = {
 }
 
 WEIGHTS, SURPRISE, TOKENS, TEMPLATE = "weights", "surprise", "tokens", "template"
-ANSWER, SPLIT, GROUP, CONFIG = "answer", "split", "group", "configuration"
+ANSWER, SPLIT, GROUP, CONFIG, WHOLE_CONFIG = "answer", "split", "group", "configuration", "whole configuration"
 RUN, NEIGHBOURS, GAPS, CHAIN, END, TIMES = "run", "neighbours", "gaps", "chain", "end", "times"
 
 #: What may be uncovered in an episode that is otherwise true.
@@ -39,6 +39,7 @@ UNCOVERED = {
     SPLIT: "that its problem is not of the development split: it was recorded by hand before rows were asked that",
     GROUP: "the size of its group: the settings of its run are not here",
     CONFIG: "what its settings bound: the configuration of its run is not here",
+    WHOLE_CONFIG: "that its configuration has the digest that it was sealed with: a redacted copy keeps a part of it",
     CHAIN: "that nothing was removed, reordered or put in before it: rows of schema version 1 are not linked",
     RUN: "settings, code, rules, policies and seeds against those of its run: the table of runs has no row of it",
     GAPS: "that nothing is missing: numbers are, as after a repair or a deletion by versions that entered neither",

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from selfplay.store.coverage import CONFIG, FALSE, RUN, TIMES, Check
+from selfplay.store.coverage import CONFIG, FALSE, RUN, TIMES, WHOLE_CONFIG, Check
 
 #: Policies that have no weights, and no row: random moves, and texts that no policy of the run wrote.
 _WEIGHTLESS = re.compile(r"random|none|solver|teacher|human|expert|mcts-?[0-9]+|endpoint:.*", re.DOTALL)
@@ -119,8 +119,11 @@ class Described:
     def _configuration_lies(self, run: str, row: Mapping[str, Any]) -> str | None:
         """A configuration has the digest that its row gives. In redacted copies both were replaced."""
         digest = row["config_digest"]
-        if digest is None or row["config"] is None or digest in self._pseudonyms:
+        if digest is None or row["config"] is None:
             self.lacks(run, CONFIG)
+            return None
+        if digest in self._pseudonyms:
+            self.lacks(run, WHOLE_CONFIG)
             return None
         found = configuration(row["config"])
         if found is None:

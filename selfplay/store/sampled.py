@@ -8,7 +8,6 @@ drawn one has at least `(1 - top_p) / vocabulary`. With top_k alone there is no 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfplay.episode import Episode
-from selfplay.store.described import configuration
+from selfplay.store.kept_settings import by_digest
 from selfplay.store.spelling import Spelling
 
 if TYPE_CHECKING:
@@ -61,14 +60,11 @@ def dialogue_settings(runs: Iterable[Mapping[str, Any]]) -> dict[str, DialogueSe
     A configuration counts only where its digest is the one that its row, and so its episodes, name it by.
     """
     found: dict[str, DialogueSettings] = {}
-    for row in runs:
-        digest, text = row["config_digest"], row["config"]
+    for digest, config in by_digest(runs).items():
         try:
-            config = configuration(text) or {}
-            canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
-            if digest == hashlib.sha256(canonical.encode()).hexdigest() and "generation" in config:
+            if "generation" in config:
                 found[digest] = _settings(config)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except (ValueError, TypeError, LookupError, AttributeError):
             continue  # of another version, or none; what it would have decided is not covered
     return found
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 
 import pyarrow as pa
 
@@ -15,18 +13,9 @@ from selfplay.contract import GameSpec
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.game import load
-from selfplay.store.described import pseudonym
+from selfplay.store.kept_settings import TARGETS, fits_digest, makes_targets, settings_alone
 from selfplay.store.query import condition, told
 from selfplay.store.read import Corpus
-
-#: The settings that `targets_of` reads.
-_SETTINGS = {
-    "search": ("algorithm", "c_visit", "c_scale"),
-    "learner": ("z_weight", "q_weight"),
-    "selfplay": ("truncated_value_weight",),
-}
-#: A redacted release has no more configurations than this.
-_MOST_REDACTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,18 +55,22 @@ def targets_of(corpus: Corpus) -> Targets:
                 f"the configuration of run {run_id} in the corpus at {corpus.uri} is not the one whose digest it "
                 f"names, {digest[:12]}: it was changed, and no targets are made by it"
             )
-        alone = settings_alone(config)
-        if alone is None:
+        settings = _settings(config)
+        if settings is None:
             continue  # a run without search, or of a newer version: nothing is known of its targets
-        kept = json.loads(alone)
-        settings = TargetSettings(
-            **kept["search"], **kept["learner"], truncated_weight=kept["selfplay"]["truncated_value_weight"]
-        )
         if digest is None:
             found.by_run[run_id] = settings
         else:
             found.by_config[run_id, digest] = settings
     return found
+
+
+def _settings(config: str) -> TargetSettings | None:
+    whole = json.loads(settings_alone(config) or "{}")
+    if not makes_targets(whole):
+        return None
+    search, learner = ({name: whole[part][name] for name in TARGETS[part]} for part in ("search", "learner"))
+    return TargetSettings(**search, **learner, truncated_weight=whole["selfplay"]["truncated_value_weight"])
 
 
 def one_config(episodes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch | pa.Table]:
@@ -88,38 +81,6 @@ def one_config(episodes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch |
         if last == len(names) or names[last] != names[first]:
             yield episodes.slice(first, last - first)
             first = last
-
-
-def fits_digest(config: str, digest: str) -> bool:
-    """Whether a configuration is the one that this digest, of a row of `runs` and of its episodes, stands for.
-
-    A redacted release names its configurations by numbers, and keeps nothing of them but what makes targets.
-    """
-    try:
-        canonical = json.dumps(json.loads(config), sort_keys=True, separators=(",", ":"))
-    except (ValueError, RecursionError):
-        return False
-    if hashlib.sha256(canonical.encode(errors="replace")).hexdigest() == digest:
-        return True
-    alone = settings_alone(config)
-    return alone is not None and json.loads(alone) == json.loads(config) and digest in _redacted_digests()
-
-
-@cache
-def _redacted_digests() -> frozenset[str]:
-    return frozenset(map(pseudonym, range(1, _MOST_REDACTED + 1)))
-
-
-def settings_alone(config: str | None) -> str | None:
-    """A configuration with nothing left but what makes targets of its searches; None for a run without search."""
-    try:
-        whole = json.loads(config or "{}")
-        kept = {part: {name: whole[part][name] for name in names} for part, names in _SETTINGS.items()}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    numbers = [value for part in kept.values() for name, value in part.items() if name != "algorithm"]
-    known = kept["search"]["algorithm"] in ("gumbel", "puct")
-    return json.dumps(kept) if known and all(isinstance(one, int | float) for one in numbers) else None
 
 
 def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true") -> tuple[str, GameSpec]:

@@ -239,7 +239,7 @@ class _Games:
         settings = self.settings[row]
         if not self.stories[row].searches or (settings is not None and settings.simulations is not None):
             return ()
-        return (SURPRISE, CONFIG) if settings is None else (CONFIG,)  # a redacted configuration keeps little
+        return (SURPRISE, CONFIG) if settings is None else (CONFIG,)  # a redacted one of older versions has little
 
 
 def _looked_at(columns: Mapping[str, pa.Array], rules: Rules) -> _Games:

@@ -13,10 +13,11 @@ import torch
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.game import Game
+from selfplay.store.kept_settings import by_digest
 from selfplay.store.read import Corpus
 from selfplay.store.rows import episodes_of
 from selfplay.weighed.dialogues import Language, answers_of
-from selfplay.weighed.games import Decision, Games, Opened, Played, played_by, settings_of, walk
+from selfplay.weighed.games import Decision, Games, Opened, Played, played_by, walk
 from selfplay.weighed.kept import Kept
 from selfplay.weighed.repeats import APART, Repeater, distance, same
 from selfplay.weighed.report import (
@@ -61,7 +62,7 @@ class WeightCheck:
         self.counts = Counts()
         self._corpus, self._kept = corpus, kept
         self._policies = {row["digest"]: row for row in corpus.rows("policies")}
-        self._settings = settings_of(corpus.rows("runs"))
+        self._settings = by_digest(corpus.rows("runs"))
         self._games, self._runs = Games(), dict[str, _Run]()
         self._nets: dict[str, Net | Language | str] = {}
         self._rng = np.random.default_rng(seed)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +16,6 @@ from selfplay.errors import UserError
 from selfplay.game import Game, load
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
-from selfplay.store.described import configuration
 
 Array = np.ndarray[Any, Any]
 
@@ -116,21 +113,6 @@ def played_by(settings: Mapping[str, Any] | None, game: Game) -> Played | None:
         )
     except (KeyError, TypeError, ValueError, UserError):
         return None
-
-
-def settings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """config digest -> configuration, of the rows of the table `runs` whose configuration has the digest they state."""
-    found = {}
-    for row in rows:
-        try:
-            config = configuration(row["config"])
-            canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
-        except (ValueError, RecursionError):
-            continue
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        if isinstance(config, dict) and digest == row["config_digest"]:
-            found[digest] = config
-    return found
 
 
 @dataclass(frozen=True)

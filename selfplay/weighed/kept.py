@@ -34,6 +34,11 @@ class Kept:
         place = self._places.get(digest)
         return None if place is None else self._read(place, digest)
 
+    def file(self, digest: str, version: int) -> bytes | None:
+        """These weights as a file that says nothing but what they are; None where they are not here."""
+        tensors = self.load(digest, version)
+        return None if tensors is None else weights.to_bytes(tensors, {"kind": "weights", "version": version})
+
     def digests(self) -> set[str]:
         """Of all weights here."""
         for uri in sorted(self._unread):

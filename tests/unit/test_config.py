@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from selfplay.errors import UserError
-from selfplay.store.targets import fits_digest
+from selfplay.store.described import pseudonym
+from selfplay.store.kept_settings import fits_digest, settings_alone
+from selfplay.store.release.verifier.searching import playing_of
+from selfplay.store.sampled import dialogue_settings
+from selfplay.store.searched import search_settings
 from trainers.config import RunConfig
 from trainers.experiment import from_json, from_toml, incompatible
 from trainers.reasoning_config import ReasoningConfig
@@ -172,3 +177,27 @@ def test_a_stored_configuration_has_the_digest_that_its_episodes_name(name: str)
     assert fits_digest(config.to_json(), config.digest) and not fits_digest(config.to_json(), "0" * 64)
     changed = config.to_json().replace('"seed": 0', '"seed": 1')
     assert changed != config.to_json() and not fits_digest(changed, config.digest)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_what_a_redacted_copy_keeps_of_a_configuration(name: str) -> None:
+    """So that a copy is checked as fully as what it is of."""
+    config = load_recipe(name)
+    alone = settings_alone(config.to_json())
+    assert alone is not None and settings_alone(alone) == alone
+    assert fits_digest(alone, pseudonym(3)) and not fits_digest(config.to_json(), pseudonym(3))
+    whole = [{"config": config.to_json(), "config_digest": config.digest}]
+    kept = [{"config": alone, "config_digest": pseudonym(3)}]
+    for read in (search_settings, dialogue_settings):
+        assert list(read(whole).values()) == list(read(kept).values())
+    assert playing_of(json.loads(config.to_json())) == playing_of(json.loads(alone))
+    assert search_settings(kept) or dialogue_settings(kept)
+
+
+def test_a_path_and_what_is_no_setting_are_left_out_of_a_configuration() -> None:
+    given = {"generation": {"stop": ["\n"], "engine": "Not a word", "group": {"a": 1}, "temperature": 1.0, "key": "k"},
+             "policy": {"path": "/home/zoe/model", "context": 9}, "host": "gpu-7", "run": {"seed": 4, "corpus": "/x/y"}}
+    kept = {"run": {"seed": 4}, "generation": {"stop": ["\n"], "temperature": 1.0},
+            "policy": {"path": "[path]", "context": 9}}  # fmt: skip
+    assert json.loads(settings_alone(json.dumps(given)) or "{}") == kept
+    assert [settings_alone(text) for text in ("[]", "{", '{"run": {"seed": 1}}')] == [None] * 3

@@ -29,6 +29,7 @@ from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
 from selfplay.store import spelling
 from selfplay.store.annotations import Label, annotate
+from selfplay.store.coverage import WHOLE_CONFIG, Tally
 from selfplay.store.release import redacted, redaction
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.table import SIDE_TABLES
@@ -162,6 +163,15 @@ def test_it_is_true_and_says_what_is_missing(made: tuple[str, str]) -> None:
     (one,) = releases.released(store.open(copy))
     assert (one.name, one.table_version, one.episodes) == ("first", 0, 9)
     assert releases.released(store.open(source)) == []
+
+
+def test_a_copy_is_checked_as_fully_as_what_it_is_of(made: tuple[str, str]) -> None:
+    tallies = [Tally(), Tally()]
+    for tally, uri in zip(tallies, made, strict=True):
+        for check in verify_corpus(store.open(uri)):
+            tally.add(check)
+    whole, copy = tallies
+    assert copy.true == whole.true and copy.uncovered == whole.uncovered | {WHOLE_CONFIG: copy.true}
 
 
 def test_reasons_of_verdicts_lose_them_too(made: tuple[str, str]) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import runpy
+import shutil
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from selfplay import registry, store
+from selfplay import registry, storage, store
 from selfplay.cli.corpus import app
-from selfplay.contract import GameSpec
 from selfplay.draws import PlaySettings
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, to_batch
 from selfplay.errors import UserError
@@ -35,7 +39,10 @@ from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Committer, write_block
-from selfplay.store.release.weights_file import weights_file
+from selfplay.store.release.carried import carry
+from selfplay.store.release.certificate import Verified, facts
+from selfplay.store.release.check import check_release, released_version
+from selfplay.store.release.job import described
 from selfplay.store.table import append
 from selfplay.task import Task
 from selfplay.task import ruleset_digest as task_digest
@@ -358,28 +365,85 @@ def test_a_model_in_bfloat16_has_its_own_bound(tmp_path: Path) -> None:
     assert states == [FALSE, *[TRUE] * (len(rows) - 1)]
 
 
-def test_a_stranger_weighs_games_with_one_file_of_the_release(made: Made, tmp_path: Path) -> None:
-    """verify_weights.py shares no code with the package, and finds the same."""
-    spec = registry.find("tic_tac_toe")
-    assert isinstance(spec, GameSpec)
-    planes = {} if spec.seat_planes is None else {spec.id: spec.seat_planes}
-    (tmp_path / "verify_weights.py").write_text(weights_file(planes))
-    one = runpy.run_path(str(tmp_path / "verify_weights.py"))
-    ruleset = {"env_id": spec.id, "ruleset_digest": ruleset_digest(spec), "game_string": load(spec).string}
-    certificate = {"packages": {}, "rulesets": [ruleset], "table_version": made.corpus.version}
-    one["weigh"].__globals__["ONE_NET_SINCE"] = 0
-    found = one["weigh"](str(made.folder / "corpus"), certificate, [str(made.folder)], None, 0)
-    assert found["falsehoods"] == [] and found["decisions"] > 150 and found["weighed"] > 20
-    rules = one["Rules"](certificate)
-    nets = one["Weights"]([str(made.folder)], made.tables["policies"])
-    rows = made.batch.to_pylist()
-    for case in CASES:
-        if case.victim == "dialogue" or case.column.endswith(("visits", ".q")) or case.column == "seed":
-            continue  # of searches and seeds it says nothing
-        row = deepcopy(rows[victim_of(case, made)])
+def released(made: Made, place: Path, rows: list[dict[str, Any]] | None = None) -> str:
+    """A copy of the corpus with a release that carries weights. rows: what it holds instead, made up by a stranger."""
+    uri = shutil.copytree(made.folder / "corpus", place).as_posix()
+    if rows is not None:
+        write_deltalake(f"{uri}/episodes", pa.Table.from_batches([sealed(rows)]), mode="overwrite")
+    corpus = store.open(uri)
+    found = facts(corpus, "first", "", Verified(corpus.count(), 0, {}, None, None))
+    append(uri, "releases", [described(corpus, found, datetime.now(UTC), None, made.kept.file)])
+    return uri
+
+
+def test_a_stranger_finds_what_the_package_finds(made: Made, tmp_path: Path) -> None:
+    """verify_weights.py shares no code with the package; it has the weights that the release carries."""
+    uri = released(made, tmp_path / "copy")
+    place = f"{uri}/released/first"
+    one = runpy.run_path(f"{place}/verify_weights.py")
+    certificate = json.loads(Path(place, "certificate.json").read_text())
+    assert (certificate["weights"]["named"], certificate["weights"]["carried"]) == (6, 6)
+    assert "the weights of 6 of the 6 versions" in Path(place, "README.md").read_text()
+    weights_here = one["Weights"]([], made.tables["policies"], (place,), certificate["release_files"])
+    found = one["weigh"](uri, certificate, weights_here, 60, None, 0)
+    assert found.lies == {} and found.decisions > 150 and len(found.good) > 20 and found.tokens > 20
+    assert found.made == found.repeated == 60
+    whole = made.batch.to_pylist()
+    edited = [deepcopy(whole[victim_of(case, made)]) for case in CASES]
+    found = one["Weighing"](one["Rules"](certificate), weights_here, made.tables["runs"], 10_000, random.Random(0))
+    for case, row in zip(CASES, edited, strict=True):
         case.edit(row)
-        with pytest.raises(one["Lie"], match="step"):
-            one["row_weighed"](row, rules, nets)
+        row["episode_id"] = f"edited {CASES.index(case)}"
+    for row in [*whole, *edited]:
+        found.row(row)
+    found.finish()
+    wrong = [(case.column, case.victim) for case, row in zip(CASES, edited, strict=True)
+             if not found.lies.pop(row["episode_id"], "")]  # fmt: skip
+    assert wrong == [] and found.lies == {}
+
+
+@pytest.mark.slow
+def test_a_stranger_needs_nothing_but_the_release(made: Made, tmp_path: Path) -> None:
+    """Weights beside it, no package of ours; a value, visits and log-probabilities that were made up are found."""
+
+    def alone(uri: str, *words: str) -> dict[str, Any]:
+        script = [sys.executable, "-I", f"{uri}/released/first/verify_weights.py", "--json", *words]
+        done = subprocess.run(script, capture_output=True, text=True, check=False, cwd="/")
+        return {"code": done.returncode, "err": done.stderr, **json.loads(done.stdout or "{}")}
+
+    honest = released(made, tmp_path / "honest")
+    told = alone(honest)
+    assert (told["code"], told["falsehoods"], told["searches"], told["repeated"]) == (0, [], 20, 20), told
+    assert told["decisions"] > 150 and told["tokens"] > 20 and told["versions"] == 6
+    rows, wanted = made.batch.to_pylist(), set()
+    for column, victim in (("game.steps[].raw_value", "game"), ("game.steps[].candidates[].visits", "puct game"),
+                           ("reasoning.turns[].logprobs[]", "dialogue")):  # fmt: skip
+        case = next(case for case in CASES if (case.column, case.victim) == (column, victim))
+        case.edit(rows[victim_of(case, made)])
+        wanted.add(rows[victim_of(case, made)]["episode_id"])
+    told = alone(released(made, tmp_path / "forged", rows), "--searches", "10000")
+    assert told["code"] == 1 and {lie["subject"] for lie in told["falsehoods"]} == wanted, told
+    changed = min(Path(honest, "released/first").glob("*.safetensors"))
+    data = changed.read_bytes()
+    changed.write_bytes(data[:-1] + bytes([255 - data[-1]]))
+    told = alone(honest)
+    assert told["code"] == 1 and "was changed" in told["falsehoods"][0]["reason"]
+    (lie,) = check_release(*released_version(store.open(honest), "first"))[0]
+    assert changed.name in lie.subject and "was changed" in lie.reason
+
+
+def test_a_release_says_which_weights_were_not_kept(made: Made, tmp_path: Path) -> None:
+    corpus, some = store.open(str(made.folder / "corpus")), Kept([str(made.folder / "gumbel")])
+    (tmp_path / "old.safetensors").write_bytes(b"of a release that was killed")
+    found = carry(corpus, str(tmp_path), some.file)
+    assert found is not None and (found.named, len(found.files), len(found.gone)) == (6, 2, 4)
+    assert found.said.endswith("not kept were those of version 1 of puct, version 2 of puct, version 1 of words, "
+                               "version 2 of words")  # fmt: skip
+    assert set(storage.names(str(tmp_path))) == set(found.files)
+    assert Kept([str(tmp_path)]).digests() == {name.partition(".")[0] for name in found.files}
+    assert carry(corpus, str(tmp_path), None) is None and not storage.names(str(tmp_path))
+    with pytest.raises(UserError, match="of the 6 versions that its episodes name no weights are on hand"):
+        carry(corpus, str(tmp_path), Kept([]).file)
 
 
 @pytest.mark.slow

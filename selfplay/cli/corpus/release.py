@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfplay import storage
 from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import ElsewhereOption, JsonOption, VersionOption, open_corpus, to_change
 from selfplay.cli.untrusted import cell, say
 from selfplay.commands import command
 from selfplay.errors import UserError
+from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
     from selfplay.signing import Key
     from selfplay.store import Corpus
     from selfplay.store.release import Released
+    from selfplay.store.release.carried import Source
 
 
 #: Files of a version from which on it is worth while to compact before a release.
@@ -41,6 +45,13 @@ def release(
             "configuration.",
         ),
     ] = None,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Let it carry the weights that its episodes name, if they are kept.")
+    ] = False,
+    weights_from: Annotated[
+        list[str] | None,
+        typer.Option(help="With weights of this folder: a run's, or of *.safetensors. May be repeated."),
+    ] = None,
     sign: Annotated[bool, typer.Option(help="Sign it with your key; the first release makes one.")] = True,
     elsewhere: ElsewhereOption = False,
     list_them: Annotated[bool, typer.Option("--list", help="List the releases of a corpus.")] = False,
@@ -50,6 +61,10 @@ def release(
 
     Nothing is released where anything is false. `vacuum` keeps released versions for ever. With --redact-to the corpus
     itself is left as it is, and DEST is what may be published. `corpus verify --release NAME` checks a release.
+
+    --with-weights adds the weights of every version that its episodes name, found by their sha256 in the run's folder
+    around the corpus and in those named by --weights-from; which were not kept is said. With them anybody can compute
+    again, by verify_weights.py and torch alone, what nets said and searches found.
 
     Examples:  selfplay corpus release first runs/connect_four  ·  selfplay corpus release --list runs/connect_four  ·
     selfplay corpus release first runs/connect_four --redact-to published/first
@@ -76,11 +91,12 @@ def release(
     if len(opened.files()) > _MANY_FILES and not as_json:
         say(f"of {len(opened.files()):,} files; `{command('corpus', 'compact', corpus)}` would have made few of them")
     signer = _signer() if sign else None
+    weights = _weights(corpus, opened, weights_from or []) if with_weights or weights_from else None
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=opened.count() if sample is None else min(sample, opened.count()))
         workers = processes or _processes(opened)
-        how = (note, sample, seed, workers, lambda: progress.advance(task), signer, framing())
+        how = (note, sample, seed, workers, lambda: progress.advance(task), signer, framing(), weights)
         done = make(opened, name, *how) if redact_to is None else release_redacted(opened, name, redact_to, *how)
     if as_json:
         typer.echo(_json(done))
@@ -96,6 +112,9 @@ def release(
     say(f"certificate.json has sha256 {done.certificate_sha256}")
     given = "not signed" if done.key is None else f"signed by {done.key}"
     say(f"Merkle root {done.merkle_root}, {given}: give both to those who are to check it")
+    if weights is not None:
+        told = json.loads(storage.read(storage.join(done.place, "certificate.json")))
+        say(f"{told['weights']['said']}")
     if redact_to is None:
         say(
             "its tables hold host names, paths and the configuration of its runs; --redact-to DEST releases a copy "
@@ -106,6 +125,15 @@ def release(
         f"next: `python verify_corpus.py {place}` in that folder checks it without this package; "
         f'`store.open("{place}", version={done.table_version})` reads it'
     )
+
+
+def _weights(asked: str, corpus: Corpus, folders: list[str]) -> Source:
+    """Gives the weights in some folders, and in the run's folder around the corpus. asked: as the user named it."""
+    if find_spec("torch") is None:
+        raise UserError(f"--with-weights needs torch: {how_to_install('factory')}")
+    from selfplay.weighed.kept import Kept, folders_of, refuse_empty
+
+    return Kept([*map(refuse_empty, folders), *folders_of(asked, corpus.uri)]).file
 
 
 def _signer() -> Callable[[], Key]:

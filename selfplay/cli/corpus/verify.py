@@ -66,7 +66,8 @@ def verify(
 
     --weights computes again, with the weights that an episode names, raw values and priors of its moves, some of its
     searches, and the log-probabilities of its tokens. Weights are found by their sha256 in the run's folder around the
-    corpus and in those named by --weights-from. With --sample it draws its own episodes, as many of each version.
+    corpus, in the release of --release and in folders named by --weights-from. With --sample it draws its own episodes,
+    as many of each version.
 
     With --release it is the released version that is checked, and whether the release holds all that its certificate
     says, signed by KEY.
@@ -111,7 +112,7 @@ def verify(
     if weighs:
         from selfplay.cli.corpus.weights import weigh
 
-        weighing = weigh(opened, corpus, weights_from or [], sample, seed, searches)
+        weighing = weigh(opened, corpus, weights_from or [], sample, seed, searches, release)
         known = {check.subject for check in tally.lies}
         news = [check for check in weighing.false if check.subject not in known]
         tally.lies += news

@@ -30,14 +30,26 @@ class Weighing:
     numbers: dict[str, Any]
 
 
-def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, seed: int, searches: int) -> Weighing:
-    """asked: the corpus as the user named it. folders: where he says that weights are. searches: to make again."""
+def weigh(
+    corpus: Corpus,
+    asked: str,
+    folders: list[str],
+    sample: int | None,
+    seed: int,
+    searches: int,
+    release: str | None = None,
+) -> Weighing:
+    """asked: the corpus as the user named it. folders: where he says that weights are. searches: to make again.
+
+    release: one that may carry weights.
+    """
     if find_spec("torch") is None:
         raise UserError(f"--weights needs torch: {how_to_install('factory')}")
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay import machine
+    from selfplay import machine, storage
+    from selfplay.store.release.job import FOLDER
     from selfplay.store.verify import Check
     from selfplay.weighed.check import FALSE, TRUE, WeightCheck
     from selfplay.weighed.kept import Kept, folders_of, refuse_empty
@@ -45,6 +57,7 @@ def weigh(corpus: Corpus, asked: str, folders: list[str], sample: int | None, se
     began = time.perf_counter()
     torch.set_num_threads(max(1, machine.cores() // 2))  # more wait for each other where cores are shared
     near = folders_of(asked, corpus.uri)
+    near += [] if release is None else [storage.join(corpus.uri, FOLDER, release)]
     check = WeightCheck(corpus, Kept([*map(refuse_empty, folders), *near]), sample, seed, searches)
     false: list[Check] = []
     weighed = 0

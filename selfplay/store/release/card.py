@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfplay.store.coverage import meaning, told
+from selfplay.store.release.carried import Carried
 from selfplay.store.release.certificate import Facts
 from selfplay.store.release.croissant import description
 from selfplay.store.release.diversity import PLIES
@@ -75,8 +76,11 @@ _LIMITS = """\
 """
 
 
-def card(facts: Facts, episode_id: str | None, key: str | None) -> str:
-    """The whole text. episode_id: one that is in it, for the examples; None where there is none. key: who signs it."""
+def card(facts: Facts, episode_id: str | None, key: str | None, carried: Carried | None = None) -> str:
+    """The whole text. episode_id: one that is in it, for the examples; None where there is none. key: who signs it.
+
+    carried: the weights that lie beside it; None: none.
+    """
     example = json.dumps(episode_id or "run/slot/epoch/number").replace("`", "\\u0060")
     reading = _READING.format(version=facts.table_version, episode_id=example)
     parts = [
@@ -90,7 +94,7 @@ def card(facts: Facts, episode_id: str | None, key: str | None) -> str:
         f"## How diverse is it?\n\n{_diversity(facts)}",
         f"## Policies\n\n{_policies(facts)}",
         f"## Failures\n\n{_failures(facts)}",
-        f"## Is it true?\n\n{_verification(facts)}\n\n{_signed(key)}",
+        f"## Is it true?\n\n{_verification(facts, carried)}\n\n{_signed(key)}",
         f"## How to read it\n\n{reading.rstrip()}",
         f"## Licence\n\n{_licences(facts)}",
         f"## Limits\n\n{_LIMITS.rstrip()}",
@@ -187,7 +191,7 @@ def _failures(facts: Facts) -> str:
     return _table(["status", "error", "episodes"], rows)
 
 
-def _verification(facts: Facts) -> str:
+def _verification(facts: Facts, carried: Carried | None) -> str:
     verified = facts.verified
     checked = "all episodes" if verified.sample is None else f"a sample of {verified.sample:,} (seed {verified.seed})"
     lines = [
@@ -203,10 +207,20 @@ def _verification(facts: Facts) -> str:
     said = (
         "Check it yourself: `verify_corpus.py` is one file without any code of ours around it. It compares the files "
         "with certificate.json, recomputes the digest of every row and replays every game by the rules of OpenSpiel. "
-        "`verify_weights.py CORPUS --weights FOLDER` needs torch and the weights of the run, too: it computes again "
-        "what the nets said of every move that they searched."
+        f"{_weighing(carried)}"
     )
     return "\n".join(lines) + f"\n\n{said}\n\n{command}"
+
+
+def _weighing(carried: Carried | None) -> str:
+    again = "it computes again what the nets said of every move that they searched"
+    again += " and of every token that they drew, and makes some searches again"
+    if carried is None:
+        return f"`verify_weights.py CORPUS --weights FOLDER` needs torch and the weights of the run, too: {again}."
+    return (
+        f"`verify_weights.py CORPUS` needs torch, too: {again}. The weights lie beside it, each named by the digest by "
+        f"which `policy_spans` knows it; of this release: {plain(carried.said)}."
+    )
 
 
 def _signed(key: str | None) -> str:

@@ -24,6 +24,7 @@ from selfplay.store.coverage import meaning
 from selfplay.store.query import query
 from selfplay.store.read import Corpus
 from selfplay.store.release import merkle
+from selfplay.store.release.carried import Carried
 from selfplay.store.release.diversity import diversity
 from selfplay.store.release.tables import row_digests
 from selfplay.store.table import episodes_uri, open_table
@@ -133,8 +134,12 @@ def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bo
     )
 
 
-def certificate(facts: Facts, created_at: datetime, others: dict[str, str], key: str | None) -> dict[str, Any]:
+def certificate(
+    facts: Facts, created_at: datetime, others: dict[str, str], key: str | None, carried: Carried | None
+) -> dict[str, Any]:
     """The certificate. others: sha256 of the release's other files, by name. key: whose signature will lie beside it.
+
+    carried: the weights among them; None: none were asked for.
 
     content_digest: sha256 over the content digests (hex) of all episodes, sorted, a newline after each; it names the
     content whatever files it lies in. merkle_root: of the tree over the episodes' ids and content digests; by it one
@@ -179,6 +184,7 @@ def certificate(facts: Facts, created_at: datetime, others: dict[str, str], key:
             **{package: metadata.version(package) for package in ("open_spiel", "pyarrow", "deltalake")},
         },
         "tables": facts.tables,
+        "weights": None if carried is None else {"said": carried.said, **carried.as_fields()},
         "release_files": others,
         "files": facts.files,
     }

@@ -17,7 +17,7 @@ from typing import Any
 from selfplay import storage
 from selfplay.errors import Damaged, UserError
 from selfplay.store.read import Corpus, open
-from selfplay.store.release import signature
+from selfplay.store.release import carried, signature
 from selfplay.store.release.certificate import digest_of, merkle_root, summary
 from selfplay.store.release.job import FOLDER, Released, release_rows, released
 from selfplay.store.release.tables import missing
@@ -195,7 +195,7 @@ def _release_files(place: str, certified: dict[str, Any], signed: bool) -> Itera
         if not _FILE_NAME.fullmatch(name):
             yield Check(subject, FALSE, "that is no name of a file of a release")
             continue
-        data = _read(storage.join(place, name))
+        data = _read(storage.join(place, name), carried.MOST_BYTES if name.endswith(carried.ENDING) else MOST_BYTES)
         if isinstance(data, str):
             yield Check(subject, FALSE, data)
         elif hashlib.sha256(data).hexdigest() != sha256:

@@ -22,8 +22,9 @@ from selfplay.store.coverage import Tally
 from selfplay.store.lease import acquire
 from selfplay.store.prompts import Renders
 from selfplay.store.read import Corpus, refuse_links
-from selfplay.store.release import signature
+from selfplay.store.release import carried, signature
 from selfplay.store.release.card import card
+from selfplay.store.release.carried import Carried, Source, carry
 from selfplay.store.release.certificate import Facts, Verified, certificate, facts, summary
 from selfplay.store.release.croissant import croissant
 from selfplay.store.release.schema_md import schema_md
@@ -44,7 +45,8 @@ _SHOWN = 3
 class Released:
     """place: URI of the folder of its files. certificate_sha256: of certificate.json. The rest: see `certificate`.
 
-    merkle_root: None in releases that were made before there were any; key: None where it is not signed.
+    merkle_root: None in releases that were made before there were any; key: None where it is not signed. weights:
+    how many files of them it carries.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Released:
     certificate_sha256: str
     merkle_root: str | None
     key: str | None
+    weights: int
 
     @property
     def statement(self) -> signature.Statement | None:
@@ -108,11 +111,12 @@ def release(
     progress: Callable[[], None] = lambda: None,
     key: Callable[[], signing.Key] | None = None,
     renders: Renders | None = None,
+    weights: Source | None = None,
 ) -> Released:
     """Releases this version of the corpus. progress: called once for every answer of the check.
 
     key: gives the key to sign it with, and is asked when all is true; None: it is not signed. renders: as of
-    `verify_corpus`.
+    `verify_corpus`. weights: gives those that it is to carry; None: it carries none.
     sample: check only so many episodes; the certificate says so. Raises `UserError`, with nothing written, where the
     name is taken or anything is false; of several that release one name at once, all but one are told so.
     """
@@ -126,7 +130,7 @@ def release(
         _keep_log(corpus)
         created_at = storage.now()
         refuse_links(corpus.uri)  # checking took its time
-        row = described(corpus, found, created_at, None if key is None else key())
+        row = described(corpus, found, created_at, None if key is None else key(), weights)
         _refuse_vacuumed(corpus, found)
         storage.fault("before_release")
         if not append(corpus.uri, "releases", [row]):
@@ -134,15 +138,20 @@ def release(
     return _released(corpus, row)
 
 
-def described(corpus: Corpus, found: Facts, created_at: datetime, key: signing.Key | None) -> dict[str, Any]:
+def described(
+    corpus: Corpus, found: Facts, created_at: datetime, key: signing.Key | None, weights: Source | None
+) -> dict[str, Any]:
     """Writes the files of a release of the corpus, signed where there is a key; returns its row for the table."""
     name = None if key is None else key.name
-    texts = _texts(corpus, found, name)
+    place = storage.join(corpus.uri, FOLDER, found.name)
+    with_it = carry(corpus, place, weights)
+    texts = _texts(corpus, found, name, with_it)
     others = {file: hashlib.sha256(data).hexdigest() for file, data in texts.items()}
-    certified = certificate(found, created_at, others, name)
+    if with_it is not None:
+        others |= with_it.files
+    certified = certificate(found, created_at, others, name, with_it)
     texts["certificate.json"] = _json(certified)
     sha256 = hashlib.sha256(texts["certificate.json"]).hexdigest()
-    place = storage.join(corpus.uri, FOLDER, found.name)
     for file in FILES:
         storage.write(storage.join(place, file), texts[file], durable=True)
     if key is None:
@@ -190,11 +199,15 @@ def verified(
     )
 
 
-def _texts(corpus: Corpus, found: Facts, key: str | None) -> dict[str, bytes]:
-    """The files of the release but for the certificate. key: whose signature will lie beside it."""
+def _texts(corpus: Corpus, found: Facts, key: str | None, with_it: Carried | None) -> dict[str, bytes]:
+    """The files of the release but for the certificate and weights. key: whose signature will lie beside it.
+
+    with_it: the weights.
+    """
     first = next(corpus.episodes(columns=["episode_id"]), None)
+    episode_id = None if first is None else first.column("episode_id")[0].as_py()
     return {
-        "README.md": card(found, None if first is None else first.column("episode_id")[0].as_py(), key).encode(),
+        "README.md": card(found, episode_id, key, with_it).encode(),
         "croissant.json": _json(croissant(found)),
         "SCHEMA.md": schema_md().encode(),
         "verify_corpus.py": one_file().encode(),
@@ -287,4 +300,5 @@ def _from_summary(corpus: Corpus, row: dict[str, Any], kept: Any, verification: 
         certificate_sha256=kept.get("sha256", ""),
         merkle_root=kept.get("merkle_root"),
         key=kept.get("key"),
+        weights=sum(file.endswith(carried.ENDING) for file in kept.get("release_files", ())),
     )

@@ -32,6 +32,7 @@ from selfplay.errors import UserError
 from selfplay.store.prompts import Renders
 from selfplay.store.read import Corpus, open, readable
 from selfplay.store.release import redaction
+from selfplay.store.release.carried import Source
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.job import Released, described, released, verified
 from selfplay.store.release.redaction import Heads, Secrets
@@ -55,6 +56,7 @@ def release_redacted(
     progress: Callable[[], None] = lambda: None,
     key: Callable[[], signing.Key] | None = None,
     renders: Renders | None = None,
+    weights: Source | None = None,
 ) -> Released:
     """Releases a copy of this version of the corpus at `place`, without host names, paths, addresses, configuration.
 
@@ -75,7 +77,7 @@ def release_redacted(
         for reason, count in checked.reasons.items():
             reasons[known.scrubbed(reason)] += count
         found = facts(copy, name, note, replace(checked, reasons=dict(reasons)), redacted=True)
-        row = described(copy, found, storage.now(), None if key is None else key())
+        row = described(copy, found, storage.now(), None if key is None else key(), weights)
         _write_side_table(folder, "releases", pa.Table.from_pylist([row], SIDE_TABLES["releases"].schema), known)
         storage.fault("before_release")
         _publish(folder, place)

@@ -31,8 +31,8 @@ from selfplay.episode.digest import seal
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.described import pseudonym
+from selfplay.store.kept_settings import settings_alone
 from selfplay.store.read import Corpus
-from selfplay.store.targets import settings_alone
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
@@ -52,9 +52,10 @@ SAID = """\
 This is a redacted copy of a corpus. It leaves out:
 
 - host names: each machine has a number, `machine-1`, `machine-2`, …, in the order of their first episodes;
-- the configuration of runs but for six settings in `runs.config` that turn searches into targets, and the folders
-  of runs and weights (`runs.run_uri`, `policies.uri`), which are null; `config_digest` is the sha256 of
-  `configuration 1`, `configuration 2`, …: equal where the settings were;
+- the configuration of runs but for those settings in `runs.config` by which searches become targets and episodes are
+  checked: of search, self-play, sampling and levels, and the seed; and the folders of runs and weights (`runs.run_uri`,
+  `policies.uri`), which are null; `config_digest` is the sha256 of `configuration 1`, `configuration 2`, …: equal where
+  the settings were;
 - absolute paths, addresses, host names and user names in errors and in the reasons of verdicts, which read `[path]`,
   `[address]`, `[host]` and `[user]`;
 - the names of the authors of labels, who are numbered, too, and the table `uses`;

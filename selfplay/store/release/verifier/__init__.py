@@ -2,7 +2,7 @@
 
 The parts share no code with the rest of this package, on purpose: what they find was computed a second time, row by row
 and plainly. They import only the standard library, numpy, pyarrow, deltalake, open_spiel, each other, and
-where it is there cryptography.
+where it is there cryptography; those of verify_weights.py (`selfplay.store.release.weights_file`) also torch.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, Lie, Row
+from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, MOST_FILE_BYTES, Lie, Row
 from selfplay.store.release.verifier.table import read, shown, side_table
 
 KEY = re.compile(r"ed25519:[0-9a-f]{64}")
@@ -124,7 +124,8 @@ def release_lies(corpus: str, certificate: Row, data: bytes) -> list[tuple[str, 
         try:
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
                 raise Lie("that is no name of a file of a release")
-            if hashlib.sha256(read(place, name, MOST_CERTIFICATE_BYTES)).hexdigest() != sha256:
+            most = MOST_FILE_BYTES if name.endswith(".safetensors") else MOST_CERTIFICATE_BYTES
+            if hashlib.sha256(read(place, name, most)).hexdigest() != sha256:
                 raise Lie("the file was changed: its sha256 is not the certified one")
         except (Lie, OSError, ValueError) as lie:
             found.append((name, "the file is missing" if isinstance(lie, FileNotFoundError) else str(lie)))
