@@ -64,7 +64,7 @@ def plies_of(games: pa.StructArray) -> Plies:
     lengths = np.diff(ends)
     row = np.repeat(np.arange(len(lengths)), lengths)
     source = fields["source"].dictionary_encode()
-    codes = np.array([_code(word) for word in source.dictionary.to_pylist()] or [MALFORMED])
+    codes = np.array([*map(_code, source.dictionary.to_pylist()), MALFORMED])  # the last: of what is null
     whole = np.ones(len(flat), bool)
     for name in ("seat", "action", "source", "simulations", "full_search", "candidates"):
         if fields[name].null_count:
@@ -80,7 +80,7 @@ def plies_of(games: pa.StructArray) -> Plies:
         ply=np.arange(len(flat)) - ends[:-1][row],
         seat=integers(fields["seat"]),
         action=integers(fields["action"]),
-        source=codes[np.asarray(source.indices.fill_null(0))],
+        source=codes[np.asarray(source.indices.fill_null(len(codes) - 1))],
         simulations=integers(fields["simulations"]),
         full=np.asarray(fields["full_search"].fill_null(False)),
         root=integers(fields["root_value"]),
