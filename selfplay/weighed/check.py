@@ -293,18 +293,17 @@ class WeightCheck:
             why.update({one.row: why[one.row] or reason for one in answers})
             return
         self.counts.versions.add(digest)
-        try:
-            for one, far, found, bound in model.apart(answers):
-                self.counts.tokens += one.own
-                wrong = np.flatnonzero(far > bound)
-                if len(wrong):
-                    token = int(wrong[0])
-                    lies.setdefault(one.row, _drawn_at(one, token, float(found[token])))
-                else:
-                    weighed.add(one.row)
-                    self.counts.worst = self.counts.worst[0], max(self.counts.worst[1], float(far.max()))
-        except ValueError as error:
-            lies.update({one.row: str(error) for one in answers})
+        strange = [one for one in answers if not model.knows(one)]
+        lies.update({one.row: "a token is none of its model's" for one in strange})
+        for one, far, found, bound in model.apart([one for one in answers if model.knows(one)]):
+            self.counts.tokens += one.own
+            wrong = np.flatnonzero(far > bound)
+            if len(wrong):
+                token = int(wrong[0])
+                lies.setdefault(one.row, _drawn_at(one, token, float(found[token])))
+            else:
+                weighed.add(one.row)
+                self.counts.worst = self.counts.worst[0], max(self.counts.worst[1], float(far.max()))
 
     def _net(self, digest: str, version: int) -> Net | Language | str:
         """The net of these weights, or in words why there is none."""

@@ -118,8 +118,15 @@ class Language:
             model = self._models[dtype] = model.to(dtype).eval().requires_grad_(False)
         return model
 
+    def knows(self, answer: Answer) -> bool:
+        """Whether all tokens of an answer and its context are in the model's vocabulary."""
+        return bool(answer.ids.min() >= 0 and answer.ids.max() < self._config.vocab)
+
     def apart(self, answers: Sequence[Answer]) -> Iterator[tuple[Answer, Array, Array, float]]:
-        """For each answer its distances `[own]` in nats, what was computed `[own]`, and the bound."""
+        """For each answer its distances `[own]` in nats, what was computed `[own]`, and the bound.
+
+        answers: that the model `knows`.
+        """
         for batch in _batches(answers):
             exact = self._logprobs(batch, torch.float32)
             distances = [_nearest(one.logprobs, found) for one, found in zip(batch, exact, strict=True)]
@@ -139,8 +146,6 @@ class Language:
         for i, one in enumerate(batch):
             ids[i, : len(one.ids)] = one.ids
         model = self._model(longest, dtype)
-        if ids.max() >= self._config.vocab or ids.min() < 0:
-            raise ValueError("a token is none of its model's")
         hidden = model.hidden(torch.from_numpy(ids))
         out = []
         for i, one in enumerate(batch):

@@ -99,6 +99,10 @@ def _tokens(row: Row) -> None:
     turn["token_ids"] = [turn["token_ids"][0] ^ 1, *turn["token_ids"][1:]]
 
 
+def _strange_token(row: Row) -> None:
+    row["reasoning"]["turns"][-1]["token_ids"][0] = 1_000_000
+
+
 def _temperature(row: Row) -> None:
     row["reasoning"]["temperature"] = 0.5
 
@@ -118,6 +122,7 @@ CASES = (
     WeightCase("reasoning.turns[].logprobs[]", "dialogue", _logprobs(-0.001), "has the log-probability -0.0010"),
     WeightCase("reasoning.turns[].logprobs[]", "dialogue", _logprobs(-9.0), "has the log-probability -9.0000"),
     WeightCase("reasoning.turns[].token_ids[]", "dialogue", _tokens, "has the log-probability"),
+    WeightCase("reasoning.turns[].token_ids[]", "dialogue", _strange_token, "none of its model's"),
     WeightCase("reasoning.temperature", "dialogue", _temperature, "has the log-probability"),
     WeightCase("policy_spans[].version", "dialogue", _version, "has the log-probability"),
 )
