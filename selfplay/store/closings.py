@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
 from selfplay.store.chain import Chains, chains_of
-from selfplay.store.commit import Receipt
 from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.drivers import NOT_COUNTED, TAKEN_OVER
 from selfplay.store.read import Corpus, open
 from selfplay.store.table import append
-from selfplay.store.write import Block
+
+if TYPE_CHECKING:
+    from selfplay.store.commit import Receipt
+    from selfplay.store.write import Block
 
 
 @dataclass
@@ -98,6 +100,16 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
         for one in sorted(writers)
     ]
     return append(corpus_uri, "closings", rows) if rows else 0
+
+
+def not_counted(corpus: Corpus) -> list[dict[str, Any]]:
+    """Closings for drivers that have none, and that another one of their run has followed, as where a damaged file of
+    the table was taken out: nobody knows any more how much they had archived."""
+    runs, closings = (corpus.rows(name, ["run_id", "epoch"]) for name in ("runs", "closings"))
+    began = {(row["run_id"], row["epoch"]) for row in runs if None not in row.values()}
+    newest = dict(sorted(began))
+    left = began - {(row["run_id"], row["epoch"]) for row in closings} - newest.items()
+    return [_row(run_id, epoch, NOT_COUNTED, corpus.version, [], None) for run_id, epoch in sorted(left)]
 
 
 def _drivers(corpus: Corpus, run_id: str, first: int, end: int) -> list[int]:

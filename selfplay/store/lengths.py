@@ -1,7 +1,8 @@
 """How long games of self-play are before they are cut: of one driver of a run all that are cut are equally long.
 
 The limit is a setting of the run, or else of its environment, which may have another one today. Whatever it was, no
-game was longer than one that was cut.
+game was longer than one that was cut. Programs of other people, whose episodes have no configuration, may cut as they
+like.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Lengths:
         self._cut: dict[tuple[str, int], dict[int, str]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """row: episode_id, run_id, epoch, kind, origin, status and n_steps of an episode."""
-        if row["kind"] == "game" and row["origin"] == "self_play":
+        """row: episode_id, run_id, epoch, kind, origin, status, config_digest and n_steps of an episode."""
+        if row["kind"] == "game" and row["origin"] == "self_play" and row["config_digest"] is not None:
             driver, moves = (row["run_id"], (row["epoch"] or 0) // WRITERS_PER_DRIVER), row["n_steps"] or 0
             self._longest[driver] = max(moves, self._longest.get(driver, 0))
             if row["status"] == "truncated":

@@ -25,10 +25,12 @@ from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store import log
+from selfplay.store.closings import not_counted
 from selfplay.store.deletions import enter_rows
 from selfplay.store.doubled import Doubled, doubled, take_out
 from selfplay.store.entries import sealed
 from selfplay.store.log import Fault
+from selfplay.store.read import open as open_corpus
 from selfplay.store.replayed import Added, Orphan, State, damaged_files, missing_blocks, replay, unnamed
 from selfplay.store.table import (
     EPISODES_TABLE,
@@ -120,6 +122,8 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
             untouched += undecided
         if name != EPISODES_TABLE and (killed or faults or not state.described):
             steps += _add_again(corpus, name, table, state)
+        if name == "closings" and (bad or killed):
+            steps.append(_say_uncounted(corpus))
     return Repair(corpus, tuple(steps), tuple(untouched), _mark(corpus))
 
 
@@ -330,6 +334,17 @@ def _take_out(corpus: str, table: str, path: str, add: Added, reason: str, here:
     if add.range in here:
         lost = "a whole file with the same episodes is committed in its place"
     return Step(TAKE_OUT, uri, reason, f"it is taken out of the table, and {lost}", do)
+
+
+def _say_uncounted(corpus: str) -> Step:
+    """For closings that were lost. Where a later driver has gone on, that they are missing would be false."""
+
+    def do() -> None:
+        append(corpus, "closings", not_counted(open_corpus(corpus)))
+
+    reason = "it may lack rows of drivers that others have followed"
+    result = "new ones say that nobody knows how much these had archived"
+    return Step(COMMIT, storage.join(corpus, "closings"), reason, result, do)
 
 
 def _take_out_doubled(table: str, files: Sequence[Doubled], state: State) -> Iterator[Step]:

@@ -24,6 +24,7 @@ from selfplay import storage
 from selfplay.errors import UserError
 from selfplay.store import log
 from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
+from selfplay.store.drivers import NOT_COUNTED
 from selfplay.store.limits import refuse_bomb, refuse_bombs
 from selfplay.store.table import open_table
 from selfplay.store.write import MADE_BY, stats_of
@@ -215,7 +216,7 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
     run, if the log does not reach back to that; neither is to be committed. Nor is one beyond the end that its driver,
     or the next one, has written down in the table `closings`.
     """
-    ended = _ends(table.rsplit("/", 1)[0])
+    ends = _ends(table.rsplit("/", 1)[0])
     entries = unnamed(table, state)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = [block for block in pool.map(lambda entry: orphan(table, entry), entries) if block is not None]
@@ -224,7 +225,7 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
     again: list[Orphan] = []
     left: list[Orphan] = []
     for block in sorted(found, key=lambda b: (b.run_id, b.slot, b.epoch, b.first)):
-        if covered.has(block) or block.first >= ended.get((block.run_id, block.slot, block.epoch), block.first + 1):
+        if covered.has(block) or ends.before(block):
             continue
         start, end = covered.ends(block)
         acknowledged = (start if trimmed else -1) < block.first < end
@@ -243,18 +244,36 @@ def missing_blocks(table: str, state: State, damaged: bool) -> tuple[list[Orphan
     return again, left
 
 
-def _ends(corpus_uri: str) -> dict[tuple[str, str, int], int]:
-    """How many episodes each writer had archived, by the table `closings`; of none, where that cannot be read."""
+@dataclass(frozen=True)
+class _Ends:
+    """What the table `closings` says. episodes: how many each writer (run, slot, epoch) had archived. drivers: those
+    (run, epoch) whose closing was counted; of a writer that it does not name, nothing was."""
+
+    episodes: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    drivers: frozenset[tuple[str, int]] = frozenset()
+
+    def before(self, block: Orphan) -> bool:
+        """Whether the writer had ended before the block, which was never archived then."""
+        counted = (block.run_id, block.epoch // WRITERS_PER_DRIVER) in self.drivers
+        most = self.episodes.get((block.run_id, block.slot, block.epoch), 0 if counted else None)
+        return most is not None and block.first >= most
+
+
+def _ends(corpus_uri: str) -> _Ends:
+    """Nothing, where the table cannot be read."""
     place = storage.join(corpus_uri, "closings")
     try:
         table = open_table(place)
         dataset = table.to_pyarrow_dataset(filesystem=storage.arrow_filesystem(place))
         refuse_bombs(dataset.get_fragments())
-        rows = dataset.to_table(columns=["run_id", "writers"]).to_pylist()
+        rows = dataset.to_table(columns=["run_id", "epoch", "how", "writers"]).to_pylist()
     except (TableNotFoundError, UserError, pa.ArrowException, OSError):
-        return {}
+        return _Ends()
     told = [(row["run_id"], one) for row in rows for one in row["writers"] or () if one and one["episodes"] is not None]
-    return {(run_id, one["slot"], one["epoch"]): one["episodes"] for run_id, one in told}
+    return _Ends(
+        {(run_id, one["slot"], one["epoch"]): one["episodes"] for run_id, one in told},
+        frozenset((row["run_id"], row["epoch"]) for row in rows if row["how"] != NOT_COUNTED),
+    )
 
 
 class _Coverage:

@@ -151,7 +151,11 @@ SIDE_TABLES: dict[str, SideTable] = {
         _schema(
             run_id=(_TEXT, "the run"),
             epoch=(_WHOLE, "incarnation of its driver, that has ended"),
-            how=(_TEXT, "finished, interrupted, or taken over: it was killed, and counted by the next incarnation"),
+            how=(
+                _TEXT,
+                "finished, interrupted, or taken over: it was killed, and counted by the next incarnation; or not "
+                "counted: a file was damaged, and nobody knows",
+            ),
             table_version=(_WHOLE, "a version of the episodes table that holds all that it archived"),
             episodes=(_WHOLE, "that its writers had archived, all together"),
             aborted=(_WHOLE, "those of them with the status aborted"),
@@ -176,7 +180,7 @@ SIDE_TABLES: dict[str, SideTable] = {
             command=(_TEXT, "what took them out: delete-run, repair"),
             deleted_at=(_TIME, "when the row was written; the episodes were taken out after that"),
         ),
-        ("run_id", "table_version"),
+        ("run_id", "table_version", "deleted_at"),  # one that was cut short left an entry of the same version
         ("run_id",),
         "table_version",
     ),

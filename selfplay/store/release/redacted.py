@@ -161,6 +161,10 @@ def _copy_side_tables(corpus: Corpus, folder: str, known: Secrets, heads: Heads)
             rows = _tellable_tokenizers(corpus, rows, known)
         else:
             rows = rows.filter(pc.is_in(rows.column(of[name]), held.column(of[name]).combine_chunks()))
+        if name in ("closings", "deletions"):  # in the copy each version is 0: what is of a later one is left out
+            version = pc.field("table_version")
+            later = version > corpus.version if name == "closings" else version >= corpus.version
+            rows = rows.filter(version.is_null() | ~later)
         if rows.num_rows:
             _write_side_table(folder, name, redaction.side_table(name, rows.combine_chunks(), known, heads), known)
 

@@ -64,7 +64,7 @@ class Neighbours:
         if how not in self.made or self.made[how][1] > started:
             self.made[how] = (row["episode_id"], started)
         self.parents += [(row["episode_id"], one["episode_id"]) for one in row["parents"] or ()]
-        if row["game"] is not None and row["origin"] == "self_play":
+        if row["game"] is not None and row["origin"] == "self_play" and row["config_digest"] is not None:
             driver, moves = (run, epoch // DRIVER), row["n_steps"]
             self.longest[driver] = max(moves, self.longest.get(driver, 0))
             if row["game"]["ended_by"] == "ply_limit":
@@ -100,16 +100,19 @@ class Neighbours:
         wanted = {parent.rpartition("/")[0] for _, parent in self.parents}
         there = {f"{'/'.join(map(str, key))}/{one.number}" for key, rows in self.writers.items()
                  if "/".join(map(str, key)) in wanted for one in rows}  # fmt: skip
-        for name, parent in self.parents:
-            if parent == name or (parent.split("/")[0] in here and parent not in there):
-                yield name, f"it names the parent {parent}, which is not in the corpus, or it itself"
-        of = {(row["run_id"], row["epoch"]): row for row in runs}
-        known = {run for run, _ in of}
-        settings = {key: parsed(row["config"]) for key, row in of.items()}
         gone: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
         for row in deletions:
             for one in row["writers"] or ():
                 gone.setdefault((row["run_id"], one["slot"], one["epoch"]), []).append((one["first"], one["last"]))
+        out = {"/".join(map(str, key)): sorted(spans, reverse=True) for key, spans in gone.items()}
+        for name, parent in sorted(self.parents, key=lambda pair: number_of(pair[1])):  # ascending, as `covered` asks
+            writer, number = parent.rpartition("/")[0], number_of(parent)
+            held = parent in there or (number >= 0 and covered(number, number, out.get(writer, [])))
+            if parent == name or (parent.split("/")[0] in here - open_runs and not held):
+                yield name, f"it names the parent {parent}, which is not in the corpus, or it itself"
+        of = {(row["run_id"], row["epoch"]): row for row in runs}
+        known = {run for run, _ in of}
+        settings = {key: parsed(row["config"]) for key, row in of.items()}
         for (run, slot, epoch), rows in sorted(self.writers.items()):
             taken, before = sorted(gone.get((run, slot, epoch), ()), reverse=True), -1
             for number in sorted({row.number for row in rows}):
@@ -192,6 +195,12 @@ class Neighbours:
                 yield f"{writer}/{some[0].number}", "of its group some samples are missing, or there twice"
             elif some[0].sampled and size is not None and len(times) != size:
                 yield f"{writer}/{some[0].number}", f"its group has {len(times)} samples, and by its run {size}"
+
+
+def number_of(name: str) -> int:
+    """The number at the end of an episode's id; -1 for none that is one."""
+    found = re.search("/([0-9]{1,18})$", name)
+    return int(found[1]) if found else -1
 
 
 def covered(first: int, last: int, spans: list[tuple[int, int]]) -> bool:
