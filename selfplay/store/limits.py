@@ -32,6 +32,8 @@ MOST_ROWS_A_GROUP = 16 * 2**20
 MOST_TABLE_BYTES = 256 * 2**20
 MOST_BYTES_OF = {"tokenizers": 2**30, "annotations": 4 * 2**30, "uses": 4 * 2**30}
 SMALL_TABLE_BYTES = 64 * 2**20
+#: A row of a side table counts as so many bytes at least: as plain values, nulls and numbers take no fewer.
+LEAST_ROW_BYTES = 256
 _MOST_ROWS_AT_ONCE = 1024
 #: Bytes of a value in memory, by Parquet's physical type; texts have none.
 _WIDTHS = {"BOOLEAN": 1 / 8, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -111,14 +113,16 @@ def read_whole(what: str, dataset: pads.Dataset, columns: list[str], most: int) 
     if sum(map(_most_bytes, footers)) <= SMALL_TABLE_BYTES:
         table = dataset.to_table(columns=columns)
     else:
+        rows = sum(metadata.num_rows for metadata in footers)
+        if rows * LEAST_ROW_BYTES > most:
+            raise Oversized(f"{what} has {rows:,} rows, more than {most // LEAST_ROW_BYTES:,}; it is not read")
         read, held = list[pa.RecordBatch](), 0
         for fragment, metadata in zip(fragments, footers, strict=True):
-            longest = max((chunk.total_uncompressed_size for chunk in _chunks(metadata)), default=1)
-            rows = max(1, min(_MOST_ROWS_AT_ONCE, SMALL_TABLE_BYTES // max(longest, 1)))
+            rows = _rows_at_once(metadata)
             # The scanner of a data set unpacks a row group at once, and the reader of a file only so many rows.
             with fragment.open() as stream, pq.ParquetFile(stream, metadata=metadata) as file:
                 for batch in file.iter_batches(rows, columns=columns, use_threads=False):
-                    held += batch.nbytes
+                    held += max(batch.nbytes, LEAST_ROW_BYTES * batch.num_rows)
                     if held > most:
                         raise Oversized(f"{what} unpacks to more than {most:,} bytes; it is not read")
                     read.append(batch)
@@ -129,6 +133,30 @@ def read_whole(what: str, dataset: pads.Dataset, columns: list[str], most: int) 
     for batch in table.to_batches():
         refuse_long_cells(what, batch)
     return table
+
+
+def read_through(what: str, file: pq.ParquetFile, most: int) -> None:
+    """Unpacks a file, a part at a time, and keeps nothing. what: for the sentence.
+
+    Raises `Oversized` for more than `most` bytes, and what Arrow raises for a damaged one.
+    """
+    refuse_bomb(what, file.metadata)
+    unpacked = 0
+    for batch in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
+        unpacked += batch.nbytes
+        if unpacked > most:
+            raise Oversized(f"{what} unpacks to more than {most:,} bytes; it is not read")
+
+
+def is_small(metadata: pq.FileMetaData) -> bool:
+    """Whether a file cannot unpack to more than `SMALL_TABLE_BYTES`, by its footer."""
+    return _most_bytes(metadata) <= SMALL_TABLE_BYTES
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Rows of a file that fit in memory even if each text is as long as all that is stored of its column."""
+    longest = max((chunk.total_uncompressed_size for chunk in _chunks(metadata)), default=1)
+    return max(1, min(_MOST_ROWS_AT_ONCE, SMALL_TABLE_BYTES // max(longest, 1)))
 
 
 def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:

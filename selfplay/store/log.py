@@ -20,6 +20,7 @@ from selfplay import storage
 from selfplay.commands import command
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.store import limits
 from selfplay.store.entries import actions as actions
 from selfplay.store.entries import run_counters
 
@@ -144,11 +145,11 @@ def given_back(table_uri: str) -> int:
 
 
 def _checkpoint_fault(uri: str) -> str | None:
-    data = storage.read(uri)
+    data = storage.read(uri, MOST_OTHER_BYTES)
     if not data:
         return "is empty"
     try:
-        pq.read_table(pa.BufferReader(data))
+        limits.read_through(uri, pq.ParquetFile(pa.BufferReader(data)), MOST_CHECKPOINT_BYTES)
     except (pa.ArrowException, OSError):
         return "cannot be read"
     return None
@@ -185,6 +186,8 @@ def last_checkpoint(table_uri: str) -> int:
 #: The largest entry that is read, one file of episodes takes about a kilobyte of it; the largest hint of a checkpoint;
 #: and the largest other file.
 MOST_ENTRY_BYTES, MOST_HINT_BYTES, MOST_OTHER_BYTES = 256 * 2**20, 2**20, 2**30
+#: What a checkpoint may unpack to: a million files of episodes take about half of it.
+MOST_CHECKPOINT_BYTES = 2 * 2**30
 #: A checkpoint is written by the time that so many versions have followed.
 _LATE_VERSIONS = 250
 #: Files that this process has found fit to be read, by table. Files of a log are written once.
@@ -192,7 +195,8 @@ _fit: dict[str, set[str]] = {}
 
 
 def refuse_unfit(table_uri: str, version: int | None = None) -> None:
-    """Raises `UserError` where a file of a log is too large, or locally no regular file: it would be read to its end.
+    """Raises `UserError` where a file of a log is too large, or locally no regular file: it would be read to its end;
+    and, locally, where a checkpoint unpacks to more than any.
 
     Costs a list of the folder, and locally a look at each file that this process has not seen. version: that is to be
     opened; None: the newest, for which a bucket is asked to list only what is not older than the last checkpoint.
@@ -219,8 +223,20 @@ def refuse_unfit(table_uri: str, version: int | None = None) -> None:
             continue
         storage.refuse_irregular(file.path, status)
         _refuse_large(file.path, file.name, status.st_size)
+        if file.name.endswith(".parquet"):
+            _refuse_bomb(file.path)
         if file.name != HINT:
             fit.add(file.name)
+
+
+def _refuse_bomb(path: str) -> None:
+    """Raises `UserError` for a checkpoint that unpacks to more than any: delta-rs keeps all of it in memory."""
+    try:
+        with pq.ParquetFile(path) as file:
+            if not limits.is_small(file.metadata):
+                limits.read_through(path, file, MOST_CHECKPOINT_BYTES)
+    except (pa.ArrowException, OSError):
+        return  # damaged: whoever opens the table says so
 
 
 def _listed(table_uri: str, fit: set[str], version: int | None) -> Iterator[storage.Entry]:

@@ -53,7 +53,6 @@ import sys
 from typing import NoReturn
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from selfplay.store.release.verifier.chain import Chains
 from selfplay.store.release.verifier.dialogues import Tokenizers
@@ -76,7 +75,7 @@ from selfplay.store.release.verifier.table import (
     certificate_of,
     file_lies,
     located,
-    options,
+    opened,
     read,
     refuse_outside,
     rows_of,
@@ -151,7 +150,7 @@ class Report:
 
 def verify(corpus: str, certificate: Row, sample: int | None, seed: int) -> Report:
     """Checks the released version of the corpus, all of it or `sample` rows and the files that hold them."""
-    table = DeltaTable(f"{corpus}/episodes", version=certificate["table_version"], storage_options=options())
+    table = opened(f"{corpus}/episodes", certificate["table_version"])
     refuse_outside(table)
     schema = pa.schema(table.schema().to_arrow())
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))

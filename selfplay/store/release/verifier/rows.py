@@ -21,6 +21,10 @@ MOST_FILE_BYTES, MOST_CERTIFICATE_BYTES = 8 * 2**30, 256 * 2**20
 #: Bytes of a side table, of that of tokenizers, and of a configuration in one; the columns of each that are relied on,
 #: with what their types begin with.
 MOST_TABLE_BYTES, MOST_TOKENIZERS_BYTES, MOST_CONFIG_BYTES = 256 * 2**20, 2**30, 4 * 2**20
+#: Bytes of an entry of a table's log and of a checkpoint, and what a checkpoint may unpack to.
+MOST_ENTRY_BYTES, MOST_CHECKPOINT_BYTES, MOST_UNPACKED_BYTES = 256 * 2**20, 2**30, 2 * 2**30
+#: A row of a side table counts as so many bytes at least: as plain values it takes no fewer.
+LEAST_ROW_BYTES = 256
 RELIED_ON = {
     "environments": dict.fromkeys(("env_id", "ruleset_digest"), "string"),
     "runs": {"run_id": "string", "epoch": "int64", "started_at": "timestamp"}

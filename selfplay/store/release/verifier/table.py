@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -17,11 +19,15 @@ from deltalake.fs import DeltaStorageHandler
 
 from selfplay.store.release.verifier.rows import (
     BATCH_ROWS,
+    LEAST_ROW_BYTES,
+    MOST_CHECKPOINT_BYTES,
+    MOST_ENTRY_BYTES,
     MOST_FILE_BYTES,
     MOST_GROUP_BYTES,
     MOST_RATIO,
     MOST_TABLE_BYTES,
     MOST_TOKENIZERS_BYTES,
+    MOST_UNPACKED_BYTES,
     PLAIN_PATH,
     RELEASE_NAME,
     RELIED_ON,
@@ -35,6 +41,39 @@ from selfplay.store.release.verifier.rows import (
 def options() -> dict[str, str]:
     plain = any(os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
     return {"AWS_ALLOW_HTTP": "true"} if plain else {}
+
+
+def opened(place: str, version: int | None = None) -> DeltaTable:
+    """A table. Raises `ValueError` where a local file of its log is none, is larger than any, or unpacks to be."""
+    log = f"{place}/_delta_log"
+    for name in os.listdir(log) if "://" not in place and os.path.isdir(log) else ():
+        path, most = f"{log}/{name}", MOST_ENTRY_BYTES if name.endswith(".json") else MOST_CHECKPOINT_BYTES
+        if os.path.isdir(path) or not os.path.exists(path):
+            continue
+        if regular(path) > most:
+            raise ValueError(f"{path} has more than {most:,} bytes")
+        if name.endswith(".parquet"):
+            refuse_bomb(path)
+    return DeltaTable(place, version=version, storage_options=options())
+
+
+def refuse_bomb(path: str) -> None:
+    """A checkpoint is unpacked a part at a time. Raises `ValueError` for one that unpacks to more than any."""
+    unpacked = 0
+    with contextlib.suppress(pa.ArrowException, OSError):  # a damaged one, which the table may do without
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(rows_at_once(file), use_threads=False):
+            unpacked += batch.nbytes
+            if unpacked > MOST_UNPACKED_BYTES:
+                raise ValueError(f"{path} unpacks to more than {MOST_UNPACKED_BYTES:,} bytes")
+
+
+def regular(path: str) -> int:
+    """Bytes of a local file. Raises `ValueError` for a pipe, a device or a socket, which may never end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is not a regular file")
+    return status.st_size
 
 
 def refuse_outside(table: DeltaTable) -> None:
@@ -52,6 +91,8 @@ def read(folder: str, path: str, most: int) -> bytes:
     """The bytes of a file below a folder, local or s3://. Raises `OSError`, and `ValueError` for more than `most`."""
     if "://" not in folder and not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder}")
+    if "://" not in folder:
+        regular(os.path.join(folder, path))
     place = pafs.PyFileSystem(DeltaStorageHandler(folder, options()))
     with place.open_input_stream(path) as stream:
         data = bytes(stream.read(most + 1))
@@ -149,7 +190,7 @@ def rows_at_once(file: pq.ParquetFile) -> int:
 def side_table(corpus: str, name: str) -> list[Row]:
     """The rows of a side table as it is now, [] where there is none. Raises `ValueError` for what is no such table."""
     try:
-        table = DeltaTable(f"{corpus}/{name}", storage_options=options())
+        table = opened(f"{corpus}/{name}")
     except TableNotFoundError:
         return []
     refuse_outside(table)
@@ -162,7 +203,7 @@ def side_table(corpus: str, name: str) -> list[Row]:
     for path in pa.table(table.get_add_actions()).column("path").to_pylist():
         file = parquet(read(f"{corpus}/{name}", path, MOST_FILE_BYTES))
         for batch in file.iter_batches(rows_at_once(file), use_threads=False):
-            held += batch.nbytes
+            held += max(batch.nbytes, LEAST_ROW_BYTES * batch.num_rows)
             if held > (MOST_TOKENIZERS_BYTES if name == "tokenizers" else MOST_TABLE_BYTES):
                 raise ValueError(f"the table {name} is larger than it can be")
             rows += batch.to_pylist()

@@ -38,7 +38,6 @@ import random
 import sys
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.held import Weights
@@ -46,7 +45,7 @@ from selfplay.store.release.verifier.rows import MOST_CERTIFICATE_BYTES, MOST_FI
 from selfplay.store.release.verifier.table import (
     certificate_of,
     located,
-    options,
+    opened,
     read,
     refuse_outside,
     rows_of,
@@ -58,7 +57,7 @@ from selfplay.store.release.verifier.weighed import Weighing
 
 def weigh(corpus: str, certificate: Row, weights: Weights, searches: int, sample: int | None, seed: int) -> Weighing:
     """Weighs all rows of the released version, or a sample."""
-    table = DeltaTable(f"{corpus}/episodes", version=certificate["table_version"], storage_options=options())
+    table = opened(f"{corpus}/episodes", certificate["table_version"])
     refuse_outside(table)
     schema = pa.schema(table.schema().to_arrow())
     files = sorted(pa.table(table.get_add_actions(flatten=True)).to_pylist(), key=lambda file: str(file["path"]))
