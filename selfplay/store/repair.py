@@ -98,6 +98,7 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
     killed = storage.exists(_mark(corpus))
     steps: list[Step] = []
     untouched: list[str] = []
+    uncounted = False
     for name in (*SIDE_TABLES, EPISODES_TABLE):  # what is taken out of the episodes is entered in a side table
         table = storage.join(corpus, name)
         faults = log.check(table)
@@ -122,8 +123,9 @@ def plan(corpus_uri: str, files: bool = True) -> Repair:
             untouched += undecided
         if name != EPISODES_TABLE and (killed or faults or not state.described):
             steps += _add_again(corpus, name, table, state)
-        if name == "closings" and (bad or killed):
-            steps.append(_say_uncounted(corpus))
+        uncounted |= name == "closings" and bool(bad or killed)
+    if uncounted:  # last: it opens the episodes, whose log is whole by then
+        steps.append(_say_uncounted(corpus))
     return Repair(corpus, tuple(steps), tuple(untouched), _mark(corpus))
 
 

@@ -17,6 +17,7 @@ from selfplay.cli.main import call
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
 from selfplay.store import counts, log
+from selfplay.store.closings import close_earlier
 from selfplay.store.repair import carry_out, is_damaged, plan
 from selfplay.store.table import episodes_uri
 from selfplay.store.upkeep import compact, vacuum
@@ -271,6 +272,7 @@ def falsehoods(uri: str) -> list[str]:
 def go_on(uri: str) -> None:
     committer = store.Committer(uri, "run", 2)
     assert not committer.mended
+    close_earlier(uri, "run", 2)
     slot = committer.register("a0")
     assert (slot.epoch, slot.next_number) == (2000, 0)
     assert committer.commit([block(uri, 0, 2000)])[0].status == "committed"
