@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from selfplay.store.release.verifier.games import Rules
 from selfplay.store.release.verifier.held import NOT_THERE, Weights
 from selfplay.store.release.verifier.language import Answer, Speaker, answers_of
 from selfplay.store.release.verifier.nets import Net, shown_to_net
-from selfplay.store.release.verifier.rows import UNITS, Lie, Row, Unknown
+from selfplay.store.release.verifier.rows import UNITS, Lie, Row, Unknown, parsed
 from selfplay.store.release.verifier.searching import Draws, Place, opening_lies, playing_of, same_search, search
 
 #: Of values in [-1, 1] and of probabilities; half a unit of storage is 1.6e-5.
@@ -229,14 +228,6 @@ class Weighing:
                 said = str(error) if isinstance(error, Lie) else f"it cannot be weighed: {type(error).__name__}"
                 self.lies |= dict.fromkeys(names - self.lies.keys(), said)
         self.waiting, self.waiting_tokens = {}, 0
-
-
-def parsed(config: Any) -> Row:
-    try:
-        found = json.loads(config)
-    except (TypeError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def decisions_lie(net: Net, some: list[Decision], version: Any) -> bool:
