@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ import pytest
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.store import log
+from selfplay.store.closings import close_earlier
 from selfplay.store.replayed import replay
 from selfplay.store.table import episodes_uri
 from selfplay.store.verify import verify_corpus
@@ -99,12 +101,16 @@ def cut(worker: subprocess.Popen[str], disk: Disk, copy: Disk, journal: Path, to
     worker.send_signal(signal.SIGSTOP)
     while state_of(worker.pid) not in "TZ":  # an fsync under way comes to its end first
         time.sleep(0.001)
+    # Under a new name each time: a process in a mount namespace of its own, begun meanwhile, may hold the copy before,
+    # and its loop device would then give what that one held.
+    copy.image = copy.image.with_name(f"copy-{uuid.uuid4().hex}")
     run("cp", "--sparse=always", str(disk.image), str(copy.image))
-    copy.mount()
     try:
+        copy.mount()
         shutil.copytree(copy.folder, to, ignore=shutil.ignore_patterns("lost+found"))
     finally:
         copy.unmount()
+        copy.image.unlink()
     return acknowledged_in(journal)
 
 
@@ -127,6 +133,7 @@ def lost_after(corpus: Path, acknowledged: set[str], epoch: int) -> set[str]:
     committer = store.Committer(str(corpus), "run", epoch)
     there = Counter(store.open(str(corpus)).to_arrow(columns=["episode_id"])["episode_id"].to_pylist())
     assert not [name for name, times in there.items() if times != 1], "doubled"
+    close_earlier(str(corpus), "run", epoch)
     store.append(str(corpus), "runs", [{"run_id": "run", "epoch": epoch}])
     slot = committer.register("a0")
     provenance = Provenance("run", "tic_tac_toe-v0", 0, "a" * 64, "b" * 64, "0.1.0", "here", "CC0-1.0")
