@@ -143,12 +143,12 @@ def test_lines_read_back_are_what_was_given_and_sampled(name: str, frozen: bool,
     sampled = sum(len(done.token_ids) for engine in learning for done in engine.told)
     assert sum(int(line.loss_mask.sum()) for line in read) == sampled, "no other token is"
     assert all(line.logprobs[~line.loss_mask].sum() == 0 or frozen for line in read)
-    held_out = {work.posed.digest for work in works(spec, 8) if work.posed.held_out}
+    measured = {work.posed.digest for work in works(spec, 8) if work.posed.side != "training"}
     for episode in episodes:
         check = verify_episode(episode, Rules([]))
         given = [verdict["state"] for verdict in episode.verdicts or ()]
         assert check.state == ("not checkable" if "unverifiable" in given else "true"), check.reason
-        may = episode.returns is not None and episode.reasoning["problem_digest"] not in held_out
+        may = episode.returns is not None and episode.reasoning["problem_digest"] not in measured
         assert episode.status in ("ok", "truncated") and episode.trainable == may
         assert (episode.reasoning["turns"][0]["role"] == "chance") == (episode.reasoning["group_id"] in ("g0", "g1"))
         spans = [(span.seat, span.first_step, span.policy_id, span.version) for span in episode.policy_spans]

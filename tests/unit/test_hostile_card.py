@@ -86,6 +86,6 @@ def test_croissant_and_certificate_hold_them_as_strings(written: Facts) -> None:
     assert all(re.fullmatch(r"https://spdx\.org/licenses/[A-Za-z0-9%+._~-]*\.html", one) for one in told["license"])
     places = [one["contentUrl"] for one in told["distribution"] if one["@type"] == "cr:FileObject"]
     assert all(re.fullmatch(r"\.\./\.\./(episodes/[A-Za-z0-9=._/-]+)?", place) for place in places), places
-    certified = certificate(written, storage.now(), {}, None)
+    certified = certificate(written, storage.now(), {}, None, None)
     assert json.loads(json.dumps(certified))["rulesets"] == certified["rulesets"]
     assert {row["value"] for row in certified["counts"]["licence"]} == set(VALUES)

@@ -12,7 +12,7 @@ import pytest
 
 from selfplay import run_files, store
 from selfplay.actors.archivist import Archivist
-from selfplay.episode import Provenance, to_batch
+from selfplay.episode import Provenance, clock, to_batch
 from selfplay.episode.record import Episode
 from selfplay.nets import weights
 from selfplay.store import newest
@@ -64,9 +64,10 @@ def archive(uri: str, rounds: int, worked: int = 6, tokens: int = 3) -> int:
         blocks.append([episode(number + i, round_, i, epoch, tokens=tokens) for i in range(PROMPTS * GROUP)])
         number += PROMPTS * GROUP
     written = [store.write_block(uri, to_batch(some), "r0", epoch, i) for i, some in enumerate(blocks)]
-    with pytest.MonkeyPatch.context() as clock:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "_ahead", float("-inf"))  # else it would not go back to then
         for i, block in enumerate(written):
-            clock.setattr(time, "time", lambda i=i: BEGAN + ROUND_S * i)  # a round's samples are archived at its end
+            patch.setattr(time, "time", lambda i=i: BEGAN + ROUND_S * i)  # a round's samples are archived at its end
             committer.commit([block])
     return committer.table_version
 
