@@ -123,6 +123,9 @@ def staff_of(crew: Crew) -> tuple[Staff, list[str]]:
     )
     staff = Staff(crew, watch)  # type: ignore[arg-type]
     staff.begin()
+    while crew.sizing.joined and len(staff._reasoners) < crew.sizing.reasoners:
+        staff._welcome()  # who has loaded first would get all the work, and lose all of it
+        time.sleep(0.1)
     return staff, words
 
 
@@ -137,7 +140,10 @@ def test_what_the_dead_had_not_finished_is_asked_again_once(session: None, joine
     assert any("died; another" in word for word in words)
     answered = [word for word in words if word.endswith(" of 9")]
     assert answered == sorted(answered) and answered[-1] == "9 of 9"
-    assert staff.lost == 3 and not staff.in_flight(), "the share of the one that died was asked again"
+    # On a cluster the share may first go to another who has loaded, and who dies of it as well.
+    deaths = sum("died; another" in word for word in words)
+    assert deaths == 1 or joined
+    assert staff.lost == 3 * deaths and not staff.in_flight(), "the share of the one that died was asked again"
     assert crew.amended["in_flight"] == dict.fromkeys(asks, 1), "written down before anybody can die"
     given = staff.archive(staff.spread(asks, "work", "none"))
     assert sorted(ask for _, (ref,) in given for ask in ray.get(ref)) == asks
