@@ -70,9 +70,17 @@ class LastWords:
 
     def taken(self) -> None:
         """This process says the last word itself, and the guard is silent. For a signal handler, too."""
+        self.tell("said")
+
+    def asked(self) -> None:
+        """The run was asked to end. For a signal handler, too."""
+        self.tell("asked")
+
+    def tell(self, line: str) -> None:
+        """Tells the guard, in a word of `ray_guard`."""
         if self.guard is not None and self.guard.stdin is not None:
             with contextlib.suppress(OSError, ValueError):  # the guard has gone, or was told that all is in order
-                os.write(self.guard.stdin.fileno(), b"said\n")
+                os.write(self.guard.stdin.fileno(), f"{line}\n".encode())
 
 
 @contextlib.contextmanager
@@ -116,7 +124,11 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
         if not address:
             _close_token(Path.home() / ".ray" / "auth_token")
         if words is not None and not address:
-            leaving.callback(RayWatch(functools.partial(_died, words)).stop)
+            watch = RayWatch(functools.partial(_died, words))
+            for pid, name in watch.pids.items():
+                words.tell(f"watch {pid} {name}")
+            leaving.callback(watch.stop)
+            leaving.callback(words.tell, "leaving")
         yield
     if session is not None:
         ray_sessions.delete(session)
@@ -177,10 +189,9 @@ def _reason(error: Exception) -> str:
 def _died(words: LastWords, name: str) -> None:
     """A process of Ray is gone. The guard ends what is left when this process has ended."""
     if words.stop is not None and words.stop.wait(_SIGNALLED_S):
-        said = "the run was asked to end, and Ray was ended with it, before everything could be saved in order"
+        words.end(ray_guard.ended_with_ray(words.advice))
     else:
-        said = f"Ray has died under the run: {name} has ended (killed, or out of memory?)"
-    words.end(f"{said}; {words.advice}")
+        words.end(ray_guard.ray_died(name, words.advice))
 
 
 @contextlib.contextmanager
@@ -229,8 +240,8 @@ def _knock(address: str) -> None:
 
 def _guard(own: bool, words: LastWords | None) -> subprocess.Popen[bytes]:
     """Ends our own Ray when this process is gone, and says the last word; see `trainers.ray_guard`."""
-    sentence = f"the process of the run was ended from outside, or by Ray; {words.advice}" if words else ""
-    command = [sys.executable, "-I", "-S", ray_guard.__file__, str(os.getpid() if own else 0), sentence]
+    advice = words.advice if words else ""
+    command = [sys.executable, "-I", "-S", ray_guard.__file__, str(os.getpid() if own else 0), advice]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=quiet, stderr=words.err if words else quiet, start_new_session=True

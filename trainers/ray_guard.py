@@ -1,20 +1,23 @@
 """Ends a local Ray when the process that started it is gone, however it went, and says the last word for it.
 
-Run as a script, beside the driver: `ray_guard.py PID SENTENCE`; the sentence goes to standard error.
+Run as a script, beside the driver: `ray_guard.py PID ADVICE`; what is said goes to standard error, ADVICE at its end.
 
 Ray does most of it by itself. But an agent whose raylet was killed stays for a minute, to report that to a control
 store that is gone, too; and a driver killed while Ray starts leaves what has just been started.
 
-Standard input tells: "bye" means that the driver has shut Ray down in order; "said", that it has not, but has said so
-itself; the end of it without a line, that the driver died, or that Ray's core has ended it, without a word. PID is 0
-where the Ray is somebody else's: nothing is ended then. A process belongs to the session if it writes to a file in the
-session's folder.
+Standard input tells, a line each: "watch PID NAME", that this process of Ray should outlive the run; "asked", that the
+run was asked to end; "leaving", that Ray is being shut down; "bye", that this is done; "said", that it is not, but that
+the driver has said so itself. Where it ends without one of the last two, the driver has died without a word, or Ray's
+core has ended it, which it does within milliseconds of the raylet's death: often before a thread of the driver
+has had its turn, so that it is seen here which of them died first. PID is 0 where the Ray is somebody else's: nothing
+is ended then. A process belongs to the session if it writes to a file in the session's folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -45,19 +48,100 @@ def _writes(pid: str, fd: str, driver: int) -> bool:
         return False
 
 
+def ray_died(name: str, advice: str) -> str:
+    """What is said where a process of Ray has ended under the run."""
+    return f"Ray has died under the run: {name} has ended (killed, or out of memory?); {advice}"
+
+
+def ended_with_ray(advice: str) -> str:
+    """What is said where the run was asked to end, and Ray was gone before it had."""
+    return f"the run was asked to end, and Ray was ended with it, before everything could be saved in order; {advice}"
+
+
+class Driver:
+    """What is known of the driver from what it tells, and from which of its Ray's processes have ended."""
+
+    def __init__(self, pid: int, advice: str) -> None:
+        self.pid = pid
+        self.advice = advice
+        self.word = ""
+        self._asked = self._leaving = False
+        self._died = ""
+        self._watched: dict[int, str] = {}
+
+    def last_word(self, stdin: int = 0) -> str:
+        """What is to be said for it when it is gone; "" where nothing is. Returns when it is gone, or has said so."""
+        told, poll = b"", select.poll()
+        poll.register(stdin, select.POLLIN)
+        while not self.word:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            for descriptor in ready - {stdin}:
+                poll.unregister(descriptor)
+                self._has_died(self._watched[descriptor], first=stdin not in ready)
+            if stdin in ready:
+                more = os.read(stdin, 4096)
+                if not more:
+                    return self._sentence()
+                *lines, told = (told + more).split(b"\n")
+                for line in lines:
+                    for descriptor in self._hears(line.decode("utf-8", "replace")):
+                        poll.register(descriptor, select.POLLIN)
+        return ""
+
+    def _hears(self, line: str) -> Iterator[int]:
+        """Takes in a line; gives the descriptor of a process that is to be watched from now on."""
+        word, _, rest = line.partition(" ")
+        if word in ("bye", "said"):
+            self.word = word
+        elif word == "asked":
+            self._asked = True
+        elif word == "leaving":
+            self._leaving = True
+        elif word == "watch" and hasattr(os, "pidfd_open"):
+            pid, _, name = rest.partition(" ")
+            try:
+                descriptor = os.pidfd_open(int(pid))
+            except OSError:
+                self._has_died(name, first=True)
+            else:
+                self._watched[descriptor] = name
+                yield descriptor
+
+    def _has_died(self, name: str, first: bool) -> None:
+        """first: the driver had not gone by then. Its children are ended with it, and it takes a moment to go."""
+        if first and not self._died and not self._leaving and not (self.pid and _exiting(self.pid)):
+            self._died = name
+
+    def _sentence(self) -> str:
+        if self._asked and self._died:
+            return ended_with_ray(self.advice)
+        if self._died:
+            return ray_died(self._died, self.advice)
+        return f"the process of the run was ended from outside, or by Ray; {self.advice}"
+
+
+def _exiting(pid: int) -> bool:
+    """Whether a process has begun to end, or is gone: PF_EXITING of its flags (Linux, proc(5))."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return bool(int(stat.read().rpartition(")")[2].split()[6]) & 0x4)
+    except (OSError, ValueError, IndexError):
+        return True
+
+
 def main() -> None:
-    driver, sentence = int(sys.argv[1]), sys.argv[2]
-    word = sys.stdin.readline().strip()
-    in_order = word == "bye"
-    if not word:
+    own, advice = int(sys.argv[1]), sys.argv[2]
+    driver = Driver(own, advice)
+    sentence = driver.last_word()
+    if sentence and advice:
         leave = "\x1b[?1049l\x1b[?25h" if sys.stderr.isatty() else ""  # the driver's screen
         with contextlib.suppress(OSError):
             print(f"{leave}error: {sentence}", file=sys.stderr, flush=True)
-    if not driver:
+    if not own:
         return
-    for wait in (0.0,) if in_order else (0.0, 1.0, 1.0, 2.0):  # what was just being started appears a little later
+    for wait in (0.0,) if driver.word == "bye" else (0.0, 1.0, 1.0, 2.0):  # what was being started appears later
         time.sleep(wait)
-        for pid in members(driver):
+        for pid in members(own):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 

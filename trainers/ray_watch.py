@@ -10,7 +10,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -26,12 +26,17 @@ _NAMES = {
 
 
 class RayWatch:
-    """Watches the Ray that this process has started. died: is given the name of what died, once, by another thread."""
+    """Watches the Ray that this process has started. died: is given the name of what died, once, by another thread.
+
+    pids: the watched processes, and what each is called.
+    """
 
     def __init__(self, died: Callable[[str], None]) -> None:
         self._died = died
         self._stopped, self._stop = os.pipe()
-        self._watched = dict(_own())
+        own = list(_own())
+        self.pids = {pid: name for pid, _, name in own}
+        self._watched = {descriptor: name for _, descriptor, name in own}
         self._thread = threading.Thread(target=self._work, name="ray-watch", daemon=True)
         self._thread.start()
 
@@ -51,13 +56,11 @@ class RayWatch:
             self._died(self._watched[ready[0]])
 
 
-def _own() -> list[tuple[int, str]]:
-    """A descriptor of each process to watch, and its name."""
-    found = []
+def _own() -> Iterator[tuple[int, int, str]]:
+    """The pid of each process to watch, a descriptor of it, and its name."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, OSError):
             line = " ".join(process.cmdline()).replace(".py", "")
             name = next((name for part, name in _NAMES.items() if part in line.split(" --")[0]), None)
             if name is not None and hasattr(os, "pidfd_open"):
-                found.append((os.pidfd_open(process.pid), name))
-    return found
+                yield process.pid, os.pidfd_open(process.pid), name

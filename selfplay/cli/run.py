@@ -236,8 +236,14 @@ def watch(
         print(tame(f"error: {sentence}"), file=terminal.err, flush=True)
         os._exit(code)
 
+    def asked() -> None:
+        stop.set()
+        display.stopping()
+        if words is not None:
+            words.asked()
+
     try:
-        with stopping(stop, display, lambda: end("aborted", 130)) as rearm:
+        with stopping(asked, lambda: end("aborted", 130)) as rearm:
             display.update(first_status(config, spec.id, out, "starting Ray and loading torch"))
             from trainers import cluster, launch
 

@@ -13,10 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from selfplay.cli.display import Display
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: How long the main thread may take to answer to the second signal before the process is ended without it.
@@ -27,12 +23,12 @@ _SAME_PRESS_S = 0.5
 
 
 @contextlib.contextmanager
-def stopping(stop: threading.Event, display: Display, abort: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """The first Ctrl-C (or SIGTERM, or the terminal closing) sets `stop`, the second raises KeyboardInterrupt.
+def stopping(asked: Callable[[], None], abort: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """The first Ctrl-C (or SIGTERM, or the terminal closing) calls `asked`, the second raises KeyboardInterrupt.
 
-    abort: ends the process: at the third, and where the main thread does not answer to the second for a few seconds;
-    then it is called by another thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM
-    for itself.
+    asked: may be called again, by another thread or within a handler, and returns at once. abort: ends the process: at
+    the third, and where the main thread does not answer to the second for a few seconds; then it is called by another
+    thread. Gives a function that puts the handlers back in place: `ray.init` takes SIGTERM for itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -44,8 +40,7 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
         nonlocal times
         times += 1
         if times == 1:
-            stop.set()
-            display.stopping()
+            asked()
         elif times == 2:
             answered.set()
             raise KeyboardInterrupt
@@ -59,8 +54,7 @@ def stopping(stop: threading.Event, display: Display, abort: Callable[[], None])
             if any(number in SIGNALS for number in numbers) and now - last >= _SAME_PRESS_S:
                 heard, last = heard + 1, now
             if heard >= 1:  # the main thread may be busy: a person is to see that it was heard
-                stop.set()
-                display.stopping()
+                asked()
             if heard >= 2 and not answered.wait(ANSWER_S):
                 abort()
 

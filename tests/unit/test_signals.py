@@ -29,15 +29,11 @@ from selfplay.cli import signals
 signals.ANSWER_S = 0.3
 c = ctypes.CDLL(None)
 
-class Display:
-    def stopping(self):
-        pass
-
 def abort():
     print("aborted", flush=True)
     os._exit(130)
 
-with signals.stopping(threading.Event(), Display(), abort):
+with signals.stopping(threading.Event().set, abort):
     print("ready", flush=True)
     {work}
 """
@@ -73,16 +69,44 @@ def test_a_third_press_ends_what_takes_its_time_after_the_second() -> None:
     assert pressed(SLOW, [0.1, 0.2, 0.2]) == (130, "interrupted\naborted\n")
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_there_is_one_last_word(taken: bool) -> None:
-    command = [sys.executable, "-I", "-S", ray_guard.__file__, "0", "the run was ended; it goes on"]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    words = cluster.LastWords(2, "it goes on", lambda sentence: None, guard)
-    if taken:
-        words.taken()
-    _, told = guard.communicate()  # as when this process has ended
-    assert told == (b"" if taken else b"error: the run was ended; it goes on\n")
+def guarded(*, ray: Sequence[str] = (), says: Sequence[str] = (), kills: Sequence[str] = ()) -> str:
+    """What the guard says of a driver that starts processes, tells it words, kills some and ends without a word."""
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", ray_guard.__file__, "0", "it goes on"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    words = cluster.LastWords(2, "it goes on", lambda sentence: None, guard)  # type: ignore[arg-type]
+    processes = {name: subprocess.Popen(["sleep", "60"]) for name in ray}
+    try:
+        for name, process in processes.items():
+            words.tell(f"watch {process.pid} {name}")
+        for word in says:
+            words.tell(word)
+        time.sleep(0.3 if kills else 0.0)
+        for name in kills:
+            processes[name].kill()
+            time.sleep(0.3)
+        _, told = guard.communicate()
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
     words.taken()  # too late, and harmless
+    return str(told)
+
+
+def test_there_is_one_last_word() -> None:
+    outside = "error: the process of the run was ended from outside, or by Ray; it goes on\n"
+    died = "error: Ray has died under the run: the raylet has ended (killed, or out of memory?); it goes on\n"
+    ray = ["the store", "the raylet"]
+    assert guarded(says=["said"]) == guarded(says=["bye"]) == guarded(ray=ray, says=["said"]) == ""
+    assert guarded() == guarded(ray=ray) == guarded(ray=ray, says=["asked"]) == outside
+    assert guarded(ray=ray, kills=["the raylet", "the store"]) == died, "the first is the cause"
+    assert guarded(ray=ray, says=["leaving"], kills=["the raylet"]) == outside, "it shut Ray down itself"
+    asked = guarded(ray=ray, says=["asked"], kills=["the raylet"])
+    assert asked.startswith("error: the run was asked to end, and Ray was ended with it")
 
 
 def test_a_run_that_was_asked_to_end_says_so_where_ray_ends_with_it() -> None:
