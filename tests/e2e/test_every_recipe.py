@@ -40,7 +40,7 @@ def a_model(folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(3)
-    tokenizer = of_characters("0123456789+-*/=#;:,.() \nabcdefghijklmnopqrstuvwxyz")
+    tokenizer = of_characters("\n" + "".join(map(chr, range(32, 127))))
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"eos_token_id": tokenizer.eos[0], "pad_token_id": tokenizer.pad, "bos_token_id": None}
     config = LlamaConfig(vocab_size=tokenizer.size, max_position_embeddings=512, **shape, **ids)
