@@ -124,10 +124,7 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
         if not address:
             _close_token(Path.home() / ".ray" / "auth_token")
         if words is not None and not address:
-            watch = RayWatch(functools.partial(_died, words))
-            for pid, name in watch.pids.items():
-                words.tell(f"watch {pid} {name}")
-            leaving.callback(watch.stop)
+            leaving.callback(RayWatch(functools.partial(_died, words), words.tell).stop)
             leaving.callback(words.tell, "leaving")
         yield
     if session is not None:

@@ -5,12 +5,13 @@ Run as a script, beside the driver: `ray_guard.py PID ADVICE`; what is said goes
 Ray does most of it by itself. But an agent whose raylet was killed stays for a minute, to report that to a control
 store that is gone, too; and a driver killed while Ray starts leaves what has just been started.
 
-Standard input tells, a line each: "watch PID NAME", that this process of Ray should outlive the run; "asked", that the
-run was asked to end; "leaving", that Ray is being shut down; "bye", that this is done; "said", that it is not, but that
-the driver has said so itself. Where it ends without one of the last two, the driver has died without a word, or Ray's
-core has ended it, which it does within milliseconds of the raylet's death: often before a thread of the driver
-has had its turn, so that it is seen here which of them died first. PID is 0 where the Ray is somebody else's: nothing
-is ended then. A process belongs to the session if it writes to a file in the session's folder.
+Standard input tells, a line each: "watch PID NAME", that this process of Ray should outlive the run, and "agent PID
+NAME", that this one does not end at once with the driver, as the others do; "asked", that the run was asked to end;
+"leaving", that Ray is being shut down; "bye", that this is done; "said", that it is not, but that the driver has said
+so itself. Where it ends without one of the last two, the driver has died without a word, or Ray's core has ended it,
+which it does within milliseconds of the raylet's death: often before a thread of the driver has had its turn, so that
+it is seen here which of them died first. PID is 0 where the Ray is somebody else's: nothing is ended then. A process
+belongs to the session if it writes to a file in the session's folder.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Driver:
         self.word = ""
         self._asked = self._leaving = False
         self._died = ""
-        self._watched: dict[int, str] = {}
+        self._watched: dict[int, tuple[str, bool]] = {}  # descriptor -> name, whether it ends at once with the driver
 
     def last_word(self, stdin: int = 0) -> str:
         """What is to be said for it when it is gone; "" where nothing is. Returns when it is gone, or has said so."""
@@ -77,7 +78,8 @@ class Driver:
             ready = {descriptor for descriptor, _ in poll.poll()}
             for descriptor in ready - {stdin}:
                 poll.unregister(descriptor)
-                self._has_died(self._watched[descriptor], first=stdin not in ready)
+                name, with_driver = self._watched[descriptor]
+                self._has_died(name, first=stdin not in ready or not with_driver, with_driver=with_driver)
             if stdin in ready:
                 more = os.read(stdin, 4096)
                 if not more:
@@ -97,19 +99,21 @@ class Driver:
             self._asked = True
         elif word == "leaving":
             self._leaving = True
-        elif word == "watch" and hasattr(os, "pidfd_open"):
+        elif word in ("watch", "agent") and hasattr(os, "pidfd_open"):
             pid, _, name = rest.partition(" ")
             try:
                 descriptor = os.pidfd_open(int(pid))
             except OSError:
-                self._has_died(name, first=True)
+                self._has_died(name, first=True, with_driver=word == "watch")
             else:
-                self._watched[descriptor] = name
+                self._watched[descriptor] = name, word == "watch"
                 yield descriptor
 
-    def _has_died(self, name: str, first: bool) -> None:
-        """first: the driver had not gone by then. Its children are ended with it, and it takes a moment to go."""
-        if first and not self._died and not self._leaving and not (self.pid and _exiting(self.pid)):
+    def _has_died(self, name: str, first: bool, with_driver: bool) -> None:
+        """first: the driver was not seen to be gone before. with_driver: whether its end, which takes a moment, ends
+        this one, too."""
+        ended_with_it = with_driver and self.pid > 0 and _exiting(self.pid)
+        if first and not self._died and not self._leaving and not ended_with_it:
             self._died = name
 
     def _sentence(self) -> str:

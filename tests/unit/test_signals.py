@@ -81,7 +81,7 @@ def guarded(*, ray: Sequence[str] = (), says: Sequence[str] = (), kills: Sequenc
     processes = {name: subprocess.Popen(["sleep", "60"]) for name in ray}
     try:
         for name, process in processes.items():
-            words.tell(f"watch {process.pid} {name}")
+            words.tell(f"{'agent' if 'agent' in name else 'watch'} {process.pid} {name}")
         for word in says:
             words.tell(word)
         time.sleep(0.3 if kills else 0.0)
@@ -101,9 +101,11 @@ def test_there_is_one_last_word() -> None:
     outside = "error: the process of the run was ended from outside, or by Ray; it goes on\n"
     died = "error: Ray has died under the run: the raylet has ended (killed, or out of memory?); it goes on\n"
     ray = ["the store", "the raylet"]
+    agent = died.replace("the raylet", "an agent")
     assert guarded(says=["said"]) == guarded(says=["bye"]) == guarded(ray=ray, says=["said"]) == ""
     assert guarded() == guarded(ray=ray) == guarded(ray=ray, says=["asked"]) == outside
     assert guarded(ray=ray, kills=["the raylet", "the store"]) == died, "the first is the cause"
+    assert guarded(ray=["an agent", *ray], kills=["an agent", "the raylet"]) == agent
     assert guarded(ray=ray, says=["leaving"], kills=["the raylet"]) == outside, "it shut Ray down itself"
     asked = guarded(ray=ray, says=["asked"], kills=["the raylet"])
     assert asked.startswith("error: the run was asked to end, and Ray was ended with it")
