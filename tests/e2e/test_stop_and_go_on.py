@@ -113,7 +113,7 @@ def test_every_actor_may_be_killed(start: Start, sound: Sound, tmp_path: Path, q
 def test_killed_at_named_points(start: Start, sound: Sound, tmp_path: Path, quick: list[str], point: str) -> None:
     """The archivist, or players, die again and again at this very point, while versions change."""
     out = tmp_path / "run"
-    positions = 1500 if point.endswith("_write:3") else 8000  # who dies at each third write makes few; a learner has
+    positions = 900 if point.endswith("_write:3") else 8000  # who dies at each third write makes few; a learner has
     end = [f"--set=run.positions={positions}", "--json"]  # to have loaded before the others have made all of them
     driver = start("tic_tac_toe", "--out", out, *end, *quick, SELFPLAY_FAULT=point)
     assert driver.wait() == 0, driver.told
