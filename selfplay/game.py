@@ -248,6 +248,24 @@ class Game:
             state.apply_action(action)
         return state
 
+    def random_observations(self, count: int, seed: int) -> Array:
+        """`[count, *encoder.shape]` float32: what the seats to act see in games of uniformly random legal moves."""
+        rng = np.random.default_rng(seed)
+        out = np.empty((count, *self.encoder.shape), np.float32)
+        state = self.new_initial_state()
+        seen = 0
+        while seen < count:
+            if state.is_terminal():
+                state = self.new_initial_state()
+            elif state.is_chance_node():
+                actions, shares = zip(*state.chance_outcomes(), strict=True)
+                state.apply_action(int(rng.choice(actions, p=np.array(shares) / sum(shares))))
+            else:
+                self.encoder.encode(state, out[seen])
+                seen += 1
+                state.apply_action(int(rng.choice(state.legal_actions())))
+        return out
+
 
 def load(spec: GameSpec) -> Game:
     """Loads the game of `spec`. Raises `UserError` where OpenSpiel does not know it."""

@@ -14,6 +14,7 @@ and on how many cores, is `trainers.roster`'s business; where, `trainers.placeme
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -71,6 +72,7 @@ class Loop:
         self.arrivals = Arrivals(watch.message)
         self.playing: dict[Any, tuple[str, Any]] = {}  # report ref -> (slot, episodes ref)
         self.asked_to_write: dict[str, float] = {}  # slot -> when
+        self.rests_since: dict[str, float] = {}  # slot -> when its last call has returned
         self.in_flight: dict[str, tuple[int, int]] = {}
         self.learner_deaths = 0  # in a row
         self.committing: tuple[Any, list[Any]] | None = None  # (receipts ref, episodes refs)
@@ -212,20 +214,31 @@ class Loop:
         self.playing[report] = (slot, episodes)
 
     def launch_idle(self) -> None:
-        """Back-pressure: nobody plays on while the learner owes too much or the archive lags."""
+        """Sends those to play that wait, who has waited longest first, as far as there is need of them."""
         busy = {slot for slot, _ in self.playing.values()}
+        idle = [slot for slot in self.roster.players if slot not in busy]
+        room = self.needed() - len(busy)
+        for slot in sorted(idle, key=lambda slot: self.rests_since.get(slot, 0.0))[: max(0, room)]:
+            self.launch(slot)
+
+    def needed(self) -> int:
+        """Back-pressure: how many may play. All, until the learner is half as far behind as it may be; then ever fewer.
+
+        So players and learner share the cores without waiting for each other: where the learner is the slower part, it
+        has the cores of those that wait (`learner_threads`), and a player more or less keeps the balance.
+        """
+        players = len(self.roster.players)
+        if len(self.written) > 4 * players:  # the archive lags
+            return 0
         c = self.config.learner
         limit = max(float(c.publish_every_samples), 4.0 * c.batch)
         if self.progress is None or self.progress.positions < c.window_initial:
             limit += c.samples_per_position * c.window_initial
-        if self.owed() > limit or len(self.written) > 4 * len(self.roster.players):
-            return
-        for slot in self.roster.players:
-            if slot not in busy:
-                self.launch(slot)
+        return max(0, min(players, math.ceil(players * (limit - self.owed()) / (0.5 * limit))))
 
     def played(self, ref: Any) -> None:
         slot, episodes = self.playing.pop(ref)
+        self.rests_since[slot] = time.monotonic()
         try:
             report: Report = ray.get(ref)
         except (RayActorError, ObjectLostError) as error:
@@ -326,13 +339,20 @@ class Loop:
         if self.lessons:
             self.take()
         elif self.owes():
-            self.studying = self.student.train.remote(self.chunk(), self.learning_rate())
+            self.studying = self.student.train.remote(self.chunk(), self.learning_rate(), self.learner_threads())
 
     def chunk(self) -> int:
         """Samples for one call of the learner: so few that a slow one is heard of every few seconds, too."""
         c = self.config.learner
         most = max(c.batch, min(c.publish_every_samples // 4, 16 * c.batch))
         return most if self.config.run.deterministic else max(c.batch, min(most, int(self.pace * _LEARN_S)))
+
+    def learner_threads(self) -> int | None:
+        """Of the learner's next call: those of the cores here on which nobody plays; None: as many as it has."""
+        sizing = self.crew.sizing
+        if sizing.joined or self.config.run.deterministic or self.config.learner.learners > 1:
+            return None
+        return max(self.crew.learner_threads or 1, sizing.cores - len(self.playing))
 
     def take(self) -> None:
         """Has the idle learner take in what was archived."""
@@ -351,10 +371,12 @@ class Loop:
             self.lessons, self.lesson_rows = [], 0  # the new one finds them in the archive
             self.hire_student()
             return
+        self.watch.worked("learner", *self.progress.spent)
         if self.restoring is not None:
             self.restored(ray.get(self.restoring))
         if before is not None and self.progress.samples > before.samples:
             self.learner_deaths = 0
+            self.watch.chosen("training", self.progress.training.name, str(self.progress.training))
             self.pace = (self.progress.samples - before.samples) / self.progress.losses["seconds"]
         if before is None or before.samples > self.progress.samples:
             self.published_samples = self.progress.samples

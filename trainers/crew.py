@@ -103,12 +103,19 @@ class Crew(Office):
             dtype=c.dtype,
             device="cpu" if self.place.group is not None and c.device == "auto" else c.device,
             threads=1,
+            measure=not self.config.run.deterministic,
         )
 
     def players_wanted(self) -> int:
         """How many there should be now: on a cluster of changing size as many as it has cores, unless set."""
         changing = self.sizing.joined and self.config.selfplay.actors == "auto" and not self.config.run.deterministic
         return max(1, placement.cores()) if changing else self.sizing.players
+
+    @property
+    def learner_threads(self) -> int | None:
+        """Of torch in the learner, beside busy players; None: as torch chooses."""
+        cores = placement.cores_of_largest() if self.sizing.joined else self.sizing.cores
+        return None if placement.steady_alone() else max(1, cores // 4)
 
     def student(self) -> Any:
         """The learner's actor."""
@@ -118,7 +125,6 @@ class Crew(Office):
         from trainers.window import WindowSettings
 
         c = self.config.learner
-        cores = placement.cores_of_largest() if self.sizing.joined else self.sizing.cores
         gpus = 0.0 if c.device == "cpu" or c.learners > 1 else self.place.gpus or min(1.0, self._gpu_share())
         job = StudentJob(
             env=self.env,
@@ -133,7 +139,8 @@ class Crew(Office):
                 device=pick_device(c.device) if not self.sizing.joined else c.device,
                 bf16=None if c.bf16 == "auto" else c.bf16,
                 ema=c.ema,
-                threads=None if placement.steady_alone() else max(1, cores // 4),
+                threads=self.learner_threads,
+                measure=not self.config.run.deterministic,
                 seed=self.config.run.seed,
                 window=WindowSettings(c.window_initial, c.window_alpha, c.window_beta, c.window_max),
             ),

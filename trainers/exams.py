@@ -62,8 +62,9 @@ class Exams:
             self._board.failed()
             return False
         self._deaths = 0
-        self._board.record(marks, self._watch.elapsed(), time.monotonic() - self._began)
-        self._watch.examined(marks, self._board)
+        seconds = time.monotonic() - self._began
+        self._board.record(marks, self._watch.elapsed(), seconds)
+        self._watch.examined(marks, self._board, seconds)
         return True
 
     def final(self, version: int, stop: threading.Event, show: Callable[[], None]) -> None:

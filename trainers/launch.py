@@ -142,7 +142,7 @@ def _play(config: RunConfig, spec: GameSpec, start: _Start) -> Summary:
 
     folder = RunFolder(start.out, config, State, start.lease)  # as whoever held it before has left it
     crew = Crew(config, spec, folder, start.lease.epoch, cluster.size(config, start.joined), start.place)
-    watch = Watch(config, spec, folder, crew.sizing.sentence(config), start.on_status)
+    watch = Watch(config, spec, folder, crew.sizing.sentence(config), crew.sizing.cores, start.on_status)
     try:
         return Loop(config, folder, crew, watch, start.stop).run()
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import ray
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
@@ -25,7 +26,8 @@ from selfplay.contract import Symmetry
 from selfplay.episode.rows import Rows, take
 from selfplay.errors import Damaged, UserError
 from selfplay.nets import NetConfig, weights
-from selfplay.nets.inference import has_bfloat16, pick_device
+from selfplay.nets.inference import pick_device
+from trainers.arithmetic import measured, usual
 from trainers.learner_settings import LearnerSettings
 from trainers.rllib import MODULE, PolicyValueLearner, PolicyValueModule
 
@@ -36,7 +38,7 @@ SCHEMA = 1
 class AlphaZeroLearner:
     """Holds the net, the optimiser and the replay window. A plain class; `ray.remote(AlphaZeroLearner)` is an actor.
 
-    step: steps taken since the run began. samples: rows trained on since then.
+    step: steps taken since the run began. samples: rows trained on since then. training: the arithmetic in use.
     """
 
     def __init__(
@@ -51,9 +53,12 @@ class AlphaZeroLearner:
         if settings.batch % self.shards:
             raise UserError(f"batch {settings.batch} is not a multiple of {self.shards} learners")
         device = pick_device(settings.device)
-        bf16 = has_bfloat16(device) if settings.bf16 is None else settings.bf16
         self.net = net
-        self.settings = replace(settings, device=device, bf16=bf16)
+        if settings.threads and self.shards == 1:
+            torch.set_num_threads(settings.threads)
+        self.training = measured(net, settings, device) if settings.measure else usual(settings, device)
+        how = self.training
+        self.settings = replace(settings, device=device, bf16=how.bf16, channels_last=how.channels_last)
         self.step = self.samples = self.total = self._rows = 0
         self._symmetries = tuple(symmetries)
         self._group: LearnerGroup | None = self._build()
@@ -70,7 +75,9 @@ class AlphaZeroLearner:
             module_class=PolicyValueModule,
             observation_space=gymnasium.spaces.Box(-np.inf, np.inf, self.net.input_shape),
             action_space=gymnasium.spaces.Discrete(self.net.num_actions),
-            model_config={"net": self.net.to_json(), "seed": s.seed, "bf16": s.bf16},
+            model_config={
+                "net": self.net.to_json(), "seed": s.seed, "bf16": s.bf16, "channels_last": s.channels_last,
+            },
         )
         return LearnerGroup(config=config, module_spec=MultiRLModuleSpec(rl_module_specs={MODULE: spec}))
 
@@ -119,16 +126,17 @@ class AlphaZeroLearner:
         learner: PolicyValueLearner = self._group._learner
         return learner
 
-    def train(self, steps: int, lr: float | None = None) -> dict[str, float]:
+    def train(self, steps: int, lr: float | None = None, threads: int | None = None) -> dict[str, float]:
         """Takes `steps` steps at learning rate `lr` and returns the means over them.
 
+        threads: of torch from now on in each learner; None: as before.
         Returned: what `losses` reports, `grad_norm` (before clipping), `lr`, `step`, `samples` (both since the run
         began), `seconds` and `sample_seconds` (of that, in the window). Raises `FloatingPointError` when the loss or
         the weights are no longer finite: restore the last checkpoint then.
         """
         began = time.perf_counter()
         lr = self.settings.lr if lr is None else lr
-        reports = self._each(_train, first=self.step, steps=steps, lr=lr)
+        reports = self._each(_train, first=self.step, steps=steps, lr=lr, threads=threads)
         self.step += steps
         self.samples += steps * self.settings.batch
         report = {name: float(np.mean([r[name] for r in reports])) for name in reports[0]}
@@ -204,8 +212,8 @@ def _window_rows(learner: PolicyValueLearner) -> int:
     return len(learner.window)
 
 
-def _train(learner: PolicyValueLearner, first: int, steps: int, lr: float) -> dict[str, float]:
-    return learner.train(first, steps, lr)
+def _train(learner: PolicyValueLearner, first: int, steps: int, lr: float, threads: int | None) -> dict[str, float]:
+    return learner.train(first, steps, lr, threads)
 
 
 def _published(learner: PolicyValueLearner) -> dict[str, np.ndarray]:

@@ -19,7 +19,9 @@ class LearnerSettings:
     grad_clip: largest global norm of the gradient.
     learners: 0, one learner in this process; N, that many data-parallel processes (ray must be running).
     device: "auto", "cpu" or "cuda".
-    bf16: bfloat16 autocast in the forward pass; None: where the device multiplies in it.
+    bf16: bfloat16 autocast in the forward pass; None: where it is faster, or where the device multiplies in it.
+    channels_last: the layout of kernels and activations; None: the faster one, or the usual one, which is this.
+    measure: whether to find out what is faster by trying it; False: so that it is the same each time.
     ema: decay per step of the averaged weights that `weights()` gives (shorter memory at the start); 0: no averaging.
     threads: of torch in each learner; None: as torch chooses.
     seed: of the first weights and of the sampling.
@@ -34,6 +36,8 @@ class LearnerSettings:
     learners: int = 0
     device: str = "auto"
     bf16: bool | None = None
+    channels_last: bool | None = None
+    measure: bool = False
     ema: float = 0.0
     threads: int | None = None
     seed: int = 0

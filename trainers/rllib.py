@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from selfplay.nets import NetConfig, PolicyValueNet, build, from_arrays, to_arrays
+from trainers.arithmetic import arranged, forward
 from trainers.loss import losses
 from trainers.optimizer import Optimizer
 from trainers.window import ReplayWindow, WindowSettings, step_rng
@@ -24,19 +25,16 @@ MODULE = "default_policy"
 class PolicyValueModule(TorchRLModule):
     """Our net as RLlib sees it.
 
-    model_config: `net` (JSON of its NetConfig), `seed` of its first weights, `bf16` (autocast in the forward pass).
+    model_config: `net` (JSON of its NetConfig), `seed` of its first weights, `bf16` and `channels_last` of its passes.
     """
 
     def setup(self) -> None:
         net = build(NetConfig.from_json(self.model_config["net"]), self.model_config["seed"])
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = arranged(net, self.model_config["channels_last"])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        x = batch["observations"]
-        if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.model_config["bf16"]):
-            policy, value = self.net(x)
+        about = self.model_config
+        policy, value = forward(self.net, batch["observations"], about["bf16"], about["channels_last"])
         return {"policy_logits": policy, "value_logits": value}
 
 
@@ -96,12 +94,15 @@ class PolicyValueLearner(TorchLearner):
         self._report["grad_norm"] = norm.detach()
         return module_gradients_dict
 
-    def train(self, first: int, steps: int, lr: float) -> dict[str, float]:
+    def train(self, first: int, steps: int, lr: float, threads: int | None) -> dict[str, float]:
         """Steps `first` to `first + steps` of the run; each depends on (seed, step, rank) and the window alone.
 
+        threads: of torch from now on; None: as before.
         RLlib's own `update` is left out: it takes one batch a call and reduces its metrics each time; `_update` is
         the step inside it (forward, losses, gradients, clipping, optimiser).
         """
+        if threads is not None:
+            torch.set_num_threads(threads)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         sums: dict[str, Tensor] = {}

@@ -124,7 +124,9 @@ class Status:
     game.
     queued_blocks: written and not yet committed; archive_lag_s: age of the oldest of them. owed_samples: training
     samples that archived positions still owe.
-    sizing: what the run chose for this machine, one line.
+    sizing: what the run chose for this machine, one line. choices: what it chose by measuring, "inference" or
+    "training" -> way in use -> that with its cost. cores: of the machine or cluster; busy: "players", "learner",
+    "evaluation" -> cores at work, on average over the last seconds.
     messages: newest last; only what a person must know.
     """
 
@@ -163,6 +165,9 @@ class Status:
     archive_lag_s: float = 0.0
     owed_samples: float = 0.0
     sizing: str = ""
+    choices: dict[str, dict[str, str]] = field(default_factory=dict)
+    cores: int = 0
+    busy: dict[str, float] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
 
 

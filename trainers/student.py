@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt, counts
 from selfplay.store.changes import run_at
+from trainers.arithmetic import Training
 from trainers.derivation import Derivation, Issue
 from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
@@ -49,6 +52,7 @@ class Progress:
 
     positions: rows ever taken in. samples, step: trained since the run began. debt: samples still owed.
     losses: means over the newest call that trained, empty before.
+    training: the arithmetic in use, and what decided it. spent: wall-clock and processor seconds of this call.
     """
 
     positions: int
@@ -58,6 +62,23 @@ class Progress:
     window_rows: int
     window_capacity: int
     losses: dict[str, float]
+    training: Training
+    spent: tuple[float, float]
+
+
+Call = ParamSpec("Call")
+
+
+def _timed(work: Callable[Call, Progress]) -> Callable[Call, Progress]:
+    """Notes what a call has taken."""
+
+    @functools.wraps(work)
+    def timed(*args: Call.args, **kwargs: Call.kwargs) -> Progress:
+        wall, cpu = time.perf_counter(), time.process_time()
+        progress = work(*args, **kwargs)
+        return replace(progress, spent=(time.perf_counter() - wall, time.process_time() - cpu))
+
+    return timed
 
 
 class Student:
@@ -85,6 +106,7 @@ class Student:
 
         return restore(self._job.run_uri, checkpoints, load)
 
+    @_timed
     def resume(self, table_version: int) -> Progress:
         """Refills the window with the run's newest archived games.
 
@@ -104,6 +126,7 @@ class Student:
         self._paid = min(owed, max(float(learner.samples), owed - job.first_rows * job.samples_per_position))
         return self.progress()
 
+    @_timed
     def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:
         """Takes archived games in: pairs of an archive receipt and a list with the ObjectRef of the episodes."""
         for receipt, handed in lessons:
@@ -121,13 +144,17 @@ class Student:
         if len(rows):
             self._learner.add(rows, new=new)
 
-    def train(self, samples: int, lr: float) -> Progress:
-        """Trains on at most `samples` of the samples owed, in whole steps; nothing before the window has begun."""
+    @_timed
+    def train(self, samples: int, lr: float, threads: int | None = None) -> Progress:
+        """Trains on at most `samples` of the samples owed, in whole steps; nothing before the window has begun.
+
+        threads: of torch from now on; None: as before.
+        """
         batch = self._job.learner.batch
         steps = int(min(self._debt(), samples) // batch)
         if steps > 0 and self._learner.total >= self._job.first_rows:
             first = self._learner.step
-            self._losses = self._learner.train(steps, lr)
+            self._losses = self._learner.train(steps, lr, threads)
             self._since.events.append({"what": "train", "first_step": first, "last_step": first + steps - 1})
             self._paid += steps * batch
         return self.progress()
@@ -146,13 +173,17 @@ class Student:
             window_rows=learner.window_rows(),
             window_capacity=learner.capacity,
             losses=self._losses,
+            training=learner.training,
+            spent=(0.0, 0.0),
         )
 
     @ray.method(num_returns=2)
     def publish(self, version: int) -> tuple[Issue, dict[str, np.ndarray[Any, Any]]]:
         """Writes the weights under a version, or the next free one; returns what made them, and them."""
         tensors = self._learner.weights()
-        meta = {"step": self._learner.step, "samples": self._learner.samples, **self._since.about()}
+        learner = self._learner
+        about = {"step": learner.step, "samples": learner.samples, "training": learner.training.name}
+        meta = {**about, **self._since.about()}
         version = weights.save_version(self._job.run_uri, version, tensors, meta)
         return self._since.published(version, weights.digest(tensors), sampler_of(self._job.learner)), tensors
 

@@ -13,6 +13,7 @@ from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
 from selfplay.store import counts
 from trainers.config import RunConfig
+from trainers.journal import note
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
 from trainers.run_folder import RunFolder
@@ -37,6 +38,7 @@ class Watch:
         spec: GameSpec,
         folder: RunFolder[State],
         sizing: str,
+        cores: int,
         on_status: Callable[[Status], None],
     ) -> None:
         self._config, self._folder, self._tell = config, folder, on_status
@@ -48,6 +50,7 @@ class Watch:
         self._began: float | None = None
         self._ended: float | None = None
         self._speed = Speed()
+        self._busy = {who: Speed() for who in ("players", "learner", "evaluation")}
         self._versions: dict[str, int] = {}  # that players play with
         self._shown = 0.0
         self._active_since = time.monotonic()
@@ -59,6 +62,7 @@ class Watch:
             out=folder.uri,
             corpus=folder.corpus,
             sizing=sizing,
+            cores=cores,
             total_s=self._total,
             elapsed_s=self._before,
             lost=LostGames(state.lost_games, state.lost_plies),
@@ -118,6 +122,8 @@ class Watch:
     def played(self, slot: str, report: Report) -> None:
         """A call of a player has returned. slot: the place that it has among the players."""
         self._speed.did(report.decisions, report.seconds)
+        self.worked("players", report.seconds, report.cpu_s)
+        self.chosen("inference", str(report.inference.way), str(report.inference))
         if report.showcase is not None:
             s = report.showcase
             candidates = tuple(Candidate(*row) for row in s.candidates)
@@ -129,6 +135,17 @@ class Watch:
             self._set(activity=first_games(self._all_under_way()) if waits else "")
         state = self._folder.state
         self._set(lost=LostGames(state.lost_games, state.lost_plies))
+
+    def worked(self, who: str, seconds: float, cpu_s: float) -> None:
+        """A call of "players", "learner" or "evaluation" has returned: its length, and the processor time in it."""
+        self._busy[who].did(cpu_s, seconds)
+
+    def chosen(self, what: str, way: str, how: str) -> None:
+        """A way that was chosen for a machine by measuring it, and what it costs; each is told and noted once."""
+        if way not in self.status.choices.get(what, {}):
+            self._set(choices={**self.status.choices, what: {**self.status.choices.get(what, {}), way: how}})
+            note(self._folder.run_id, "chosen", what=what, how=how)
+            self.message(f"{what}: {how}")
 
     def _all_under_way(self) -> tuple[int, int]:
         return sum(games for games, _ in self._under_way.values()), sum(moves for _, moves in self._under_way.values())
@@ -163,6 +180,7 @@ class Watch:
             "selfplay/episodes": self.status.episodes,
             "policy/version": version,
             "run/elapsed_s": self.elapsed(),
+            "run/cores_at_work": sum(self.status.busy.values()),
         }
         weight = proportional_bytes()
         if weight is not None:
@@ -176,8 +194,9 @@ class Watch:
             scalars["selfplay/resignation_false_positives"] = self._wrongly / self._played_on
         self._scalars.write(self.status.positions, scalars)
 
-    def examined(self, marks: Marks, board: Scoreboard) -> None:
+    def examined(self, marks: Marks, board: Scoreboard, seconds: float) -> None:
         exam = marks.exam
+        self.worked("evaluation", seconds, marks.cpu_s)
         scalars = {f"exact/{label}": share for label, share, _ in marks.mistakes}
         if not marks.mistakes:
             name = "version" if exam.opponent.startswith("version") else exam.opponent
@@ -207,6 +226,7 @@ class Watch:
             elapsed_s=self.elapsed(),
             activity_s=time.monotonic() - self._active_since,
             positions_per_s=self._speed.now(),
+            busy={who: speed.now() for who, speed in self._busy.items()},
             strength=board.strength(),
             first_strength=board.strength(first=True),
             exact=board.exact(),

@@ -22,16 +22,23 @@ from selfplay.actors.weights import Published
 from selfplay.episode import EPISODES, Episode, Provenance
 from selfplay.game import Game, load
 from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.nets.choice import Choice
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Dtype, Evaluator
 from selfplay.search import SearchConfig
 from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, Writer
 
+#: Random positions by which the evaluation of the net is chosen.
+_TRIED = 128
+
 
 @dataclass(frozen=True)
 class PlayerJob:
-    """Everything a player is told once. seed: of this incarnation's games."""
+    """Everything a player is told once.
+
+    seed: of this incarnation's games. measure: whether to find out what evaluates its net fastest by trying it.
+    """
 
     env: registry.Portable
     net: str
@@ -48,6 +55,7 @@ class PlayerJob:
     dtype: Dtype
     device: str
     threads: int
+    measure: bool
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ class Report:
     """What a call did.
 
     block: where the episodes were written, None if none were. decisions: searched moves made.
-    in_flight: (games, moves) that are lost if the actor dies now. seconds: of the call; net_s: in the net.
+    in_flight: (games, moves) that are lost if the actor dies now. seconds: of the call, cpu_s: of the processor;
+    net_s: in the net. inference: how the net is evaluated, and what decided it.
     resignable: (games played on past a resignation, those of them that the seat then did not lose).
     leaving: its node has been given notice; the games under way are sealed as aborted, in the block.
     """
@@ -83,7 +92,9 @@ class Report:
     version: int
     in_flight: tuple[int, int]
     seconds: float
+    cpu_s: float
     net_s: float
+    inference: Choice
     simulations: int
     evaluations: int
     batches: int
@@ -105,9 +116,9 @@ class Player:
         self._writer = Writer(job.corpus, job.slot, job.epoch, job.first_block)
         self._sealed: list[Episode] = []  # and not yet written
         self._game: Game = load(registry.unpack(job.env))
-        self._evaluate = Evaluator(
-            NetConfig.from_json(job.net), dtype=job.dtype, device=job.device, threads=job.threads
-        )
+        seen = self._game.random_observations(_TRIED, 0) if job.measure else None
+        net = NetConfig.from_json(job.net)
+        self._evaluate = Evaluator(net, dtype=job.dtype, device=job.device, threads=job.threads, positions=seen)
         self._generator = Generator(
             self._game,
             self._evaluate,
@@ -139,7 +150,7 @@ class Player:
         has ended since the last block; else it is kept, and counts as in flight. newest: version known to whoever asks;
         a weight server that has just been restarted knows of none.
         """
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         made = settled = self._pull(newest)
 
         def until(ended: int, count: int) -> bool:
@@ -152,13 +163,14 @@ class Player:
         leaving = notice.leaving()
         if leaving:
             self._sealed += self._generator.abort()
-        return self._hand_over(began, made, write or leaving, leaving)
+        return self._hand_over(began, cpu, made, write or leaving, leaving)
 
     @ray.method(num_returns=2)
     def finish(self) -> tuple[Report, pa.RecordBatch]:
         """Seals the games under way as aborted, and writes them."""
+        began, cpu = time.perf_counter(), time.process_time()
         self._sealed += self._generator.abort()
-        return self._hand_over(time.perf_counter(), 0)
+        return self._hand_over(began, cpu, 0)
 
     def _pull(self, newer: Published | None) -> int:
         """Takes newer weights, if there are any, after the searches under way: no search is of two nets.
@@ -178,7 +190,7 @@ class Player:
         return decisions
 
     def _hand_over(
-        self, began: float, made: int, write: bool = True, leaving: bool = False
+        self, began: float, cpu: float, made: int, write: bool = True, leaving: bool = False
     ) -> tuple[Report, pa.RecordBatch]:
         episodes: list[Episode] = []
         if write:
@@ -194,7 +206,9 @@ class Player:
             version=self._version,
             in_flight=(games + len(self._sealed), plies + sum(len(e.game.steps) for e in self._sealed if e.game)),
             seconds=time.perf_counter() - began,
+            cpu_s=time.process_time() - cpu,
             net_s=stats.net_s,
+            inference=self._evaluate.choice,
             simulations=stats.simulations,
             evaluations=stats.evaluations,
             batches=stats.batches,

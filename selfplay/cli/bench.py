@@ -172,7 +172,7 @@ def count(work: Work, barrier: Any) -> Counts:
         blocks=work.blocks,
         policy_planes=game.spec.policy_planes,
     )
-    evaluate = Evaluator(config, dtype=work.dtype, device="auto", threads=1)
+    evaluate = Evaluator(config, dtype=work.dtype, threads=1, positions=game.random_observations(128, 0))
     evaluate.load(_seen_positions(game, config))
     provenance = Provenance("bench", game.spec.id, game.spec.version, "", "", "", "", game.spec.licence)
     generator = Generator(
@@ -205,22 +205,15 @@ def count(work: Work, barrier: Any) -> Counts:
 
 def _seen_positions(game: Game, config: NetConfig) -> dict[str, Any]:
     """First weights whose normalisation and ranges are those of random positions, as after the first training steps."""
-    import numpy as np
     import torch
 
     from selfplay.nets.policy_value import build, to_arrays
 
-    rng = np.random.default_rng(0)
-    inputs: list[Any] = []
-    while len(inputs) < 512:
-        state = game.new_initial_state()
-        while not state.is_terminal() and len(inputs) < 512:
-            inputs.append(game.encoder.encode(state))
-            state.apply_action(int(rng.choice(state.legal_actions())))
+    inputs = torch.from_numpy(game.random_observations(512, 0))
     net = build(config, 0).train()
     with torch.no_grad():
         for _ in range(20):
-            net(torch.from_numpy(np.stack(inputs)))
+            net(inputs)
     return to_arrays(net)
 
 

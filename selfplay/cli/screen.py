@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -169,6 +169,8 @@ def numbers(status: Status) -> RenderableType:
         grid.add_row("loss", Text.assemble(text, (line, ACCENT)))
     else:
         grid.add_row("loss", Text("training starts when the replay has filled", DIM))
+    if status.cores and any(status.busy.values()):
+        grid.add_row("cores", at_work(status.busy, status.cores))
     if status.ratings:
         newest = status.ratings[-1]
         line = spark([point.elo for point in status.ratings], 12)
@@ -176,6 +178,13 @@ def numbers(status: Status) -> RenderableType:
     if status.lost.count:
         grid.add_row("lost", Text(f"{status.lost.count} games in flight, {status.lost.plies} moves", POOR))
     return grid
+
+
+def at_work(busy: Mapping[str, float], cores: int) -> Text:
+    """How many of the cores are at work, and for whom."""
+    shares = ", ".join(f"{who} {number:.1f}" for who, number in busy.items() if number >= 0.05)
+    total = sum(busy.values())
+    return Text.assemble(bar(min(1.0, total / cores), 10), f" {total:.1f} of {cores} ", (f"({shares})", DIM))
 
 
 def rating(point: RatingPoint) -> Text:

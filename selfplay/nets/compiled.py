@@ -2,22 +2,21 @@
 
 int8: the 3x3 convolutions of the blocks multiply 8-bit numbers. Weights are scaled for each output channel;
 activations, never negative, by the largest that training has seen in each layer (`PolicyValueNet.peaks`, which travels
-with the weights, so that every process rounds alike). Stem, heads and the residual stream stay in higher precision.
+with the weights, so that every process rounds alike; of an untrained net, by the largest for some random positions).
+Stem, heads and the residual stream stay in higher precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from selfplay.nets.choice import Function
 from selfplay.nets.policy_value import FoldedNet
 
-#: Batch `[B, *input_shape]` float32 -> policy logits `[B, A]` and value logits `[B, 3 or 1]`, both float32.
-Function = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 #: Room above the largest activation seen in training.
 MARGIN = 1.05
 #: Batches are padded to a multiple of this: each new batch size costs milliseconds the first time.
@@ -37,7 +36,7 @@ def available() -> bool:
 def compile_net(net: FoldedNet, dtype: str, threads: int) -> Function:
     """Compiles a folded float32 resnet; some 50 ms. `dtype`: "float32", "bfloat16" or "int8".
 
-    int8 falls back to bfloat16 for a net that was never trained and so knows no largest activations.
+    int8 falls back to bfloat16 for a net that knows no largest activations.
     """
     import openvino
 

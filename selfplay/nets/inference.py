@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 
 from selfplay.errors import UserError
-from selfplay.nets import compiled
+from selfplay.nets import choice, compiled
+from selfplay.nets.choice import Choice, Way
 from selfplay.nets.config import NetConfig
 from selfplay.nets.policy_value import FoldedNet, build, from_arrays, to_arrays, value_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
 #: In torch, batches are padded to a multiple of this: a new batch size costs a kernel.
 BUCKET = 16
+#: Most positions of a batch that is timed, and about how long (s) it may take in torch.
+_TIMED, _TIMED_S = 128, 0.02
+#: Positions on which int8 is compared with float32.
+_COMPARED = 48
 
 
 class Evaluator:
@@ -22,36 +29,61 @@ class Evaluator:
 
     evaluator = Evaluator(config); evaluator.load(tensors); logits, value = evaluator(observations)
 
-    device, dtype: what was chosen ("cpu" or "cuda"; "float32", "bfloat16" or "int8").
-    method: what computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch".
+    choice: the device, and the way that was chosen, with what decided it.
+    dtype, method: the way in use. That of `choice`, unless int8 is not exact enough for the weights that are loaded.
     """
 
-    def __init__(self, config: NetConfig, dtype: Dtype = "auto", device: str = "auto", threads: int = 1) -> None:
-        """`dtype` "auto" is the fastest that this machine multiplies in, see `pick_dtype`.
+    def __init__(
+        self,
+        config: NetConfig,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        threads: int = 1,
+        positions: np.ndarray | None = None,
+    ) -> None:
+        """Chooses how to evaluate; the weights are those of seed 0 until `load`.
 
-        `device` "auto" is a GPU where there is one. `threads` is set for the whole process (torch has one setting).
-        The weights are those of seed 0 until `load`. Raises `UserError` for a device or dtype that is not there.
+        positions: `[N, *input_shape]` float32 of the game, about 100. With them `dtype` "auto" is the fastest way found
+        by trying all for some tenths of a second, and an untrained net, too, can be evaluated in int8. Without them
+        it is what `pick_dtype` says of the processor: the same each time. `device` "auto" is a GPU where there is one.
+        `threads` is set for the whole process (torch has one setting). Raises `UserError` for a device or dtype that is
+        not there.
         """
         self.config = config
         self.device = pick_device(device)
-        picked = pick_dtype(dtype, self.device)
-        self.dtype = picked if config.resnet else "float32"  # an mlp is small: its dense layers stay exact
-        self.method = "openvino" if config.resnet and self.device == "cpu" and compiled.available() else "torch"
+        usual = pick_dtype(dtype, self.device)
+        self._positions = positions
+        self._watched = dtype == "auto" and positions is not None
         self._threads = threads
         torch.set_num_threads(threads)
-        self.load(to_arrays(build(config, 0)))
+        untrained = to_arrays(build(config, 0))
+        compiles = config.resnet and self.device == "cpu" and compiled.available()
+        if not config.resnet:  # an mlp is small: its dense layers stay exact
+            self.choice = Choice(self.device, Way("torch", "float32"))
+        elif self._watched:
+            self.choice = self._chosen(untrained, compiles)
+        else:
+            self.choice = Choice(self.device, Way("openvino" if compiles else "torch", usual))
+        self.load(untrained)
+
+    @property
+    def dtype(self) -> str:
+        """ "float32", "bfloat16" or "int8"."""
+        return self._way.dtype
+
+    @property
+    def method(self) -> str:
+        """What computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch"."""
+        return self._way.method
 
     def load(self, tensors: dict[str, np.ndarray]) -> None:
         """Takes the weights that `to_arrays` gave; a copy is made. Raises `ValueError` for those of another net."""
-        net = build(self.config, 0)
-        from_arrays(net, tensors)
-        net = net.eval().requires_grad_(False)
-        self._function: compiled.Function
-        if self.method == "openvino":
-            self._function = compiled.compile_net(FoldedNet(net, torch.float32), self.dtype, self._threads)
-        else:
-            dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-            self._function = _Torch(FoldedNet(net, dtype).eval().to(self.device), self.device)
+        self._way = self.choice.way
+        self._function = self._made(self._way, tensors)
+        if self._watched and self._way.dtype == "int8" and not self._exact(tensors):
+            exact = [trial.way for trial in self.choice.trials if trial.way.dtype != "int8"]
+            self._way = exact[0]
+            self._function = self._made(self._way, tensors)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates `B` observations, 1 or more.
@@ -62,6 +94,47 @@ class Evaluator:
         """
         logits, value_logits = self._function(x)
         return logits, value_of(torch.from_numpy(value_logits)).numpy()
+
+    def _made(self, way: Way, tensors: dict[str, np.ndarray]) -> choice.Function:
+        """The function of a net with these weights."""
+        net = build(self.config, 0)
+        from_arrays(net, tensors)
+        net = net.eval().requires_grad_(False)
+        if way.method == "torch":
+            dtype = torch.bfloat16 if way.dtype == "bfloat16" else torch.float32
+            return _Torch(FoldedNet(net, dtype).eval().to(self.device), self.device)
+        folded = FoldedNet(net, torch.float32)
+        if way.dtype == "int8" and self._positions is not None and not bool((folded.peaks > 0).all()):
+            folded.peaks = folded.ranges(torch.from_numpy(self._positions))
+        return compiled.compile_net(folded, way.dtype, self._threads)
+
+    def _chosen(self, tensors: dict[str, np.ndarray], compiles: bool) -> Choice:
+        """The fastest way here."""
+        assert self._positions is not None
+        ways = [Way("torch", "float32")]
+        if has_bfloat16(self.device):
+            ways.append(Way("torch", "bfloat16"))
+        if compiles:
+            ways += [Way("openvino", way.dtype) for way in ways] + [Way("openvino", "int8")]
+        alone = self.device == "cpu" and self._threads == 1
+        clock = time.thread_time if alone else time.perf_counter
+        made = self._made(ways[0], tensors)
+        few = self._positions[:BUCKET]
+        made(few)
+        began = clock()
+        made(few)
+        cost = max(1e-9, (clock() - began) / len(few))
+        count = int(min(_TIMED, max(len(few), _TIMED_S / cost)))
+        x = np.resize(self._positions, (count, *self._positions.shape[1:]))
+        trials = choice.measure([(way, partial(self._made, way, tensors)) for way in ways], x, clock)
+        return Choice(self.device, choice.choose(trials), tuple(trials))
+
+    def _exact(self, tensors: dict[str, np.ndarray]) -> bool:
+        """Whether the way in use gives the policies of float32, as far as matters."""
+        assert self._positions is not None
+        some = self._positions[:_COMPARED]
+        reference = self._made(Way("torch", "float32"), tensors)(some)[0]
+        return choice.divergence(self._function(some)[0], reference) <= choice.EXACT_NATS
 
 
 class _Torch:
@@ -94,9 +167,9 @@ def pick_device(device: str) -> str:
 
 
 def pick_dtype(dtype: str, device: str) -> str:
-    """The dtype of inference: "auto" -> the fastest that `device` multiplies in, without loss that matters.
+    """The dtype of inference where nothing is measured, so that it is the same each time.
 
-    That is int8 on a CPU with AVX512-VNNI and OpenVINO (policies differ from float32's by a KL of some 1e-5 nats),
+    "auto" is int8 on a CPU with AVX512-VNNI and OpenVINO (policies differ from float32's by a KL of some 1e-5 nats),
     else bfloat16 where the device has it, else float32. Raises `UserError` for an unknown or impossible one.
     """
     if dtype not in ("auto", "float32", "bfloat16", "int8"):

@@ -216,6 +216,17 @@ class FoldedNet(nn.Module):
             x = torch.relu_(self.convs[i + 1](torch.relu_(self.convs[i](x))).add_(x))
         return apply_heads(self, x, torch.relu_(self.heads(x)))
 
+    @torch.no_grad()
+    def ranges(self, x: Tensor) -> Tensor:
+        """What `peaks` are for these observations `[B, *input_shape]`: for a resnet that was never trained."""
+        found = []
+        x = torch.relu_(self.stem(x.to(dtype=self.dtype, memory_format=torch.channels_last)))
+        for first, second in zip(self.convs[::2], self.convs[1::2], strict=True):
+            middle = torch.relu_(first(x))
+            found += [x.amax().float(), middle.amax().float()]
+            x = torch.relu_(second(middle).add_(x))
+        return torch.stack(found).clamp(min=1e-9)
+
 
 def apply_heads(net: PolicyValueNet | FoldedNet, x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Trunk output `[B, channels, H, W]` and the heads' planes `[B, policy + value channels, H, W]` -> logits."""

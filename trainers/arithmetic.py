@@ -1,0 +1,118 @@
+"""In which arithmetic and memory layout a net is trained fastest on this machine: found by trying a few steps.
+
+bfloat16 halves what is moved and is multiplied by units of its own where a processor or GPU has them; on some
+processors that have them a step takes half as long again as in float32.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from selfplay.nets import NetConfig, PolicyValueNet, build
+from selfplay.nets.inference import has_bfloat16
+from trainers.learner_settings import LearnerSettings
+
+#: A reduced way must be faster than float32 by this factor.
+WORTH = 1.1
+#: About how long (s) one pass may take that is timed, and how many passes of each way are.
+_PASS_S, _ROUNDS = 0.05, 3
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the forward and backward pass are computed.
+
+    us: microseconds a row for each way that was tried, by its name; empty where none was.
+    """
+
+    bf16: bool
+    channels_last: bool
+    us: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """ "bfloat16" or "float32", and the layout where it is not the usual one."""
+        return ("bfloat16" if self.bf16 else "float32") + ("" if self.channels_last else ", channels first")
+
+    def __str__(self) -> str:
+        """ "float32, 178 µs a row (bfloat16 277)"."""
+        costs = dict(self.us)
+        others = "; ".join(f"{name} {us:.0f}" for name, us in self.us if name != self.name)
+        cost = f", {costs[self.name]:.0f} µs a row" if self.name in costs else ""
+        return f"{self.name}{cost}{f' ({others})' if others else ''}"
+
+
+def usual(settings: LearnerSettings, device: str) -> Training:
+    """What the processor's own word suggests; the same each time."""
+    bf16 = has_bfloat16(device) if settings.bf16 is None else settings.bf16
+    return Training(bf16, settings.channels_last is not False)
+
+
+def measured(net: NetConfig, settings: LearnerSettings, device: str) -> Training:
+    """The fastest way on this machine, of those that the settings leave open. Takes some tenths of a second."""
+    reduced = [False, True] if settings.bf16 is None and has_bfloat16(device) else [bool(settings.bf16)]
+    layouts = [True, False] if net.resnet and settings.channels_last is None else [settings.channels_last is not False]
+    ways = [Training(bf16, last) for bf16, last in product(reduced, layouts)]
+    if len(ways) == 1:
+        return ways[0]
+    passes = [_Pass(net, way, device) for way in ways]
+    rows = min(max(1, settings.batch // max(1, settings.learners)), passes[0].rows(_PASS_S))
+    best = [float("inf")] * len(ways)
+    for one in passes:
+        one(rows)
+    for _ in range(_ROUNDS):
+        for i, one in enumerate(passes):
+            best[i] = min(best[i], one(rows))
+    us = sorted(((way.name, 1e6 * seconds / rows) for way, seconds in zip(ways, best, strict=True)), key=lambda x: x[1])
+    # Of those that are about as fast: float32 before bfloat16, and the usual layout before the other.
+    close = [way for way, seconds in zip(ways, best, strict=True) if seconds <= WORTH * min(best)]
+    return replace(close[0], us=tuple(us))
+
+
+class _Pass:
+    """Forward and backward once, with weights of its own."""
+
+    def __init__(self, net: NetConfig, way: Training, device: str) -> None:
+        self._net, self._way, self._device = arranged(build(net, 0), way.channels_last).to(device), way, device
+        self._shape = net.input_shape
+
+    def __call__(self, rows: int) -> float:
+        """Seconds."""
+        x = torch.rand(rows, *self._shape, device=self._device).round()
+        self._wait()
+        began = time.perf_counter()
+        policy, value = forward(self._net, x, self._way.bf16, self._way.channels_last)
+        (torch.log_softmax(policy.float(), 1).mean() + value.float().square().mean()).backward()
+        self._wait()
+        return time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def rows(self, seconds: float) -> int:
+        """About how many rows take so long."""
+        self(_FEW)
+        return max(_FEW, int(_FEW * seconds / self(_FEW)))
+
+
+def arranged(net: PolicyValueNet, channels_last: bool) -> PolicyValueNet:
+    """The net with its kernels in this layout."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    out: PolicyValueNet = net.to(memory_format=layout)  # type: ignore[call-overload]
+    return out
+
+
+def forward(net: PolicyValueNet, x: Tensor, bf16: bool, channels_last: bool) -> tuple[Tensor, Tensor]:
+    """Policy and value logits of observations `[B, *input_shape]`, computed in this arithmetic and layout."""
+    if x.ndim == 4 and channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        out: tuple[Tensor, Tensor] = net(x)
+    return out
