@@ -371,7 +371,7 @@ class Loop:
             self.lessons, self.lesson_rows = [], 0  # the new one finds them in the archive
             self.hire_student()
             return
-        self.watch.worked("learner", *self.progress.spent)
+        self.watch.worked("learner", self.progress.spent)
         if self.restoring is not None:
             self.restored(ray.get(self.restoring))
         if before is not None and self.progress.samples > before.samples:

@@ -40,6 +40,7 @@ METRICS = {
     "tokens": "Tokens sampled (reasoning).",
     "positions_per_s": "Positions searched a second, over the last seconds.",
     "tokens_per_s": "Tokens sampled a second while generating.",
+    "cores_at_work": "Cores at work, over the last seconds.",
     "version": "Newest version of the policy.",
     "staleness": "Versions by which the oldest policy at play is behind the newest.",
     "players": "Self-play processes at work.",

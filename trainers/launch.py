@@ -158,7 +158,8 @@ def _reason(config: ReasoningConfig, spec: TaskSpec, start: _Start) -> Reasoning
     folder = RunFolder(start.out, config, ReasoningState, start.lease)
     crew = ReasoningCrew(config, spec, folder, start.lease.epoch, size(config, start.joined), start.place)
     sentence = crew.sizing.sentence(config, crew.parameters)
-    watch = ReasoningWatch(config, crew.task.spec, folder, sentence, crew.parameters, start.on_status)
+    cores = crew.sizing.cores
+    watch = ReasoningWatch(config, crew.task.spec, folder, sentence, cores, crew.parameters, start.on_status)
     try:
         return Course(config, folder, crew, watch, start.stop).run()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -55,6 +56,8 @@ class ReasoningStatus:
     levels: (level, measured solve rate, probability of being drawn). frontier: level of expert iteration, else None.
     development: accuracy on the development split at the newest measurement, None where it is not measured.
     samples: newest, right and wrong. sizing: what was chosen for this machine. messages: newest last.
+    cores: of the machine or cluster; busy: "generation" (verification included), "learning" -> cores at work, on
+      average over the last seconds.
     """
 
     recipe: str
@@ -96,7 +99,14 @@ class ReasoningStatus:
     frontier: float | None = None
     samples: tuple[Sample, ...] = ()
     sizing: str = ""
+    cores: int = 0
+    busy: Mapping[str, float] = field(default_factory=dict)
     messages: tuple[str, ...] = field(default=())
+
+    @property
+    def cores_at_work(self) -> float:
+        """On average over the last seconds."""
+        return sum(self.busy.values())
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from trainers.reasoning_config import ReasoningConfig
 from trainers.reasoning_status import ReasoningPhase, ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.run_folder import RunFolder
 from trainers.run_state import ReasoningState
+from trainers.speed import Busy, Spent
 from trainers.stalls import RoundStall
 from trainers.thinning import thinned
 from trainers.tutor import Lesson
@@ -41,6 +42,7 @@ class ReasoningWatch:
         spec: TaskSpec,
         folder: RunFolder[ReasoningState],
         sizing: str,
+        cores: int,
         parameters: int,
         on_status: Callable[[ReasoningStatus], None],
     ) -> None:
@@ -54,6 +56,7 @@ class ReasoningWatch:
         self._failures = Counter[str](state.failures)
         self._newest = Counter[str]()
         self._asked = 0
+        self._busy = Busy("generation", "learning")
         self._active_since = self._began
         self._step = ""
         self._stall = RoundStall(config.learner.algorithm)
@@ -66,6 +69,7 @@ class ReasoningWatch:
             algorithm=config.learner.algorithm,
             parameters=parameters,
             sizing=sizing,
+            cores=cores,
             total_s=planned,
             elapsed_s=self._before,
             warm_steps=state.warm_steps,
@@ -129,6 +133,7 @@ class ReasoningWatch:
         status = self.status
         samples = tuple(Sample(**asdict(shown)) for shown in report.shown) or status.samples
         self._failures.update(outcome.failure for outcome in report.outcomes if outcome.failure)
+        self._busy.did("generation", Spent(report.seconds, report.cpu_s))
         speed = status.tokens_per_s
         if report.tokens and report.version >= 0:  # not the solver's
             speed = report.tokens / max(1e-9, report.seconds)
@@ -147,6 +152,7 @@ class ReasoningWatch:
 
     def warmed(self, steps: int, total: int, lesson: Lesson) -> None:
         """Steps of the warm start were taken."""
+        self._busy.did("learning", lesson.spent)
         loss = lesson.report.get("nll")
         self._set(warm_steps=steps, warm_total=total, loss=loss, activity="imitating the solver")
         if loss is not None:
@@ -161,6 +167,7 @@ class ReasoningWatch:
         curriculum: Curriculum,
     ) -> None:
         """A round was learned from, and a version published."""
+        self._busy.did("learning", lesson.spent)
         r = lesson.report
         outcomes = [outcome for report in reports for outcome in report.outcomes]
         known = [outcome.reward for outcome in outcomes if outcome.reward is not None]
@@ -270,7 +277,8 @@ class ReasoningWatch:
         """Tells the present status, a few times a second."""
         if time.monotonic() - self._shown >= _SHOW_S:
             self._shown = time.monotonic()
-            self._set(elapsed_s=self.elapsed(), activity_s=time.monotonic() - self._active_since)
+            since = time.monotonic() - self._active_since
+            self._set(elapsed_s=self.elapsed(), activity_s=since, busy=self._busy.now())
             self._tell(self.status)
 
     def summary(self, ended_by: Literal["time", "rounds", "target", "interrupted"]) -> ReasoningSummary:

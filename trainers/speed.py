@@ -1,9 +1,13 @@
-"""How fast a run is, by when the work was done and not by when the loop heard of it."""
+"""How fast a run is and how busy, by when the work was done and not by when the loop heard of it."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 #: Seconds over which the speed is taken.
 WINDOW_S = 15.0
@@ -44,3 +48,47 @@ class Speed:
             if end > begin
         )
         return done / max(stop - start, 1e-3)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a call has taken: seconds, by the clock; cpu_s, of processors."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+
+class _Answer(Protocol):
+    @property
+    def spent(self) -> Spent: ...
+
+
+Call = ParamSpec("Call")
+Given = TypeVar("Given", bound=_Answer)
+
+
+def timed(work: Callable[Call, Given]) -> Callable[Call, Given]:
+    """A method whose answer, a dataclass, says in `spent` what the call has taken."""
+
+    @functools.wraps(work)
+    def measured(*args: Call.args, **kwargs: Call.kwargs) -> Given:
+        seconds, cpu_s = time.perf_counter(), time.process_time()
+        answer = work(*args, **kwargs)
+        spent = Spent(time.perf_counter() - seconds, time.process_time() - cpu_s)
+        return cast(Given, replace(cast(Any, answer), spent=spent))
+
+    return measured
+
+
+class Busy:
+    """How many cores are at work, for whom, on average over the last seconds."""
+
+    def __init__(self, *who: str) -> None:
+        self._speeds = {name: Speed() for name in who}
+
+    def did(self, who: str, spent: Spent) -> None:
+        """A call of one of them has reported."""
+        self._speeds[who].did(spent.cpu_s, spent.seconds)
+
+    def now(self) -> Mapping[str, float]:
+        return {who: speed.now() for who, speed in self._speeds.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -167,8 +168,13 @@ class Status:
     sizing: str = ""
     choices: dict[str, dict[str, str]] = field(default_factory=dict)
     cores: int = 0
-    busy: dict[str, float] = field(default_factory=dict)
+    busy: Mapping[str, float] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
+
+    @property
+    def cores_at_work(self) -> float:
+        """On average over the last seconds."""
+        return sum(self.busy.values())
 
 
 @dataclass(frozen=True)

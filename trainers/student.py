@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ParamSpec
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +23,7 @@ from trainers.derivation import Derivation, Issue
 from trainers.handed import episodes_of
 from trainers.learner_settings import LearnerSettings
 from trainers.restoring import Restored, restore
+from trainers.speed import Spent, timed
 from trainers.uses import REFILL_EPISODES, newest_episodes, sampler_of
 
 
@@ -52,7 +51,7 @@ class Progress:
 
     positions: rows ever taken in. samples, step: trained since the run began. debt: samples still owed.
     losses: means over the newest call that trained, empty before.
-    training: the arithmetic in use, and what decided it. spent: wall-clock and processor seconds of this call.
+    training: the arithmetic in use, and what decided it. spent: by the newest call.
     """
 
     positions: int
@@ -63,22 +62,7 @@ class Progress:
     window_capacity: int
     losses: dict[str, float]
     training: Training
-    spent: tuple[float, float]
-
-
-Call = ParamSpec("Call")
-
-
-def _timed(work: Callable[Call, Progress]) -> Callable[Call, Progress]:
-    """Notes what a call has taken."""
-
-    @functools.wraps(work)
-    def timed(*args: Call.args, **kwargs: Call.kwargs) -> Progress:
-        wall, cpu = time.perf_counter(), time.process_time()
-        progress = work(*args, **kwargs)
-        return replace(progress, spent=(time.perf_counter() - wall, time.process_time() - cpu))
-
-    return timed
+    spent: Spent = Spent()
 
 
 class Student:
@@ -106,7 +90,7 @@ class Student:
 
         return restore(self._job.run_uri, checkpoints, load)
 
-    @_timed
+    @timed
     def resume(self, table_version: int) -> Progress:
         """Refills the window with the run's newest archived games.
 
@@ -126,7 +110,7 @@ class Student:
         self._paid = min(owed, max(float(learner.samples), owed - job.first_rows * job.samples_per_position))
         return self.progress()
 
-    @_timed
+    @timed
     def take(self, lessons: list[tuple[Receipt, Any]]) -> Progress:
         """Takes archived games in: pairs of an archive receipt and a list with the ObjectRef of the episodes."""
         for receipt, handed in lessons:
@@ -144,7 +128,7 @@ class Student:
         if len(rows):
             self._learner.add(rows, new=new)
 
-    @_timed
+    @timed
     def train(self, samples: int, lr: float, threads: int | None = None) -> Progress:
         """Trains on at most `samples` of the samples owed, in whole steps; nothing before the window has begun.
 
@@ -174,7 +158,6 @@ class Student:
             window_capacity=learner.capacity,
             losses=self._losses,
             training=learner.training,
-            spent=(0.0, 0.0),
         )
 
     @ray.method(num_returns=2)

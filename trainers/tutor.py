@@ -31,6 +31,7 @@ from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
 from trainers.reasoning_config import ReasoningConfig
 from trainers.rejection import Sample, keep
 from trainers.restoring import Restored, restore
+from trainers.speed import Spent, timed
 
 _WRITER = ("slot", "epoch", "number")
 #: Clocks of machines differ by less than this, seconds.
@@ -71,6 +72,7 @@ class Lesson:
     step: int
     samples: int
     report: dict[str, float]
+    spent: Spent = Spent()
 
 
 class Tutor:
@@ -124,6 +126,7 @@ class Tutor:
         training = np.array([side == "training" for side in sides], bool)
         return lessons.take(np.flatnonzero(lessons.numbers["accepted"] & fits & training))
 
+    @timed
     def warm(self, first: int, steps: int) -> Lesson:
         """Steps `first` to `first + steps` of the warm start; each depends on (seed, step) and the base alone."""
         w, n = self._config.warm, len(self._base)
@@ -144,6 +147,7 @@ class Tutor:
         self._learner.begin_reference()
         self._first_rl_step = self._learner.step
 
+    @timed
     def reinforce(self, given: Sequence[Given], round_number: int, recalled: Recalled | None = None) -> Lesson:
         """One round of reinforcement learning on the samples of a round, all of them archived.
 
@@ -156,6 +160,7 @@ class Tutor:
         self._trained(began)
         return self._lesson(report)
 
+    @timed
     def imitate(
         self, given: Sequence[Given], round_number: int, steps: int, recalled: Recalled | None = None
     ) -> Lesson:

@@ -19,7 +19,7 @@ from trainers.metrics import ScalarWriter
 from trainers.run_folder import RunFolder
 from trainers.run_state import State
 from trainers.scoreboard import Scoreboard
-from trainers.speed import Speed
+from trainers.speed import Busy, Speed, Spent
 from trainers.stalls import GamesStall, first_games, nothing_finished
 from trainers.status import Candidate, LastGame, LostGames, Status, Summary
 
@@ -50,7 +50,7 @@ class Watch:
         self._began: float | None = None
         self._ended: float | None = None
         self._speed = Speed()
-        self._busy = {who: Speed() for who in ("players", "learner", "evaluation")}
+        self._busy = Busy("players", "learner", "evaluation")
         self._versions: dict[str, int] = {}  # that players play with
         self._shown = 0.0
         self._active_since = time.monotonic()
@@ -122,7 +122,7 @@ class Watch:
     def played(self, slot: str, report: Report) -> None:
         """A call of a player has returned. slot: the place that it has among the players."""
         self._speed.did(report.decisions, report.seconds)
-        self.worked("players", report.seconds, report.cpu_s)
+        self.worked("players", Spent(report.seconds, report.cpu_s))
         self.chosen("inference", str(report.inference.way), str(report.inference))
         if report.showcase is not None:
             s = report.showcase
@@ -136,9 +136,9 @@ class Watch:
         state = self._folder.state
         self._set(lost=LostGames(state.lost_games, state.lost_plies))
 
-    def worked(self, who: str, seconds: float, cpu_s: float) -> None:
-        """A call of "players", "learner" or "evaluation" has returned: its length, and the processor time in it."""
-        self._busy[who].did(cpu_s, seconds)
+    def worked(self, who: str, spent: Spent) -> None:
+        """A call of "players", "learner" or "evaluation" has returned."""
+        self._busy.did(who, spent)
 
     def chosen(self, what: str, way: str, how: str) -> None:
         """A way that was chosen for a machine by measuring it, and what it costs; each is told and noted once."""
@@ -180,7 +180,7 @@ class Watch:
             "selfplay/episodes": self.status.episodes,
             "policy/version": version,
             "run/elapsed_s": self.elapsed(),
-            "run/cores_at_work": sum(self.status.busy.values()),
+            "run/cores_at_work": self.status.cores_at_work,
         }
         weight = proportional_bytes()
         if weight is not None:
@@ -196,7 +196,7 @@ class Watch:
 
     def examined(self, marks: Marks, board: Scoreboard, seconds: float) -> None:
         exam = marks.exam
-        self.worked("evaluation", seconds, marks.cpu_s)
+        self.worked("evaluation", Spent(seconds, marks.cpu_s))
         scalars = {f"exact/{label}": share for label, share, _ in marks.mistakes}
         if not marks.mistakes:
             name = "version" if exam.opponent.startswith("version") else exam.opponent
@@ -226,7 +226,7 @@ class Watch:
             elapsed_s=self.elapsed(),
             activity_s=time.monotonic() - self._active_since,
             positions_per_s=self._speed.now(),
-            busy={who: speed.now() for who, speed in self._busy.items()},
+            busy=self._busy.now(),
             strength=board.strength(),
             first_strength=board.strength(first=True),
             exact=board.exact(),

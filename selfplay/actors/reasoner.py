@@ -7,12 +7,14 @@ sampled again: nothing of it was sealed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import psutil
 import pyarrow as pa
 import ray
 import torch
@@ -112,7 +114,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class ReasonerReport:
-    """What a call did. block: where its episodes were written; None without any. seconds: of generation.
+    """What a call did. block: where its episodes were written; None without any. seconds: of generation; cpu_s: of
+    processors, those that judge included.
 
     leaving: its node has been given notice; it begins no other call.
     """
@@ -123,8 +126,29 @@ class ReasonerReport:
     outcomes: tuple[Outcome, ...]
     tokens: int
     seconds: float
+    cpu_s: float
     shown: tuple[Shown, ...]
     leaving: bool = False
+
+
+class Began:
+    """When a call began, and what this process and its children had taken of processors by then."""
+
+    def __init__(self) -> None:
+        self._seconds, self._cpu_s = time.perf_counter(), _cpu_s()
+
+    def spent(self) -> tuple[float, float]:
+        """(seconds, seconds of processors) since then; of children that have ended meanwhile nothing is known."""
+        return time.perf_counter() - self._seconds, max(0.0, _cpu_s() - self._cpu_s)
+
+
+def _cpu_s() -> float:
+    total = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 class Reasoner:
@@ -159,7 +183,7 @@ class Reasoner:
     def work(self, asks: Sequence[Ask]) -> tuple[ReasonerReport, pa.RecordBatch]:
         """A solver's episodes: worked solutions, or answers alone; judged and archived like any other."""
         notice.refuse_if_leaving()
-        began, task = time.perf_counter(), self._task
+        began, task = Began(), self._task
         works = []
         for ask, posed in self._posed(asks):
             bare = ask.bare or task.spec.solve is None
@@ -171,7 +195,7 @@ class Reasoner:
     def taught(self, asks: Sequence[Ask], sampling: Sampling) -> tuple[ReasonerReport, pa.RecordBatch]:
         """Dialogues of the endpoint alone, in all seats: a teacher's episodes; right or wrong, all are archived."""
         notice.refuse_if_leaving()
-        began = time.perf_counter()
+        began = Began()
         works = [Assignment(posed, ask.group, 0) for ask, posed in self._posed(asks)]
         speakers = dict.fromkeys(range(self._task.spec.seats), self._endpoint(learns=True))
         return self._hand_over(_of("teacher", self._dialogues(speakers, sampling).hold(works)), began)
@@ -186,7 +210,7 @@ class Reasoner:
         """
         notice.refuse_if_leaving()
         self._refresh(newest)
-        began = time.perf_counter()
+        began = Began()
         works = []
         for ask, posed in self._posed(asks):
             works += [Assignment(posed, ask.group, i, ask.chance) for i in range(ask.samples)]
@@ -220,13 +244,14 @@ class Reasoner:
             self._engine.load(newer.fetch(), newer.version)
             self._digest = newer.digest
 
-    def _hand_over(self, episodes: list[Episode], began: float) -> tuple[ReasonerReport, pa.RecordBatch]:
-        seconds = time.perf_counter() - began
+    def _hand_over(self, episodes: list[Episode], began: Began) -> tuple[ReasonerReport, pa.RecordBatch]:
+        seconds, cpu_s = began.spent()
         block, batch = self._writer.write(episodes) if episodes else (None, pa.RecordBatch.from_pylist([], EPISODES))
         outcomes = tuple(_outcome(episode) for episode in episodes)
         tokens = sum(outcome.tokens for outcome in outcomes)
         report = ReasonerReport(
-            self._job.slot, block, self._engine.version, outcomes, tokens, seconds, _shown(episodes), notice.leaving()
+            self._job.slot, block, self._engine.version, outcomes, tokens, seconds, cpu_s, _shown(episodes),
+            notice.leaving(),
         )
         return report, batch
 

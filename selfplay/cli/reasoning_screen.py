@@ -22,6 +22,7 @@ from selfplay.cli.screen import (
     GOOD,
     POOR,
     Cropped,
+    at_work,
     bar,
     clock,
     count,
@@ -154,6 +155,8 @@ def numbers(status: ReasoningStatus) -> list[Text]:
         row("episodes", f"{count(status.episodes)}, all archived", (f"; {lost(status)}" if status.lost else "", POOR)),
         row("tokens", f"{count(status.tokens)} ", ("at", DIM), f" {count(status.tokens_per_s)}/s"),
     ]
+    if status.cores and status.cores_at_work:
+        lines.append(row("cores", at_work(status.busy, status.cores)))
     if status.reward is None and status.length is None:
         loss = row("loss", figure(status.loss, ".3f"), "" if status.loss is None else " of the warm start")
         return [*lines, loss if _is_warm(status) else row("reward", ("the first round is under way", DIM))]

@@ -169,7 +169,7 @@ def numbers(status: Status) -> RenderableType:
         grid.add_row("loss", Text.assemble(text, (line, ACCENT)))
     else:
         grid.add_row("loss", Text("training starts when the replay has filled", DIM))
-    if status.cores and any(status.busy.values()):
+    if status.cores and status.cores_at_work:
         grid.add_row("cores", at_work(status.busy, status.cores))
     if status.ratings:
         newest = status.ratings[-1]
@@ -183,8 +183,7 @@ def numbers(status: Status) -> RenderableType:
 def at_work(busy: Mapping[str, float], cores: int) -> Text:
     """How many of the cores are at work, and for whom."""
     shares = ", ".join(f"{who} {number:.1f}" for who, number in busy.items() if number >= 0.05)
-    total = sum(busy.values())
-    return Text.assemble(bar(min(1.0, total / cores), 10), f" {total:.1f} of {cores} ", (f"({shares})", DIM))
+    return Text.assemble(f"{sum(busy.values()):.1f} of {cores} at work", (f": {shares}", DIM))
 
 
 def rating(point: RatingPoint) -> Text:

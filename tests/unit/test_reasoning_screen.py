@@ -69,6 +69,8 @@ def learning() -> ReasoningStatus:
         first_scores=scores(1, 40.0, 0.9, 0.7, 0.5, 0.38),
         score_history=tuple(scores(i, 40.0 + 20 * i, share)[0] for i, share in enumerate(course)),
         levels=((4.0, 0.99, 0.05), (6.0, 0.9, 0.2), (8.0, 0.7, 0.35), (10.0, 0.4, 0.4)),
+        cores=2,
+        busy={"generation": 1.31, "learning": 0.52},
         samples=(
             Sample("Is the number of ones in 1 0 1 1 odd?", "1 0 1 1: 1 1 0 1. #odd", 1.0, "odd", 4, "run/a/1/1"),
             Sample("Is the number of ones in 1 0 0 1 odd?", "so [bold]odd[/bold] #odd", 0.0, "it is even", 4, "run/2"),
@@ -109,6 +111,7 @@ def test_the_screen_shows_everything_and_fits(width: int, height: int) -> None:
                  "1.23M", "12,346/s", "0.71", "12.3", "0.42", "0.031", "45%", "1.2%", "✓ right",
                  "1 0 1 1: 1 1 0 1. #odd", "runs/parity", "Ctrl-C", "an actor died"):  # fmt: skip
         assert part in text, part
+    assert ("1.8 of 2 at work" in text) == ((width, height) != (80, 24))
 
 
 def test_the_screen_of_a_small_terminal_line_by_line() -> None:
@@ -207,6 +210,8 @@ statuses = st.builds(
     levels=st.lists(st.tuples(st.floats(0, 99), st.floats(0, 1), st.floats(0, 1)), max_size=12).map(tuple),
     samples=st.lists(asked, max_size=4).map(tuple),
     messages=st.lists(ANY_TEXT, max_size=3).map(tuple),
+    cores=st.integers(0, 9999),
+    busy=st.fixed_dictionaries({}, optional=dict.fromkeys(["generation", "learning"], st.floats(0, 1e4))),
 )  # fmt: skip
 
 
@@ -229,7 +234,7 @@ def test_the_strategies_know_every_field() -> None:
     known = "recipe env out corpus algorithm parameters phase activity elapsed_s total_s warm_steps warm_total rounds "
     known += "episodes tokens tokens_per_s version loss reward length entropy mixed_groups kl_to_start clip_share "
     known += "unverifiable staleness history scores first_scores score_history development levels frontier samples "
-    known += "activity_s activity_expected_s lost "
+    known += "activity_s activity_expected_s lost cores busy "
     assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages", "failures"}
 
 
