@@ -7,8 +7,10 @@ processors that have them a step takes half as long again as in float32.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -42,10 +44,51 @@ class Training:
 
     def __str__(self) -> str:
         """ "float32, 178 µs a row (bfloat16 277)"."""
-        costs = dict(self.us)
-        others = "; ".join(f"{name} {us:.0f}" for name, us in self.us if name != self.name)
-        cost = f", {costs[self.name]:.0f} µs a row" if self.name in costs else ""
-        return f"{self.name}{cost}{f' ({others})' if others else ''}"
+        return _with_costs(self.name, self.us, "row")
+
+
+@dataclass(frozen=True)
+class LanguageTraining:
+    """How a language model is trained. threads: of torch. us: microseconds a token of each way that was tried."""
+
+    bf16: bool
+    threads: int
+    us: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """ "float32, 2 threads"."""
+        return f"{'bfloat16' if self.bf16 else 'float32'}, {self.threads} thread{'s' * (self.threads != 1)}"
+
+    def __str__(self) -> str:
+        """ "float32, 2 threads, 31 µs a token (float32, 1 thread 44)"."""
+        return _with_costs(self.name, self.us, "token")
+
+
+def _with_costs(name: str, us: tuple[tuple[str, float], ...], unit: str) -> str:
+    costs = dict(us)
+    others = "; ".join(f"{other} {cost:.3g}" for other, cost in us if other != name)
+    cost = f", {costs[name]:.3g} µs a {unit}" if name in costs else ""
+    return f"{name}{cost}{f' ({others})' if others else ''}"
+
+
+Way = TypeVar("Way", Training, LanguageTraining)
+
+
+def fastest(ways: Sequence[Way], seconds: Callable[[Way], float], count: int) -> Way:
+    """The fastest of ways that take turns at the same pass of `count` rows or tokens; the best of some rounds counts.
+
+    Of those that are about as fast, the first.
+    """
+    best = {way.name: float("inf") for way in ways}
+    for way in ways:  # the first pass of a shape prepares what the next ones use
+        seconds(way)
+    for _ in range(_ROUNDS):
+        for way in ways:
+            best[way.name] = min(best[way.name], seconds(way))
+    us = sorted(((name, 1e6 * cost / count) for name, cost in best.items()), key=lambda item: item[1])
+    close = [way for way in ways if best[way.name] <= WORTH * min(best.values())]
+    return replace(close[0], us=tuple(us))
 
 
 def usual(settings: LearnerSettings, device: str) -> Training:
@@ -61,18 +104,9 @@ def measured(net: NetConfig, settings: LearnerSettings, device: str) -> Training
     ways = [Training(bf16, last) for bf16, last in product(reduced, layouts)]
     if len(ways) == 1:
         return ways[0]
-    passes = [_Pass(net, way, device) for way in ways]
-    rows = min(max(1, settings.batch // max(1, settings.learners)), passes[0].rows(_PASS_S))
-    best = [float("inf")] * len(ways)
-    for one in passes:
-        one(rows)
-    for _ in range(_ROUNDS):
-        for i, one in enumerate(passes):
-            best[i] = min(best[i], one(rows))
-    us = sorted(((way.name, 1e6 * seconds / rows) for way, seconds in zip(ways, best, strict=True)), key=lambda x: x[1])
-    # Of those that are about as fast: float32 before bfloat16, and the usual layout before the other.
-    close = [way for way, seconds in zip(ways, best, strict=True) if seconds <= WORTH * min(best)]
-    return replace(close[0], us=tuple(us))
+    passes = {way: _Pass(net, way, device) for way in ways}
+    rows = min(max(1, settings.batch // max(1, settings.learners)), passes[ways[0]].rows(_PASS_S))
+    return fastest(ways, lambda way: passes[way](rows), rows)
 
 
 class _Pass:

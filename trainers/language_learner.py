@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
@@ -20,6 +21,7 @@ from selfplay.nets import weights
 from selfplay.nets.inference import has_bfloat16, pick_device
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.rollout.sampling import Sampling
+from trainers.arithmetic import LanguageTraining, fastest
 from trainers.language_rllib import MODULE, LanguageLearner, LanguageModule, Objective
 from trainers.lessons import Array, Lessons
 from trainers.policy_loss import Size
@@ -29,6 +31,8 @@ from trainers.sft import gapped
 from trainers.spiral import SeatBaselines
 
 SCHEMA = 1
+#: About how many tokens the passes have that are timed.
+_TRIED_TOKENS = 2048
 #: Lines on which the divergence from the reference is measured where it is no part of the loss.
 _KL_LINES = 64
 
@@ -36,12 +40,20 @@ _KL_LINES = 64
 class ReasoningLearner:
     """Holds policy, optimiser, and the reference that reinforcement learning began with.
 
-    step, samples: optimiser steps taken and lines trained on, since the run began.
+    step, samples: optimiser steps taken and lines trained on, since the run began. training: the arithmetic in use.
     """
 
     def __init__(
-        self, policy: PolicySpec, settings: LearnerSettings, sampling: Sampling, seats: int, seed: int, threads: int
+        self,
+        policy: PolicySpec,
+        settings: LearnerSettings,
+        sampling: Sampling,
+        seats: int,
+        seed: int,
+        threads: int,
+        measure: bool = False,
     ) -> None:
+        """measure: tries, at the first step and on its lines, what is fastest here of what the settings leave open."""
         device = pick_device(settings.device)
         fast = policy.dtype == "bfloat16" or (device == "cuda" and has_bfloat16(device))
         bf16 = fast if settings.bf16 == "auto" else settings.bf16
@@ -50,6 +62,8 @@ class ReasoningLearner:
         self.baselines = SeatBaselines()
         self._reference: dict[str, Array] | None = None
         self._loss = loss_of(settings, sampling.max_tokens)
+        self.training = LanguageTraining(bf16, threads or torch.get_num_threads())
+        self._open = self._ways(device) if measure else []
         options = {"threads": threads, "weight_decay": settings.weight_decay, "grad_clip": settings.grad_clip}
         config = AlgorithmConfig().framework("torch")
         config.training(learner_class=LanguageLearner, learner_config_dict=options)
@@ -108,6 +122,8 @@ class ReasoningLearner:
         self, lessons: Lessons, goal: Objective, lr: float, least: Size, plain: bool = False
     ) -> dict[str, float]:
         """least: a `Size` that counts lines that are not here, too; 0: only these count."""
+        if self._open:
+            self._choose(lessons)
         weight = lessons.numbers.get("weight", np.ones(len(lessons)))
         tokens = np.array([int(mask.sum()) for mask in lessons.tokens["mask"]], np.float64)
         size = Size(float((weight * tokens).sum()), float((weight * (tokens > 0)).sum()))
@@ -119,6 +135,23 @@ class ReasoningLearner:
         self.step += 1
         self.samples += len(lessons)
         return report
+
+    def _ways(self, device: str) -> list[LanguageTraining]:
+        """What the settings leave open: the usual first, all if there is a choice, else none."""
+        mine, s = self.training, self.settings
+        several = s.threads == "auto" and device == "cpu"
+        threads = {mine.threads, max(1, mine.threads // 2), 1} if several else {mine.threads}
+        bf16 = {mine.bf16, has_bfloat16(device)} if s.bf16 == "auto" else {mine.bf16}
+        ways = [LanguageTraining(b, t) for b in bf16 for t in threads]
+        return sorted(ways, key=lambda way: (way != mine, way.bf16, -way.threads)) if len(ways) > 1 else []
+
+    def _choose(self, lessons: Lessons) -> None:
+        """The fastest way for lines like these."""
+        ways, self._open = self._open, []
+        some = lessons.take(np.arange(min(len(lessons), max(1, _TRIED_TOKENS // int(lessons.lengths().max())))))
+        _, batch = next(iter(some.micro_batches(self.settings.micro_tokens)))
+        self.training = fastest(ways, lambda way: self.learner.time(way, batch), batch["ids"].numel())
+        self.learner.use(self.training)
 
     # -- looking ------------------------------------------------------------------------------------------------
 

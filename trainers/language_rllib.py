@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from selfplay.nets.language import LanguagePolicy, fresh
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.rollout.sampling import Sampling, sampled_logprobs
+from trainers.arithmetic import LanguageTraining
 from trainers.policy_loss import PolicyLoss, Report, Size, merged, policy_loss
 from trainers.ppo import value_loss
 from trainers.sft import sft_loss
@@ -167,6 +169,24 @@ class LanguageLearner(TorchLearner):
             raise FloatingPointError(f"training diverged: {report}; restore the last checkpoint")
         return report
 
+    def use(self, way: LanguageTraining) -> None:
+        """From now on passes are computed so."""
+        torch.set_num_threads(way.threads)
+        self.module[MODULE].unwrapped().model_config["bf16"] = way.bf16
+
+    def time(self, way: LanguageTraining, batch: dict[str, Tensor]) -> float:
+        """Seconds of a forward and backward pass of this micro-batch; nothing is learned."""
+        self.use(way)
+        there = {name: batch[name].to(self.device) for name in ("ids", "mask")}
+        _wait(self.device)
+        began = time.perf_counter()
+        out = self.module[MODULE].unwrapped()._forward(there)
+        sum(value.sum() for value in out.values()).backward()
+        _wait(self.device)
+        seconds = time.perf_counter() - began
+        self.get_optimizer(MODULE).zero_grad(set_to_none=True)
+        return seconds
+
     @torch.no_grad()
     def look(self, batch: dict[str, Tensor], sampling: Sampling) -> dict[str, Array]:
         """What the policy says now of a batch: `logprobs` and, with a value head, `values`, `[B, T]` float32."""
@@ -201,6 +221,12 @@ class LanguageLearner(TorchLearner):
                 "exp_avg": torch.tensor(moments["exp_avg"], dtype=parameter.dtype, device=parameter.device),
                 "exp_avg_sq": torch.tensor(moments["exp_avg_sq"], dtype=parameter.dtype, device=parameter.device),
             }
+
+
+def _wait(device: torch.device | str) -> None:
+    """For what a GPU still computes."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _below(prefix: str, tensors: dict[str, Array]) -> dict[str, Array]:

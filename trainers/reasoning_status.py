@@ -56,8 +56,8 @@ class ReasoningStatus:
     levels: (level, measured solve rate, probability of being drawn). frontier: level of expert iteration, else None.
     development: accuracy on the development split at the newest measurement, None where it is not measured.
     samples: newest, right and wrong. sizing: what was chosen for this machine. messages: newest last.
-    cores: of the machine or cluster; busy: "generation" (verification included), "learning" -> cores at work, on
-      average over the last seconds.
+    choices: ways of training that were chosen by measuring -> each with its cost. cores: of the machine or cluster;
+      busy: "generation" (verification included), "learning" -> cores at work, on average over the last seconds.
     """
 
     recipe: str
@@ -99,6 +99,7 @@ class ReasoningStatus:
     frontier: float | None = None
     samples: tuple[Sample, ...] = ()
     sizing: str = ""
+    choices: dict[str, str] = field(default_factory=dict)
     cores: int = 0
     busy: Mapping[str, float] = field(default_factory=dict)
     messages: tuple[str, ...] = field(default=())

@@ -16,6 +16,7 @@ from selfplay.author import FAILURES, OTHER
 from selfplay.contract import TaskSpec
 from selfplay.store import counts
 from trainers.curriculum import Curriculum
+from trainers.journal import note
 from trainers.memory import proportional_bytes
 from trainers.metrics import ScalarWriter
 from trainers.reasoning_config import ReasoningConfig
@@ -152,11 +153,19 @@ class ReasoningWatch:
 
     def warmed(self, steps: int, total: int, lesson: Lesson) -> None:
         """Steps of the warm start were taken."""
-        self._busy.did("learning", lesson.spent)
+        self._learned(lesson)
         loss = lesson.report.get("nll")
         self._set(warm_steps=steps, warm_total=total, loss=loss, activity="imitating the solver")
         if loss is not None:
             self._write({"warm/nll": loss, "warm/steps": steps, "run/elapsed_s": self.elapsed()})
+
+    def _learned(self, lesson: Lesson) -> None:
+        self._busy.did("learning", lesson.spent)
+        way, how = lesson.training.name, str(lesson.training)
+        if lesson.training.us and way not in self.status.choices:
+            self._set(choices={**self.status.choices, way: how})
+            note(self._folder.run_id, "chosen", what="training", how=how)
+            self.message(f"training: {how}")
 
     def learned(
         self,
@@ -167,7 +176,7 @@ class ReasoningWatch:
         curriculum: Curriculum,
     ) -> None:
         """A round was learned from, and a version published."""
-        self._busy.did("learning", lesson.spent)
+        self._learned(lesson)
         r = lesson.report
         outcomes = [outcome for report in reports for outcome in report.outcomes]
         known = [outcome.reward for outcome in outcomes if outcome.reward is not None]

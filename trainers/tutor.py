@@ -25,6 +25,7 @@ from selfplay.store.changes import run_at
 from selfplay.store.newest import since
 from selfplay.store.read import Corpus
 from selfplay.task import HELD_OUT_OF, side_of
+from trainers.arithmetic import LanguageTraining
 from trainers.derivation import Derivation, Issue
 from trainers.handed import episodes_of
 from trainers.lessons import COLUMNS, Array, Lessons, lessons_from
@@ -67,11 +68,15 @@ class Recalled:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a call of the learner did. report: means over its steps. step: optimiser steps since the run began."""
+    """What a call of the learner did. report: means over its steps. step: optimiser steps since the run began.
+
+    training: the arithmetic in use, and what decided it. spent: by this call.
+    """
 
     step: int
     samples: int
     report: dict[str, float]
+    training: LanguageTraining
     spent: Spent = Spent()
 
 
@@ -93,6 +98,7 @@ class Tutor:
             job.seats,
             config.run.seed,
             job.threads,
+            measure=True,
         )
         self._base = Lessons()
         self._own = Lessons()
@@ -299,7 +305,7 @@ class Tutor:
             self._since.events.append({"what": "train", "first_step": first, "last_step": self._learner.step - 1})
 
     def _lesson(self, report: dict[str, float]) -> Lesson:
-        return Lesson(self._learner.step, self._learner.samples, report)
+        return Lesson(self._learner.step, self._learner.samples, report, self._learner.training)
 
     @ray.method(num_returns=2)
     def publish(self, version: int) -> tuple[Issue, dict[str, Array]]:

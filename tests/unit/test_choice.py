@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from selfplay import registry
 from selfplay.game import Game, load
@@ -15,9 +16,16 @@ from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.nets import choice as choices
 from selfplay.nets.choice import Choice, Function, Trial, Way
 from selfplay.nets.inference import Evaluator
+from selfplay.nets.language.config import small
+from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.tokenizer import of_characters
+from selfplay.rollout.sampling import Sampling
 from trainers import alphazero, arithmetic
 from trainers.arithmetic import Training
+from trainers.language_learner import ReasoningLearner
 from trainers.learner_settings import LearnerSettings
+from trainers.lessons import Lessons
+from trainers.reasoning_config import LearnerSettings as ReasoningSettings
 
 F32, BF16, INT8 = (Way("openvino", dtype) for dtype in ("float32", "bfloat16", "int8"))
 
@@ -131,6 +139,27 @@ def test_training_is_measured_where_it_is_left_open(game: Game) -> None:
     assert str(Training(False, True, (("float32", 178.0), ("bfloat16", 277.0)))) == (
         "float32, 178 µs a row (bfloat16 277)"
     )
+
+
+def test_trying_changes_nothing_of_a_language_model() -> None:
+    tokenizer = of_characters("0123456789+=")
+    spec = PolicySpec(None, small(tokenizer.size, 1, 32, 2, 64), tokenizer.files, 64)
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(2, tokenizer.size, size) for size in (12, 20, 31)]
+    lessons = Lessons(ids, {"mask": [np.arange(len(one)) > 5 for one in ids]}, {}, {})
+    threads = torch.get_num_threads()
+    try:
+        tries = ReasoningLearner(spec, ReasoningSettings(), Sampling(), 1, 0, 2, measure=True)
+        assert not tries.training.us
+        one = tries.supervise(lessons.take(np.arange(3)), 1e-3)
+        chosen = tries.training
+        assert chosen.name in dict(chosen.us) and {"float32, 1 thread", "float32, 2 threads"} <= dict(chosen.us).keys()
+        assert torch.get_num_threads() == chosen.threads
+        told = ReasoningSettings(bf16=chosen.bf16, threads=chosen.threads)
+        told_so = ReasoningLearner(spec, told, Sampling(), 1, 0, chosen.threads, measure=True)
+        assert told_so.supervise(lessons.take(np.arange(3)), 1e-3) == one and not told_so.training.us
+    finally:
+        torch.set_num_threads(threads)
 
 
 def loop(owed: float, *, playing: int = 0, written: int = 0, **settings: Any) -> Any:

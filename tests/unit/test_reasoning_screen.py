@@ -234,7 +234,7 @@ def test_the_strategies_know_every_field() -> None:
     known = "recipe env out corpus algorithm parameters phase activity elapsed_s total_s warm_steps warm_total rounds "
     known += "episodes tokens tokens_per_s version loss reward length entropy mixed_groups kl_to_start clip_share "
     known += "unverifiable staleness history scores first_scores score_history development levels frontier samples "
-    known += "activity_s activity_expected_s lost cores busy "
+    known += "activity_s activity_expected_s lost cores busy choices "
     assert {field.name for field in fields(ReasoningStatus)} == {*known.split(), "sizing", "messages", "failures"}
 
 
