@@ -349,8 +349,8 @@ class Loop:
 
     def learner_threads(self) -> int | None:
         """Of the learner's next call: those of the cores here on which nobody plays; None: as many as it has."""
-        sizing = self.crew.sizing
-        if sizing.joined or self.config.run.deterministic or self.config.learner.learners > 1:
+        sizing, asked = self.crew.sizing, self.config.learner.threads
+        if asked != "auto" or sizing.joined or self.config.run.deterministic or self.config.learner.learners > 1:
             return None
         return max(self.crew.learner_threads or 1, sizing.cores - len(self.playing))
 

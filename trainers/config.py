@@ -98,7 +98,9 @@ class SelfplaySettings(Settings):
     refresh_moves: Positive = 16
     """Rounds of moves between two looks for newer weights."""
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Arithmetic of the forward pass; "auto": what is fastest here and exact enough."""
+    """Arithmetic of the forward pass; "auto": what is fastest here and exact enough, found by trying."""
+    backend: Literal["auto", "openvino", "torch"] = "auto"
+    """What computes a convolutional net on a CPU; "auto": what is fastest here, found by trying."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the actors evaluate the net; "cuda" on a machine without a GPU is an error."""
 
@@ -139,7 +141,11 @@ class LearnerConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the net is trained; "cuda" on a machine without a GPU is an error."""
     bf16: bool | Literal["auto"] = "auto"
-    """bfloat16 autocast in the forward pass; "auto": where the processor or GPU has it."""
+    """bfloat16 autocast in the forward pass; "auto": where it is faster, found by trying."""
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """Memory layout of a convolutional net in training; "auto": what is faster, found by trying."""
+    threads: Positive | Literal["auto"] = "auto"
+    """Of a learner on a CPU; "auto": a quarter of the cores, and those on which nobody plays just then."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights that are published, per step; 0: no averaging."""
 

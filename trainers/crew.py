@@ -101,6 +101,7 @@ class Crew(Office):
             first_block=registration.next_number,
             seed=player_seed(self.config.run.seed, registration.slot, registration.epoch),
             dtype=c.dtype,
+            backend=c.backend,
             device="cpu" if self.place.group is not None and c.device == "auto" else c.device,
             threads=1,
             measure=not self.config.run.deterministic,
@@ -114,6 +115,9 @@ class Crew(Office):
     @property
     def learner_threads(self) -> int | None:
         """Of torch in the learner, beside busy players; None: as torch chooses."""
+        asked = self.config.learner.threads
+        if isinstance(asked, int):
+            return asked
         cores = placement.cores_of_largest() if self.sizing.joined else self.sizing.cores
         return None if placement.steady_alone() else max(1, cores // 4)
 
@@ -138,6 +142,7 @@ class Crew(Office):
                 learners=c.learners,
                 device=pick_device(c.device) if not self.sizing.joined else c.device,
                 bf16=None if c.bf16 == "auto" else c.bf16,
+                channels_last=None if c.layout == "auto" else c.layout == "channels_last",
                 ema=c.ema,
                 threads=self.learner_threads,
                 measure=not self.config.run.deterministic,

@@ -24,7 +24,7 @@ from selfplay.game import Game, load
 from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.nets.choice import Choice
 from selfplay.nets.config import NetConfig
-from selfplay.nets.inference import Dtype, Evaluator
+from selfplay.nets.inference import Backend, Dtype, Evaluator
 from selfplay.search import SearchConfig
 from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, Writer
@@ -53,6 +53,7 @@ class PlayerJob:
     first_block: int
     seed: tuple[int, ...]
     dtype: Dtype
+    backend: Backend
     device: str
     threads: int
     measure: bool
@@ -118,7 +119,7 @@ class Player:
         self._game: Game = load(registry.unpack(job.env))
         seen = self._game.random_observations(_TRIED, 0) if job.measure else None
         net = NetConfig.from_json(job.net)
-        self._evaluate = Evaluator(net, dtype=job.dtype, device=job.device, threads=job.threads, positions=seen)
+        self._evaluate = Evaluator(net, job.dtype, job.device, job.threads, seen, job.backend)
         self._generator = Generator(
             self._game,
             self._evaluate,

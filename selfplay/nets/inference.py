@@ -16,6 +16,7 @@ from selfplay.nets.config import NetConfig
 from selfplay.nets.policy_value import FoldedNet, build, from_arrays, to_arrays, value_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+Backend = Literal["auto", "openvino", "torch"]
 #: In torch, batches are padded to a multiple of this: a new batch size costs a kernel.
 BUCKET = 16
 #: Most positions of a batch that is timed, and about how long (s) it may take in torch.
@@ -40,28 +41,29 @@ class Evaluator:
         device: str = "auto",
         threads: int = 1,
         positions: np.ndarray | None = None,
+        backend: Backend = "auto",
     ) -> None:
         """Chooses how to evaluate; the weights are those of seed 0 until `load`.
 
         positions: `[N, *input_shape]` float32 of the game, about 100. With them `dtype` "auto" is the fastest way found
-        by trying all for some tenths of a second, and an untrained net, too, can be evaluated in int8. Without them
-        it is what `pick_dtype` says of the processor: the same each time. `device` "auto" is a GPU where there is one.
-        `threads` is set for the whole process (torch has one setting). Raises `UserError` for a device or dtype that is
-        not there.
+        by trying all for some tenths of a second, and an untrained net, too, can be evaluated in int8. Without them it
+        is what `pick_dtype` says of the processor: the same each time. `device` "auto" is a GPU where there is one;
+        `backend`: what computes a convolutional net on a CPU. `threads` is set for the whole process (torch has one
+        setting). Raises `UserError` for a device, dtype or backend that is not there.
         """
         self.config = config
         self.device = pick_device(device)
-        usual = pick_dtype(dtype, self.device)
+        usual = pick_dtype(dtype, self.device, backend)
         self._positions = positions
         self._watched = dtype == "auto" and positions is not None
         self._threads = threads
         torch.set_num_threads(threads)
         untrained = to_arrays(build(config, 0))
-        compiles = config.resnet and self.device == "cpu" and compiled.available()
+        compiles = backend != "torch" and config.resnet and self.device == "cpu" and compiled.available()
         if not config.resnet:  # an mlp is small: its dense layers stay exact
             self.choice = Choice(self.device, Way("torch", "float32"))
         elif self._watched:
-            self.choice = self._chosen(untrained, compiles)
+            self.choice = self._chosen(untrained, compiles, backend != "openvino")
         else:
             self.choice = Choice(self.device, Way("openvino" if compiles else "torch", usual))
         self.load(untrained)
@@ -108,17 +110,18 @@ class Evaluator:
             folded.peaks = folded.ranges(torch.from_numpy(self._positions))
         return compiled.compile_net(folded, way.dtype, self._threads)
 
-    def _chosen(self, tensors: dict[str, np.ndarray], compiles: bool) -> Choice:
-        """The fastest way here."""
+    def _chosen(self, tensors: dict[str, np.ndarray], compiles: bool, torch_too: bool) -> Choice:
+        """The fastest way here, of those of OpenVINO and of torch."""
         assert self._positions is not None
         ways = [Way("torch", "float32")]
         if has_bfloat16(self.device):
             ways.append(Way("torch", "bfloat16"))
         if compiles:
-            ways += [Way("openvino", way.dtype) for way in ways] + [Way("openvino", "int8")]
+            compiling = [*(Way("openvino", way.dtype) for way in ways), Way("openvino", "int8")]
+            ways = [*ways, *compiling] if torch_too else compiling
         alone = self.device == "cpu" and self._threads == 1
         clock = time.thread_time if alone else time.perf_counter
-        made = self._made(ways[0], tensors)
+        made = self._made(Way("torch", "float32"), tensors)
         few = self._positions[:BUCKET]
         made(few)
         began = clock()
@@ -166,19 +169,24 @@ def pick_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def pick_dtype(dtype: str, device: str) -> str:
+def pick_dtype(dtype: str, device: str, backend: str = "auto") -> str:
     """The dtype of inference where nothing is measured, so that it is the same each time.
 
     "auto" is int8 on a CPU with AVX512-VNNI and OpenVINO (policies differ from float32's by a KL of some 1e-5 nats),
-    else bfloat16 where the device has it, else float32. Raises `UserError` for an unknown or impossible one.
+    else bfloat16 where the device has it, else float32. Raises `UserError` for an unknown or impossible one, or for a
+    backend that is not there.
     """
     if dtype not in ("auto", "float32", "bfloat16", "int8"):
         raise UserError(f"dtype {dtype!r} is unknown; it is auto, float32, bfloat16 or int8")
-    if dtype == "int8" and (device != "cpu" or not compiled.available()):
+    if backend not in ("auto", "openvino", "torch"):
+        raise UserError(f"backend {backend!r} is unknown; it is auto, openvino or torch")
+    if backend == "openvino" and (device != "cpu" or not compiled.available()):
+        raise UserError("backend openvino was asked for, which needs a CPU and the package openvino; use backend auto")
+    if dtype == "int8" and (backend == "torch" or device != "cpu" or not compiled.available()):
         raise UserError("dtype int8 was asked for, which needs a CPU and the package openvino; use dtype auto")
     if dtype != "auto":
         return dtype
-    if device == "cpu" and compiled.available() and torch.cpu._is_vnni_supported():
+    if backend != "torch" and device == "cpu" and compiled.available() and torch.cpu._is_vnni_supported():
         return "int8"
     return "bfloat16" if has_bfloat16(device) else "float32"
 

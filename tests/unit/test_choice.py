@@ -114,6 +114,8 @@ def test_it_is_chosen_by_trying_or_is_the_same_each_time(game: Game) -> None:
     assert tried.way == choices.choose(tried.trials) and len(tried.trials) >= 1
     assert f"{tried.way}, " in str(tried) and "µs a position" in str(tried)
     assert Evaluator(config, device="cpu").choice.trials == ()
+    told = Evaluator(config, device="cpu", positions=game.random_observations(64, 0), backend="torch").choice
+    assert {trial.way.method for trial in told.trials} == {"torch"}
     mlp = Evaluator(NetConfig((9,), 3, True, trunk="mlp"), device="cpu", positions=np.zeros((8, 9), np.float32))
     assert mlp.choice == Choice("cpu", Way("torch", "float32"))
 
@@ -167,7 +169,8 @@ def loop(owed: float, *, playing: int = 0, written: int = 0, **settings: Any) ->
     learner = {"publish_every_samples": 1000, "batch": 64, "window_initial": 100, "samples_per_position": 4}
     return SimpleNamespace(
         config=SimpleNamespace(
-            learner=SimpleNamespace(**{"learners": 0, **learner, **settings}), run=SimpleNamespace(deterministic=False)
+            learner=SimpleNamespace(**{"learners": 0, "threads": "auto", **learner, **settings}),
+            run=SimpleNamespace(deterministic=False)
         ),
         crew=SimpleNamespace(sizing=SimpleNamespace(joined=False, cores=4), learner_threads=1),
         roster=SimpleNamespace(players=dict.fromkeys("abcd")),
@@ -191,3 +194,4 @@ def test_the_learner_has_the_cores_on_which_nobody_plays() -> None:
     threads = [alphazero.Loop.learner_threads(loop(0, playing=playing)) for playing in range(5)]
     assert threads == [4, 3, 2, 1, 1]
     assert alphazero.Loop.learner_threads(loop(0, learners=2)) is None
+    assert alphazero.Loop.learner_threads(loop(0, threads=3)) is None, "as it was begun with"

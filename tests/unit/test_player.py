@@ -35,7 +35,8 @@ def player(committer: store.Committer) -> Player:
     job = PlayerJob(
         env=registry.pack(spec), net=net_config(config, load(spec)).to_json(), search=search_config(config),
         play=PlaySettings(slots=4, simulations=2), provenance=provenance, corpus=committer.corpus_uri, policy_id="run",
-        slot=slot.slot, epoch=slot.epoch, first_number=0, first_block=0, seed=(0,), dtype="float32", device="cpu",
+        slot=slot.slot, epoch=slot.epoch, first_number=0, first_block=0, seed=(0,), dtype="float32",
+        backend="auto", device="cpu",
         threads=1, measure=False,
     )  # fmt: skip
     return Player(job, None)
