@@ -10,10 +10,11 @@ import torch
 from selfplay.errors import UserError
 from selfplay.nets import compiled
 from selfplay.nets.config import NetConfig
+from selfplay.nets.cuda_graphs import CudaGraphs
 from selfplay.nets.policy_value import FoldedNet, build, from_arrays, to_arrays, value_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
-#: In torch, batches are padded to a multiple of this: a new batch size costs a kernel.
+#: In torch on a CPU, batches are padded to a multiple of this: a new batch size costs a kernel.
 BUCKET = 16
 
 
@@ -23,7 +24,8 @@ class Evaluator:
     evaluator = Evaluator(config); evaluator.load(tensors); logits, value = evaluator(observations)
 
     device, dtype: what was chosen ("cpu" or "cuda"; "float32", "bfloat16" or "int8").
-    method: what computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch".
+    method: what computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch" (on a GPU as
+      CUDA graphs, see `selfplay.nets.cuda_graphs`).
     """
 
     def __init__(self, config: NetConfig, dtype: Dtype = "auto", device: str = "auto", threads: int = 1) -> None:
@@ -38,6 +40,7 @@ class Evaluator:
         self.dtype = picked if config.resnet else "float32"  # an mlp is small: its dense layers stay exact
         self.method = "openvino" if config.resnet and self.device == "cpu" and compiled.available() else "torch"
         self._threads = threads
+        self._graphs: CudaGraphs | None = None  # of the GPU: recorded once, and kept when weights change
         torch.set_num_threads(threads)
         self.load(to_arrays(build(config, 0)))
 
@@ -50,8 +53,13 @@ class Evaluator:
         if self.method == "openvino":
             self._function = compiled.compile_net(FoldedNet(net, torch.float32), self.dtype, self._threads)
         else:
-            dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-            self._function = _Torch(FoldedNet(net, dtype).eval().to(self.device), self.device)
+            folded = FoldedNet(net, torch.bfloat16 if self.dtype == "bfloat16" else torch.float32).eval()
+            if self.device == "cpu":
+                self._function = _Torch(folded)
+            elif self._graphs is None:
+                self._function = self._graphs = CudaGraphs(folded.to(self.device))
+            else:
+                self._graphs.load(folded)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates `B` observations, 1 or more.
@@ -65,23 +73,22 @@ class Evaluator:
 
 
 class _Torch:
-    """Runs a folded net in torch."""
+    """Runs a folded net in torch on the CPU."""
 
-    def __init__(self, net: FoldedNet, device: str) -> None:
+    def __init__(self, net: FoldedNet) -> None:
         self._net = net
-        self._device = device
         self._input = torch.empty(0)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         count = len(x)
         size = -(-count // BUCKET) * BUCKET
         if size > len(self._input):
-            self._input = torch.zeros((size, *x.shape[1:]), pin_memory=self._device == "cuda")
+            self._input = torch.zeros((size, *x.shape[1:]))
         batch = self._input[:size]
         batch[:count] = torch.from_numpy(x)
         with torch.inference_mode():
-            logits, value_logits = self._net(batch.to(self._device, non_blocking=True))
-            return logits[:count].cpu().numpy(), value_logits[:count].cpu().numpy()
+            logits, value_logits = self._net(batch)
+            return logits[:count].numpy(), value_logits[:count].numpy()
 
 
 def pick_device(device: str) -> str:
