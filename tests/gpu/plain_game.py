@@ -86,6 +86,9 @@ class _Rules:
     def get_type(self) -> Any:
         return SimpleNamespace(provides_observation_tensor=True)
 
+    def observation_tensor_shape(self) -> list[int]:
+        return [3, ROWS, COLUMNS]
+
     def new_initial_state(self) -> State:
         return State()
 
@@ -94,7 +97,7 @@ class PlainConnectFour:
     """As `selfplay.game.Game`, for a search and a generator."""
 
     num_players, num_actions, value_scale, outcomes = 2, COLUMNS, 1.0, (1.0, 0.0, -1.0)
-    string = "connect_four"
+    string = "connect_four()"
 
     def __init__(self) -> None:
         self.game = _Rules()
