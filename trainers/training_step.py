@@ -83,7 +83,9 @@ def state_of(net: PolicyValueNet, optimizer: Optimizer, averaged: Averaged) -> A
     return tensors
 
 
-def load_state(net: PolicyValueNet, optimizer: Optimizer, averaged: Averaged, tensors: Mapping[str, np.ndarray]) -> None:
+def load_state(
+    net: PolicyValueNet, optimizer: Optimizer, averaged: Averaged, tensors: Mapping[str, np.ndarray]
+) -> None:
     """The inverse of `state_of`, on whatever device the net is. Raises `ValueError` for the state of another net."""
     from_arrays(net, _below("net/", tensors))
     moments = {key: _below(f"{key}/", tensors) for key in optimizer.names}

@@ -65,7 +65,7 @@ class Cache:
         length, keys, values = bias.shape[-1], self.keys[layer][:n], self.values[layer][:n]
         groups = values.shape[1]
         if not self.columns:
-            # Heads that share keys stand as queries of one head: with `enable_gqa` and a mask, torch would copy the keys.
+            # Heads that share keys stand as queries of one head: `enable_gqa` with a mask would copy the keys.
             k, v, together = keys[:, :, :length], values[:, :, :length], q.reshape(n, groups, heads // groups, width)
             return F.scaled_dot_product_attention(together, k, v, attn_mask=bias).reshape(n, heads, 1, width)
         k, v = keys.flatten(0, 1)[:, :, :length], values.flatten(0, 1)[:, :length]
