@@ -76,6 +76,8 @@ def here(name: str, device: str, seconds: float) -> None:
 
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"torch {torch.__version__} finds no GPU here; --device cpu is a rehearsal without one")
+        if device == "cpu":
+            torch.set_num_threads(1)
         check = importlib.import_module(CHECKS[name][0])
         report.deadline = time.monotonic() + seconds
         check.main(report, device, device == "cpu")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import tf32
-from nets import SIZES, Arrays, config_of, opinionated, positions
+from nets import SIZES, TINY, Arrays, config_of, opinionated, positions
 from report import Report, Skip, bounded
 
 from selfplay.nets import Evaluator, NetConfig, build, from_arrays, value_of
@@ -25,7 +25,7 @@ Answer = tuple[np.ndarray, np.ndarray]
 
 def main(report: Report, device: str, small: bool) -> None:
     """The check. small: sizes for seconds on a CPU."""
-    for size in SIZES[:1] if small else SIZES:
+    for size in (TINY,) if small else SIZES:
         config = config_of(size)
         count = 64 if small else 128 if size == "256x20" else 512
         tensors = opinionated(config, device)
@@ -33,7 +33,7 @@ def main(report: Report, device: str, small: bool) -> None:
         for dtype in ("float32", "tf32", "bfloat16"):
             report.case(f"{size} {dtype} against CPU float32", agree, config, tensors, dtype, device, truth)
         report.case(f"{size} batches of 1, 16, {count}", batches, config, tensors, device, count)
-    config = config_of("32x4")
+    config = config_of(TINY if small else "32x4")
     report.case("weights loaded again and again", reloaded, config, device)
     report.case("every padded batch size", padding, config, device, 300 if small else 2100)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import seconds_of, tf32
-from nets import ACTIONS, SHAPE, config_of, positions
+from nets import ACTIONS, SHAPE, TINY, config_of, positions
 from report import Report, Skip, Wrong, bounded
 
 from selfplay.contract import Symmetry
@@ -29,7 +29,7 @@ Batch = dict[str, torch.Tensor]
 
 def main(report: Report, device: str, small: bool) -> None:
     """The check. small: sizes for seconds on a CPU."""
-    config, batch = config_of("32x4" if small else "64x5"), 32 if small else 512
+    config, batch = config_of(TINY if small else "64x5"), 32 if small else 512
     batches = sampled(config, batch, STEPS + 2)
     for optimizer in ("adamw", "muon"):
         truth: list[float] = []
@@ -38,7 +38,7 @@ def main(report: Report, device: str, small: bool) -> None:
             name = f"{optimizer} {dtype}, ten steps against the CPU"
             report.case(name, against, config, batches, optimizer, dtype, device, truth)
         report.case(f"{optimizer} checkpoint goes on on the CPU", checkpoint, config, batches, optimizer, device)
-    for size in ("32x4",) if small else ("64x5", "256x20"):
+    for size in (TINY,) if small else ("64x5", "256x20"):
         for rows in (32,) if small else (512, 4096):
             for dtype in ("float32", "bfloat16"):
                 report.case(f"{size} speed, batch {rows} {dtype}", speed, size, rows, dtype, device)

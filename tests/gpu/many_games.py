@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nets import config_of, opinionated
+from nets import TINY, config_of, opinionated
 from plain_game import PlainConnectFour
 from report import Report, Wrong
 
@@ -28,11 +28,10 @@ _OURS = ("selfplay", "envs", "gpu")
 
 def main(report: Report, device: str, small: bool) -> None:
     """The check. small: sizes for seconds on a CPU."""
-    torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
     game, rules = load()
     report.case(f"compiling the search, {rules}", compiling, game)
     large = [("64x5", 1024), ("64x5", 2048), ("64x5", 4096), ("128x10", 4096), ("256x20", 4096)]
-    plans = [("32x4", 64)] if small else large
+    plans = [(TINY, 64)] if small else large
     simulations = 16 if small else 64
     each = min(10.0, report.left / (len(plans) + 1))
     for net, games in plans:
@@ -71,7 +70,7 @@ def _for(seconds: float) -> Any:
 
 def compiling(game: Any) -> dict[str, Any]:
     """The first moves, in which the search's kernels are compiled or found on disk; `seconds` says how long."""
-    generator, _ = _generator(game, "32x4", 4, "cpu", 4)
+    generator, _ = _generator(game, TINY, 4, "cpu", 4)
     generator.play(lambda episodes, decisions: decisions >= 8)
     return {"simulations": generator.search.stats.simulations}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from machine import DTYPES, bandwidth, describe, peak_tflops, seconds_of, tf32
-from nets import SIZES, config_of, flops, positions
+from nets import SIZES, TINY, config_of, flops, positions
 from report import Report, Skip
 
 from selfplay.nets import Evaluator, build, to_arrays
@@ -21,7 +21,7 @@ BATCHES = (16, 64, 256, 1024, 4096, 8192)
 def main(report: Report, device: str, small: bool) -> None:
     """The check. small: sizes for seconds on a CPU."""
     report.case("the machine", machine, device)
-    sizes, batches = (SIZES[:1], (16, 64)) if small else (SIZES, BATCHES)
+    sizes, batches = ((TINY,), (16, 64)) if small else (SIZES, BATCHES)
     for dtype in ("bfloat16", "float32"):
         for size in sizes:
             for batch in batches if dtype == "bfloat16" else batches[-2::-2]:

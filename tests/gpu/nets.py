@@ -12,6 +12,8 @@ Arrays = dict[str, np.ndarray]
 #: Of the observation of connect four, and its actions.
 SHAPE, ACTIONS = (3, 6, 7), 7
 SIZES = ("32x4", "64x5", "128x10", "256x20")
+#: For a rehearsal.
+TINY = "16x2"
 
 
 def config_of(size: str) -> NetConfig:
@@ -32,10 +34,10 @@ def opinionated(config: NetConfig, device: str, seed: int = 0) -> Arrays:
     A fresh net says the same of every position: rounding would not show.
     """
     net = build(config, seed).to(device)
-    x = torch.from_numpy(positions(256, seed + 1)).to(device)
+    x = torch.from_numpy(positions(256 if device == "cuda" else 64, seed + 1)).to(device)
     with torch.no_grad():
         net.train()
-        for _ in range(60):
+        for _ in range(40):
             net(x)
         net.eval()
         policy, value = net(x)

@@ -17,7 +17,7 @@ GPU = Path(__file__).parents[1] / "gpu"
 #: Python runs a file of this name first, in every process.
 BLOCK = """
 import sys
-for name in ("ray", "pyspiel", "open_spiel", "deltalake", "duckdb"):
+for name in ("ray", "pyspiel", "open_spiel", "deltalake", "duckdb", "openvino"):
     sys.modules[name] = None
 """
 
@@ -34,18 +34,18 @@ def checked(folder: Path, *arguments: str) -> tuple[int, list[dict], str]:
 
 
 def test_the_evaluators_part_runs_without_ray(tmp_path: Path) -> None:
-    code, rows, text = checked(tmp_path, "--device", "cpu", "--seconds", "300", "--only", "evaluator")
+    code, rows, text = checked(tmp_path, "--device", "cpu", "--seconds", "600", "--only", "evaluator")
     assert code == 0, text
     verdicts = {row["case"]: row["verdict"] for row in rows}
-    assert verdicts["all of it"] == verdicts["32x4 float32 against CPU float32"] == "ok"
-    assert verdicts["32x4 tf32 against CPU float32"] == "skipped"
+    assert verdicts["all of it"] == verdicts["16x2 float32 against CPU float32"] == "ok"
+    assert verdicts["16x2 tf32 against CPU float32"] == "skipped"
     assert all(row["numbers"]["policy_std"] > 0.5 for row in rows if "policy_std" in row["numbers"]), "else all agree"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", ["learner", "speed", "games", "language"])
 def test_every_part_runs_without_ray(tmp_path: Path, check: str) -> None:
-    code, rows, text = checked(tmp_path, "--device", "cpu", "--seconds", "60", "--only", check)
+    code, rows, text = checked(tmp_path, "--device", "cpu", "--seconds", "300", "--only", check)
     assert code == 0, text
     assert sum(row["verdict"] == "ok" for row in rows) > 3, text
 
