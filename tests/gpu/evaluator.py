@@ -35,7 +35,7 @@ def main(report: Report, device: str, small: bool) -> None:
         report.case(f"{size} batches of 1, 16, {count}", batches, config, tensors, device, count)
     config = config_of(TINY if small else "32x4")
     report.case("weights loaded again and again", reloaded, config, device)
-    report.case("every padded batch size", padding, config, device, 300 if small else 2100)
+    report.case("every padded batch size", padding, config, device, 130 if small else 2100)
 
 
 def reference(config: NetConfig, tensors: Arrays, x: np.ndarray) -> Answer:

@@ -34,10 +34,11 @@ def opinionated(config: NetConfig, device: str, seed: int = 0) -> Arrays:
     A fresh net says the same of every position: rounding would not show.
     """
     net = build(config, seed).to(device)
-    x = torch.from_numpy(positions(256 if device == "cuda" else 64, seed + 1)).to(device)
+    count, passes = (256, 40) if device == "cuda" else (48, 25)
+    x = torch.from_numpy(positions(count, seed + 1)).to(device)
     with torch.no_grad():
         net.train()
-        for _ in range(40):
+        for _ in range(passes):
             net(x)
         net.eval()
         policy, value = net(x)
