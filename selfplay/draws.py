@@ -8,12 +8,14 @@ who check.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyspiel
 
 from selfplay.game import Game
+
+if TYPE_CHECKING:
+    import pyspiel
 
 Array = np.ndarray[Any, Any]
 

@@ -2,7 +2,8 @@
 
 OpenSpiel's `State` stays the interface of the rules. This module answers what OpenSpiel leaves open: which seat's
 observation a net is shown, whether that observation says whose move it is, in what units values are, and whether the
-batched search can play the game at all. It imports neither torch nor ray nor numba.
+batched search can play the game at all. It imports neither torch nor ray nor numba, and pyspiel when a game of
+OpenSpiel is loaded.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyspiel
 
 from selfplay.contract import GameSpec, Symmetry
 from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    import pyspiel
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +44,8 @@ class RawObservation:
         self._information_state = not game.get_type().provides_observation_tensor
         self._in_place: Any = None
         if not _is_python_game(game) and not self._information_state:
+            import pyspiel
+
             kind = pyspiel.IIGObservationType(
                 perfect_recall=False, public_info=True, private_info=pyspiel.PrivateInfoType.SINGLE_PLAYER
             )
@@ -196,6 +201,8 @@ class Game:
 
     def _measure(self) -> None:
         """What the rules say of themselves."""
+        import pyspiel
+
         spec = self.spec
         self.num_players: int = self.game.num_players()
         self.num_actions: int = self.game.num_distinct_actions()
@@ -273,6 +280,8 @@ def load(spec: GameSpec) -> Game:
 
 
 def _load_openspiel(game_string: str) -> pyspiel.Game:
+    import pyspiel
+
     name = game_string.split("(", 1)[0]
     if name not in pyspiel.registered_names():
         near = difflib.get_close_matches(name, pyspiel.registered_names(), 1)
@@ -338,6 +347,8 @@ def spec_from_string(game_string: str) -> GameSpec:
 
 def unsearchable(game: Game) -> str | None:
     """The property that rules this game out for the two-player search, in words; None if it can be played."""
+    import pyspiel
+
     kind = game.game.get_type()
     if game.num_players != 2:
         return f"it has {game.num_players} player{'s' * (game.num_players != 1)}, and the search plays exactly two"

@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyspiel
 
 from selfplay.draws import GameDraws, PlaySettings
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step, clock
 from selfplay.episode.schema import EVENEST, UNIFORM
 from selfplay.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
+
+if TYPE_CHECKING:
+    import pyspiel
 
 __all__ = ["EVENEST", "Generator", "PlaySettings", "Policy"]
 

@@ -13,11 +13,11 @@ from itertools import product
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from selfplay.nets import NetConfig, PolicyValueNet, build
+from selfplay.nets import NetConfig
 from selfplay.nets.inference import has_bfloat16
 from trainers.learner_settings import LearnerSettings
+from trainers.training_step import forward, trainable
 
 #: A reduced way must be faster than float32 by this factor.
 WORTH = 1.1
@@ -113,7 +113,7 @@ class _Pass:
     """Forward and backward once, with weights of its own."""
 
     def __init__(self, net: NetConfig, way: Training, device: str) -> None:
-        self._net, self._way, self._device = arranged(build(net, 0), way.channels_last).to(device), way, device
+        self._net, self._way, self._device = trainable(net, 0, way.channels_last).to(device), way, device
         self._shape = net.input_shape
 
     def __call__(self, rows: int) -> float:
@@ -134,19 +134,3 @@ class _Pass:
         """About how many rows take so long."""
         self(_FEW)
         return max(_FEW, int(_FEW * seconds / self(_FEW)))
-
-
-def arranged(net: PolicyValueNet, channels_last: bool) -> PolicyValueNet:
-    """The net with its kernels in this layout."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    out: PolicyValueNet = net.to(memory_format=layout)  # type: ignore[call-overload]
-    return out
-
-
-def forward(net: PolicyValueNet, x: Tensor, bf16: bool, channels_last: bool) -> tuple[Tensor, Tensor]:
-    """Policy and value logits of observations `[B, *input_shape]`, computed in this arithmetic and layout."""
-    if x.ndim == 4 and channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-        out: tuple[Tensor, Tensor] = net(x)
-    return out

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from selfplay.nets.language import LanguagePolicy, fresh
 from selfplay.nets.language.policy import PolicySpec
-from selfplay.rollout.sampling import Sampling, sampled_logprobs
+from selfplay.rollout.sampling import Sampling
+from trainers import language_step
 from trainers.arithmetic import LanguageTraining
 from trainers.policy_loss import PolicyLoss, Report, Size, merged, policy_loss
 from trainers.ppo import value_loss
@@ -48,28 +49,8 @@ class LanguageModule(TorchRLModule):
         self.sampling = Sampling()
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Log-probabilities `[B, T]` (nats) of the tokens of `mask`, 0 elsewhere, as drawn by `sampling`; their mean
-        entropy (nats); with a value head `values` `[B, T]`: the return expected before the token."""
-        ids, mask = batch["ids"], batch["mask"]
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.model_config["bf16"]):
-            placed = {"positions": batch["positions"]} if "positions" in batch else {}
-            hidden = self.policy.model.hidden(ids, **placed)
-            rows, places = mask[:, 1:].nonzero(as_tuple=True)  # token t is drawn from the state at t - 1
-            before = hidden[rows, places]
-            logits = self.policy.model.logits(before).float()
-        drawn = sampled_logprobs(logits, ids[rows, places + 1], self.sampling)
-        out: dict[str, Any] = {"logprobs": _spread(drawn, mask, rows, places)}
-        with torch.no_grad():
-            logp = torch.log_softmax(logits, -1)
-            out["entropy"] = -(logp.exp() * logp).sum(-1).mean() if len(rows) else logits.sum()
-        if self.policy.value_head is not None:
-            out["values"] = _spread(self.policy.values(before), mask, rows, places)
-        return out
-
-
-def _spread(values: Tensor, mask: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-    """`[B, T]` with the values of tokens `(rows, places + 1)`, 0 elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).index_put((rows, places + 1), values)
+        """As `language_step.forward`."""
+        return language_step.forward(self.policy, batch, self.sampling, self.model_config["bf16"])
 
 
 class LanguageLearner(TorchLearner):
@@ -92,14 +73,9 @@ class LanguageLearner(TorchLearner):
         return policy
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """AdamW (arXiv:1711.05101); matrices decay, vectors do not."""
-        settings = self.config.learner_config_dict
+        """As `language_step.adamw`."""
         params = [p for p in self.get_parameters(self.module[module_id]) if p.requires_grad]
-        groups = [
-            {"params": [p for p in params if p.ndim >= 2], "weight_decay": settings["weight_decay"]},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
+        optimizer = language_step.adamw(params, self.config.learner_config_dict["weight_decay"])
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
     def compute_loss_for_module(

@@ -12,8 +12,8 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
-from selfplay.nets import NetConfig, PolicyValueNet, build, from_arrays, to_arrays
-from trainers.arithmetic import arranged, forward
+from selfplay.nets import NetConfig, PolicyValueNet, to_arrays
+from trainers import training_step
 from trainers.loss import losses
 from trainers.optimizer import Optimizer
 from trainers.window import ReplayWindow, WindowSettings, step_rng
@@ -29,12 +29,13 @@ class PolicyValueModule(TorchRLModule):
     """
 
     def setup(self) -> None:
-        net = build(NetConfig.from_json(self.model_config["net"]), self.model_config["seed"])
-        self.net = arranged(net, self.model_config["channels_last"])
+        about = self.model_config
+        self.net = training_step.trainable(NetConfig.from_json(about["net"]), about["seed"], about["channels_last"])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         about = self.model_config
-        policy, value = forward(self.net, batch["observations"], about["bf16"], about["channels_last"])
+        seen = batch["observations"]
+        policy, value = training_step.forward(self.net, seen, about["bf16"], about["channels_last"])
         return {"policy_logits": policy, "value_logits": value}
 
 
@@ -89,9 +90,7 @@ class PolicyValueLearner(TorchLearner):
         self, *, module_id: str, config: AlgorithmConfig | None = None, module_gradients_dict: dict[Any, Tensor]
     ) -> dict[Any, Tensor]:
         """Clips the gradient, already averaged over the learners, by its global norm."""
-        parameters = [p for p in self.net.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings["grad_clip"])
-        self._report["grad_norm"] = norm.detach()
+        self._report["grad_norm"] = training_step.clip(self.net, self.settings["grad_clip"])
         return module_gradients_dict
 
     def train(self, first: int, steps: int, lr: float, threads: int | None) -> dict[str, float]:
@@ -116,22 +115,9 @@ class PolicyValueLearner(TorchLearner):
             self._update({MODULE: batch})
             for name, value in self._report.items():
                 sums[name] = sums[name] + value if name in sums else value
-            self._average_weights(step)
-        self._check_finite()
+            training_step.average(self._average, self.net, step, self.settings["ema"])
+        training_step.check_finite(self.net)
         return {**{name: float(total) / steps for name, total in sums.items()}, "sample_seconds": sampling}
-
-    def _average_weights(self, step: int) -> None:
-        """An exponential average whose memory grows with the run at first, so that it does not lag behind."""
-        if self._average:
-            decay = min(self.settings["ema"], (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, value in self.net.state_dict().items():
-                    self._average[name].lerp_(value, 1 - decay)
-
-    def _check_finite(self) -> None:
-        for name, value in self.net.state_dict().items():
-            if not bool(torch.isfinite(value).all()):
-                raise FloatingPointError(f"training diverged: {name} is not finite; restore the last checkpoint")
 
     def published(self) -> dict[str, np.ndarray]:
         """The weights to play with; averaged ones where `ema` is set."""
@@ -141,25 +127,9 @@ class PolicyValueLearner(TorchLearner):
 
     def state(self) -> dict[str, np.ndarray]:
         """Net, the optimiser's moments and step counts, averaged weights: name -> float32 array."""
-        tensors = {f"net/{name}": value for name, value in to_arrays(self.net).items()}
-        for name, parameter in self.net.named_parameters():
-            for key, value in self.optimizer.moments(parameter).items():
-                tensors[f"{key}/{name}"] = value.float().cpu().numpy().copy()
-        tensors |= {f"ema/{name}": value.float().cpu().numpy().copy() for name, value in self._average.items()}
-        return tensors
+        return training_step.state_of(self.net, self.optimizer, self._average)
 
     def load_state(self, tensors: dict[str, np.ndarray], total: int) -> None:
         """The inverse of `state`; `total` positions were seen by all shards together."""
-        from_arrays(self.net, _below("net/", tensors))
-        moments = {key: _below(f"{key}/", tensors) for key in self.optimizer.names}
-        for name, parameter in self.net.named_parameters():
-            known = {key: torch.tensor(named[name]) for key, named in moments.items() if name in named}
-            self.optimizer.restore(parameter, known)
-        averaged = _below("ema/", tensors) or _below("net/", tensors)
-        for name, value in self._average.items():
-            value.copy_(torch.tensor(averaged[name]))
+        training_step.load_state(self.net, self.optimizer, self._average, tensors)
         self.window.total = total // max(1, self.settings["learners"])
-
-
-def _below(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -13,11 +13,12 @@ from selfplay.errors import UserError
 from selfplay.nets import choice, compiled
 from selfplay.nets.choice import Choice, Way
 from selfplay.nets.config import NetConfig
+from selfplay.nets.cuda_graphs import CudaGraphs
 from selfplay.nets.policy_value import FoldedNet, build, from_arrays, to_arrays, value_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
 Backend = Literal["auto", "openvino", "torch"]
-#: In torch, batches are padded to a multiple of this: a new batch size costs a kernel.
+#: In torch on a CPU, batches are padded to a multiple of this: a new batch size costs a kernel.
 BUCKET = 16
 #: Most positions of a batch that is timed, and about how long (s) it may take in torch.
 _TIMED, _TIMED_S = 128, 0.02
@@ -57,6 +58,7 @@ class Evaluator:
         self._positions = positions
         self._watched = dtype == "auto" and positions is not None
         self._threads = threads
+        self._graphs: CudaGraphs | None = None  # of the GPU: recorded once, and kept when weights change
         torch.set_num_threads(threads)
         untrained = to_arrays(build(config, 0))
         compiles = backend != "torch" and config.resnet and self.device == "cpu" and compiled.available()
@@ -75,13 +77,19 @@ class Evaluator:
 
     @property
     def method(self) -> str:
-        """What computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch"."""
+        """What computes it: "openvino" (convolutional nets on a CPU, where it is installed) or "torch" (on a GPU as
+        CUDA graphs, see `selfplay.nets.cuda_graphs`)."""
         return self._way.method
 
     def load(self, tensors: dict[str, np.ndarray]) -> None:
         """Takes the weights that `to_arrays` gave; a copy is made. Raises `ValueError` for those of another net."""
         self._way = self.choice.way
+        if self._graphs is not None:
+            self._graphs.load(self._folded(self._way, tensors))
+            return
         self._function = self._made(self._way, tensors)
+        if isinstance(self._function, CudaGraphs):
+            self._graphs = self._function
         if self._watched and self._way.dtype == "int8" and not self._exact(tensors):
             exact = [trial.way for trial in self.choice.trials if trial.way.dtype != "int8"]
             self._way = exact[0]
@@ -99,16 +107,19 @@ class Evaluator:
 
     def _made(self, way: Way, tensors: dict[str, np.ndarray]) -> choice.Function:
         """The function of a net with these weights."""
-        net = build(self.config, 0)
-        from_arrays(net, tensors)
-        net = net.eval().requires_grad_(False)
+        folded = self._folded(way, tensors)
         if way.method == "torch":
-            dtype = torch.bfloat16 if way.dtype == "bfloat16" else torch.float32
-            return _Torch(FoldedNet(net, dtype).eval().to(self.device), self.device)
-        folded = FoldedNet(net, torch.float32)
+            return _Torch(folded) if self.device == "cpu" else CudaGraphs(folded.to(self.device))
         if way.dtype == "int8" and self._positions is not None and not bool((folded.peaks > 0).all()):
             folded.peaks = folded.ranges(torch.from_numpy(self._positions))
         return compiled.compile_net(folded, way.dtype, self._threads)
+
+    def _folded(self, way: Way, tensors: dict[str, np.ndarray]) -> FoldedNet:
+        """On the CPU."""
+        net = build(self.config, 0)
+        from_arrays(net, tensors)
+        reduced = way.method == "torch" and way.dtype == "bfloat16"
+        return FoldedNet(net.eval().requires_grad_(False), torch.bfloat16 if reduced else torch.float32).eval()
 
     def _chosen(self, tensors: dict[str, np.ndarray], compiles: bool, torch_too: bool) -> Choice:
         """The fastest way here, of those of OpenVINO and of torch."""
@@ -141,23 +152,22 @@ class Evaluator:
 
 
 class _Torch:
-    """Runs a folded net in torch."""
+    """Runs a folded net in torch on the CPU."""
 
-    def __init__(self, net: FoldedNet, device: str) -> None:
+    def __init__(self, net: FoldedNet) -> None:
         self._net = net
-        self._device = device
         self._input = torch.empty(0)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         count = len(x)
         size = -(-count // BUCKET) * BUCKET
         if size > len(self._input):
-            self._input = torch.zeros((size, *x.shape[1:]), pin_memory=self._device == "cuda")
+            self._input = torch.zeros((size, *x.shape[1:]))
         batch = self._input[:size]
         batch[:count] = torch.from_numpy(x)
         with torch.inference_mode():
-            logits, value_logits = self._net(batch.to(self._device, non_blocking=True))
-            return logits[:count].cpu().numpy(), value_logits[:count].cpu().numpy()
+            logits, value_logits = self._net(batch)
+            return logits[:count].numpy(), value_logits[:count].numpy()
 
 
 def pick_device(device: str) -> str:

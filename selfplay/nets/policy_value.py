@@ -108,6 +108,8 @@ class PolicyValueNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
+        if self.value.weight.is_meta:  # only shapes are wanted; torch would import its compiler to draw numbers there
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -12,10 +12,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyspiel
 
 from selfplay.game import Game, RawObservation
 from selfplay.search import cache as table
@@ -23,6 +22,9 @@ from selfplay.search import kernels, lockstep
 from selfplay.search import tree as trees
 from selfplay.search.config import GUMBEL, PUCT, SearchConfig
 from selfplay.search.schedule import considered_visits
+
+if TYPE_CHECKING:
+    import pyspiel
 
 Array = np.ndarray[Any, Any]
 

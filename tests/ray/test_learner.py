@@ -16,7 +16,8 @@ from trainers.learner import AlphaZeroLearner
 from trainers.learner_settings import LearnerSettings
 from trainers.optimizer import Optimizer
 from trainers.rllib import PolicyValueLearner
-from trainers.window import WindowSettings
+from trainers.training_step import state_of, trainable, training_step
+from trainers.window import ReplayWindow, WindowSettings, step_rng
 
 NET = NetConfig((3, 4, 5), 6, outcome=True, channels=8, blocks=2, value_hidden=16)
 
@@ -79,6 +80,22 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_step_without_rllib_is_the_step_within_it_to_the_bit(optimizer: str, bf16: bool) -> None:
+    one = learner(optimizer=optimizer, bf16=bf16, grad_clip=0.3)
+    one.add(rows(200))
+    one.train(3, lr=1e-3)
+    net = trainable(NET, 0)
+    plain = Optimizer(net, optimizer, 1e-3, one.settings.weight_decay)  # type: ignore[arg-type]
+    window = ReplayWindow(NET.input_shape, NET.num_actions, WindowSettings())
+    window.add(rows(200))
+    for step in range(3):
+        batch = {name: torch.from_numpy(a) for name, a in window.sample(64, step_rng(0, step, 0)).items()}
+        training_step(net, plain, batch, bf16, 0.3)
+    same(one.state()[0], state_of(net, plain, {}))
 
 
 @pytest.mark.parametrize(("optimizer", "ema"), [("adamw", 0.0), ("adamw", 0.9), ("muon", 0.9)])

@@ -16,6 +16,7 @@ from selfplay.nets.language import LanguageConfig, LanguagePolicy, fresh, load, 
 from selfplay.nets.language.config import small  # noqa: E402
 from selfplay.nets.language.policy import PolicySpec  # noqa: E402
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters  # noqa: E402
+from selfplay.nets.language.transformer import Cache  # noqa: E402
 from selfplay.rollout import Completion, Request, Sampling, sampled_logprobs  # noqa: E402
 from selfplay.rollout.continuous import ContinuousEngine  # noqa: E402
 from selfplay.rollout.engine import answers  # noqa: E402
@@ -229,6 +230,23 @@ def test_temperature_top_k_and_top_p_by_hand() -> None:
 def test_a_distribution_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Sampling(**bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_a_step_attends_as_torch_does_whoever_shares_the_keys(dtype: torch.dtype, kv_heads: int) -> None:
+    config = replace(small(VOCAB, 1, 48, 6, 64), kv_heads=kv_heads)
+    kept, rng = Cache(config, 3, 12, dtype, "cpu"), torch.Generator().manual_seed(0)
+    k, v = (torch.randn(3, kv_heads, 9, 8, generator=rng).to(dtype) for _ in range(2))
+    kept.fill(0, torch.arange(3), k, v)
+    q = torch.randn(3, 6, 1, 8, generator=rng).to(dtype)
+    there = torch.arange(9) <= torch.tensor([8, 3, 0])[:, None]
+    bias = torch.zeros(3, 9).masked_fill(~there, float("-inf"))[:, None, None]
+    told = kept.attend(0, q, bias.to(dtype)).float()
+    true = torch.nn.functional.scaled_dot_product_attention(
+        q.float(), k.float(), v.float(), attn_mask=bias, enable_gqa=True
+    )
+    assert torch.allclose(told, true, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
 def test_bfloat16_is_within_a_tenth_of_a_nat_and_near_on_average() -> None:

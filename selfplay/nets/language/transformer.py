@@ -65,8 +65,9 @@ class Cache:
         length, keys, values = bias.shape[-1], self.keys[layer][:n], self.values[layer][:n]
         groups = values.shape[1]
         if not self.columns:
-            k, v = keys[:, :, :length], values[:, :, :length]
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, enable_gqa=groups != heads)
+            # Heads that share keys stand as queries of one head: `enable_gqa` with a mask would copy the keys.
+            k, v, together = keys[:, :, :length], values[:, :, :length], q.reshape(n, groups, heads // groups, width)
+            return F.scaled_dot_product_attention(together, k, v, attn_mask=bias).reshape(n, heads, 1, width)
         k, v = keys.flatten(0, 1)[:, :, :length], values.flatten(0, 1)[:, :length]
         off = bias[:, 0].expand(n, groups, length).reshape(n * groups, 1, length)
         weights = torch.baddbmm(off, q.reshape(n * groups, heads // groups, width), k, alpha=width**-0.5).softmax(-1)
