@@ -179,7 +179,9 @@ class Watch:
     def examined(self, marks: Marks, board: Scoreboard) -> None:
         exam = marks.exam
         scalars = {f"exact/{label}": share for label, share, _ in marks.mistakes}
-        if not marks.mistakes:
+        if exam.opponent == "exact":
+            scalars |= {f"exact/{row.kind}, {row.player}": row.mistakes for row in board.mistakes()}
+        else:
             name = "version" if exam.opponent.startswith("version") else exam.opponent
             scalars[f"strength/{name}"] = marks.score
         ratings = board.ratings()
@@ -211,8 +213,9 @@ class Watch:
             first_strength=board.strength(first=True),
             exact=board.exact(),
             first_exact=board.exact(first=True),
+            mistakes=board.mistakes(),
+            first_mistakes=board.mistakes(first=True),
             baselines=board.baselines(),
-            safe=board.safe(),
             ratings=board.ratings(),
             version=self._folder.state.version,
         )

@@ -96,8 +96,8 @@ class Examiner:
             how = f"{simulations} simulations" if simulations else "raw policy"
             for positions in sets:
                 found = mistakes(self._game, player, positions)
-                rows.append((f"{positions.label}, {how}", found.share, found.positions))
-        return Marks(exam, mistakes=tuple(rows), sets=tuple(compared(self._game, one) for one in sets))
+                rows += [(f"{one.label}, {how}", one.share, one.positions) for one in found if one.positions]
+        return Marks(exam, mistakes=tuple(rows), sets=tuple(kind for one in sets for kind in compared(self._game, one)))
 
     def _player(self, version: int, simulations: int) -> Player:
         if version not in self._agents:
