@@ -72,11 +72,11 @@ def by_kind(rows: Iterable[Row]) -> tuple[MistakesRow, ...]:
     found = []
     for (player, kind), some in groups.items():
         counts = [row["positions"] for row in some]
-        share, *ends = _mean([_wrong(row) for row in some], counts)
+        share, low, high = _mean([_wrong(row) for row in some], counts)
         known = all("misplayable" in row for row in some)
         safe = _mean([row["positions"] - row["misplayable"] for row in some], counts)[0] if known else None
         shares = tuple((_parts(row["label"])[0].rpartition(", ")[2], row["mistakes"]) for row in some)
-        found.append(MistakesRow(kind, player, some[0]["version"], share, sum(counts), *ends, shares, safe))
+        found.append(MistakesRow(kind, player, some[0]["version"], share, sum(counts), low, high, shares, safe))
     return tuple(found)
 
 

@@ -90,7 +90,8 @@ class Examiner:
         )
 
     def _exact(self, exam: Exam) -> Marks:
-        rows, sets = [], [one.head(exam.positions) for one in test_sets(self._game)]
+        rows: list[tuple[str, float, int]] = []
+        sets = [one.head(exam.positions) for one in test_sets(self._game)]
         for simulations in dict.fromkeys((exam.simulations, 0)):
             player = self._player(exam.version, simulations)
             how = f"{simulations} simulations" if simulations else "raw policy"

@@ -17,7 +17,6 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.registry import Portable
-    from trainers import exact_results
     from trainers.status import BaselineRow
 
 
@@ -58,7 +57,7 @@ def strength(
         parts = pool.starmap(_part, tasks, chunksize=1)
     report: dict[str, Any] = {"run": run, "version": loaded.version, "simulations": simulations}
     report["matches"] = {name: _match([p for t, p in zip(tasks, parts, strict=True) if t[2] == name]) for name in names}
-    rows: list[exact_results.Row] = []
+    rows: list[dict[str, Any]] = []
     report["mistakes"], report["intervals"] = {}, {}
     for s in ways:
         found = [p for t, p in zip(tasks, parts, strict=True) if t[2] == "exact" and t[3] == s]
@@ -147,24 +146,26 @@ def _wide(low: float, high: float) -> str:
 
 def _rows(
     agent: Any, parts: list[dict[str, tuple[int, int, int]]], count: int, simulations: int
-) -> list[exact_results.Row]:
+) -> list[dict[str, Any]]:
     """What a run would keep of an exam at this length, from what the processes found."""
     from selfplay.actors.examiner import Exam, Marks
     from selfplay.arena.baselines import compared
     from selfplay.arena.exact import test_sets
     from trainers import exact_results
 
-    found, player = [], f"{simulations} simulations" if simulations else "raw policy"
+    player = f"{simulations} simulations" if simulations else "raw policy"
+    found: list[tuple[str, float, int]] = []
     for label in dict.fromkeys(label for part in parts for label in part):
         some = [part[label] for part in parts if label in part]
         wrong, total = sum(p[0] for p in some), sum(p[2] for p in some)
-        found += [(f"{label}, {player}", wrong / total, total)] if total else []
+        if total:
+            found.append((f"{label}, {player}", wrong / total, total))
     sets = tuple(kind for one in test_sets(agent.game) for kind in compared(agent.game, one.head(count)))
     exam = Exam(agent.version, "exact", 0, count, simulations)
     return exact_results.added([], Marks(exam, mistakes=tuple(found), sets=sets))
 
 
-def _by_label(rows: list[exact_results.Row]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _by_label(rows: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Of the rows of one player, by set and, where a kind has several, by kind: shares; their 95% intervals."""
     from trainers import exact_results
 
