@@ -219,16 +219,19 @@ def shown(row: MistakesRow) -> str:
 
 def compared(mistakes: Sequence[MistakesRow], baselines: Sequence[BaselineRow]) -> list[Text]:
     """For each kind of positions: what they are, how many of them cannot be misplayed, and what simple players do."""
+    of_kind: dict[str, MistakesRow] = {}
+    for row in mistakes:
+        of_kind.setdefault(row.kind, row)
     lines = []
-    for kind, first in {row.kind: row for row in reversed(mistakes)}.items():
+    for kind, first in of_kind.items():
         players = ", ".join(
-            f"{row.player} {percent(row.mistakes)}" + (f" ({interval(row)})" if row.low < row.high else "")
-            for row in baselines
-            if row.kind == kind
+            f"{one.player} {percent(one.mistakes)}" + (f" ({interval(one)})" if one.low < one.high else "")
+            for one in baselines
+            if one.kind == kind
         )
         if players and first.safe is not None:
             lines.append(Text(f"{described(kind, first.positions, first.safe)}: {players}", DIM))
-    return lines[::-1]
+    return lines
 
 
 def described(kind: str, positions: int, safe: float) -> str:
