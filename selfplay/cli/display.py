@@ -195,8 +195,8 @@ def _played(before: Status | None, status: Status) -> Iterator[str | RenderableT
             lost = f"{share} of the moves lose value ({screen.interval(item)})"
             yield f"version {item.version}, {item.kind}, {item.player}: {lost}"
     if status.baselines and (before is None or before.baselines != status.baselines):
-        for text in screen.compared(status.mistakes, status.baselines):
-            yield text.plain
+        for line in screen.compared(status.mistakes, status.baselines):
+            yield line.plain
 
 
 def _scored(before: ReasoningStatus | None, status: ReasoningStatus) -> Iterator[str]:

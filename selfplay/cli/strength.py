@@ -169,12 +169,15 @@ def _by_label(rows: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, t
     """Of the rows of one player, by set and, where a kind has several, by kind: shares; their 95% intervals."""
     from trainers import exact_results
 
-    found = {row.label.rpartition(", ")[0]: row for row in exact_results.by_set(rows)}
-    means = {_MEANS[row.kind]: row for row in exact_results.by_kind(rows) if len(row.by_set) > 1}
-    every = {**found, **means}
-    return {label: row.mistakes for label, row in every.items()}, {
-        label: (row.low, row.high) for label, row in every.items()
-    }
+    shares, ends = {}, {}
+    for one in exact_results.by_set(rows):
+        label = one.label.rpartition(", ")[0]
+        shares[label], ends[label] = one.mistakes, (one.low, one.high)
+    for row in exact_results.by_kind(rows):
+        if len(row.by_set) > 1:
+            label = _MEANS[row.kind]
+            shares[label], ends[label] = row.mistakes, (row.low, row.high)
+    return shares, ends
 
 
 def _players(others: Iterable[BaselineRow], kind: str) -> dict[str, dict[str, float]]:
