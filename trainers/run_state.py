@@ -24,7 +24,7 @@ class State:
     checkpoint: name below `checkpoints/`, None before the first. version: newest published.
     total_s, elapsed_s: of the present plan; a plan that was cut short is finished before a new one begins.
     matches: results of matches, as (version, opponent, wins, draws, losses, cut, elapsed_s, simulations) mappings.
-    exact: results against exact play, as (version, label, mistakes, positions) mappings.
+    exact: results against exact play, as (version, label, mistakes, positions) mappings; see `trainers.exact_results`.
     lost_games, lost_plies: games that died with their process.
     games_in_flight, plies_in_flight: not sealed when this was saved; lost, if nothing was saved after it.
     """

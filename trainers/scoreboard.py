@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Any
 
 from selfplay.actors.examiner import Exam, Marks
-from selfplay.arena.baselines import RANDOM
 from selfplay.arena.match import wilson
 from selfplay.arena.rating import Pairing, ratings
+from trainers import exact_results
 from trainers.config import EvaluationConfig
 from trainers.run_state import State
-from trainers.status import BaselineRow, ExactRow, RatingPoint, StrengthRow
+from trainers.status import BaselineRow, ExactRow, MistakesRow, RatingPoint, StrengthRow
 from trainers.thinning import thinned
 
 #: Games and positions of the first look at a net, so that a figure is there within seconds.
@@ -83,20 +82,8 @@ class Scoreboard:
         exam = marks.exam
         self._recorded += 1
         if exam.opponent == "exact":
-            sets = {one.label: one for one in marks.sets}
-            for label, share, count in marks.mistakes:
-                row = {
-                    "version": exam.version,
-                    "label": label,
-                    "mistakes": share,
-                    "positions": count,
-                    "asked": exam.positions,
-                }
-                if (one := sets.get(label.partition(", ")[0])) is not None:
-                    row["misplayable"] = one.misplayable
-                    row["baselines"] = {other.player: other.wrong for other in one.baselines}
-                self._state.exact.append(row)
-            self._state.exact = thinned(self._state.exact, lambda row: None, lambda row: row["version"])
+            rows = exact_results.added(self._state.exact, marks)
+            self._state.exact = thinned(rows, lambda row: None, lambda row: row["version"])
             return
         self._state.matches.append(
             {
@@ -150,47 +137,16 @@ class Scoreboard:
         return tuple(rows[key] for key in order)
 
     def exact(self, first: bool = False) -> tuple[ExactRow, ...]:
-        """The newest figures against exact play, or the first."""
-        return tuple(
-            ExactRow(
-                label,
-                row["version"],
-                row["mistakes"],
-                row["positions"],
-                *wilson(row["mistakes"] * row["positions"], row["positions"]),
-            )
-            for label, row in self._exact_rows(first).items()
-        )
+        """The newest figures against exact play, or the first: one for each set of positions."""
+        return exact_results.by_set(exact_results.of_one_version(self._state.exact, first))
 
-    def _exact_rows(self, first: bool = False) -> dict[str, dict[str, Any]]:
-        """Label -> row of the newest version that was compared with exact play, or of the first."""
-        if not self._state.exact:
-            return {}
-        version = self._state.exact[0 if first else -1]["version"]
-        return {row["label"]: row for row in self._state.exact if row["version"] == version}  # the longest came last
+    def mistakes(self, first: bool = False) -> tuple[MistakesRow, ...]:
+        """The same, the sets of each kind of positions taken together."""
+        return exact_results.by_kind(exact_results.of_one_version(self._state.exact, first))
 
     def baselines(self) -> tuple[BaselineRow, ...]:
-        """Simple players on the positions of `exact`, all sets together; none where an older version wrote the rows."""
-        sets = self._sets()
-        wrong: Counter[str] = Counter()
-        for row in sets:
-            wrong.update(row["baselines"])
-        total = sum(row["positions"] for row in sets)
-        return tuple(
-            BaselineRow(name, n / total, total, *((n / total,) * 2 if name == RANDOM else wilson(n, total)))
-            for name, n in wrong.items()
-        )
-
-    def safe(self) -> float | None:
-        """The share of those positions in which no move is a mistake."""
-        sets = self._sets()
-        total = sum(row["positions"] for row in sets)
-        return sum(row["positions"] - row["misplayable"] for row in sets) / total if total else None
-
-    def _sets(self) -> list[dict[str, Any]]:
-        """A row a test set that `exact` is about."""
-        rows = {label.partition(", ")[0]: row for label, row in self._exact_rows().items()}
-        return [row for row in rows.values() if row.get("baselines") and row["positions"]]
+        """Simple players on the positions of `exact`, by kind; none where an older version wrote the rows."""
+        return exact_results.baselines(exact_results.of_one_version(self._state.exact))
 
     def ratings(self) -> tuple[RatingPoint, ...]:
         """Elo of every version that was measured, on the scale of random play = 0; computed when matches came in."""

@@ -34,8 +34,8 @@ class StrengthRow:
 class ExactRow:
     """Share of positions, in [0, 1], in which the chosen move has less than the best exact value.
 
-    label: the kind of positions and player, such as "12 plies, 64 simulations" or "all, raw policy". low, high: 95%
-    interval (Wilson).
+    label: the set of positions and the player, such as "12 plies, 64 simulations", "quiet, 12 plies, raw policy" or
+    "all positions, raw policy". low, high: 95% interval (Wilson).
     """
 
     label: str
@@ -47,12 +47,33 @@ class ExactRow:
 
 
 @dataclass(frozen=True)
-class BaselineRow:
-    """A simple player's mistakes on all test positions together on which the net was measured last, as in `ExactRow`.
+class MistakesRow:
+    """Mistakes as in `ExactRow`, on all test positions of one kind together.
 
-    low, high: equal to the share where it is known exactly, as of random moves.
+    kind: "random positions", "quiet positions" (random ones in which no move ends the game at once), "all positions".
+    player: "64 simulations", "raw policy". by_set: of each set of positions, such as ("12 plies", 0.03).
+    safe: share of the positions in which no move is a mistake; None where an older version of this program measured.
     """
 
+    kind: str
+    player: str
+    version: int
+    mistakes: float
+    positions: int
+    low: float
+    high: float
+    by_set: tuple[tuple[str, float], ...] = ()
+    safe: float | None = None
+
+
+@dataclass(frozen=True)
+class BaselineRow:
+    """A simple player's mistakes on all test positions of one kind together on which the net was measured last.
+
+    kind: as in `MistakesRow`. low, high: equal to the share where it is known exactly, as of random moves.
+    """
+
+    kind: str
     player: str
     mistakes: float
     positions: int
@@ -119,7 +140,8 @@ class Status:
     episodes, positions: finished and archived, over the whole run; positions_per_s: over the last seconds.
     window_rows, window_capacity: positions in the replay window.
     policy_loss, value_loss: newest, None before training; loss_history: (policy, value), oldest first.
-    baselines: simple players on the positions of `exact`. safe: share of these in which no move loses; None: not known.
+    exact: newest mistakes on each set of test positions; mistakes: on each kind of them; first_…: the first version's.
+    baselines: simple players on the same positions.
     strength: newest match of each opponent; first_strength: each opponent's first, for comparison.
     players: self-play processes now. staleness: versions between the oldest that plays and the newest, None before a
     game.
@@ -155,8 +177,9 @@ class Status:
     first_strength: tuple[StrengthRow, ...] = ()
     exact: tuple[ExactRow, ...] = ()
     first_exact: tuple[ExactRow, ...] = ()
+    mistakes: tuple[MistakesRow, ...] = ()
+    first_mistakes: tuple[MistakesRow, ...] = ()
     baselines: tuple[BaselineRow, ...] = ()
-    safe: float | None = None
     ratings: tuple[RatingPoint, ...] = ()
     last_game: LastGame | None = None
     lost: LostGames = field(default_factory=LostGames)

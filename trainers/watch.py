@@ -198,7 +198,9 @@ class Watch:
         exam = marks.exam
         self.worked("evaluation", Spent(seconds, marks.cpu_s))
         scalars = {f"exact/{label}": share for label, share, _ in marks.mistakes}
-        if not marks.mistakes:
+        if exam.opponent == "exact":
+            scalars |= {f"exact/{row.kind}, {row.player}": row.mistakes for row in board.mistakes()}
+        else:
             name = "version" if exam.opponent.startswith("version") else exam.opponent
             scalars[f"strength/{name}"] = marks.score
         ratings = board.ratings()
@@ -231,8 +233,9 @@ class Watch:
             first_strength=board.strength(first=True),
             exact=board.exact(),
             first_exact=board.exact(first=True),
+            mistakes=board.mistakes(),
+            first_mistakes=board.mistakes(first=True),
             baselines=board.baselines(),
-            safe=board.safe(),
             ratings=board.ratings(),
             version=self._folder.state.version,
         )

@@ -90,14 +90,15 @@ class Examiner:
         )
 
     def _exact(self, exam: Exam) -> Marks:
-        rows, sets = [], [one.head(exam.positions) for one in test_sets(self._game)]
+        rows: list[tuple[str, float, int]] = []
+        sets = [one.head(exam.positions) for one in test_sets(self._game)]
         for simulations in dict.fromkeys((exam.simulations, 0)):
             player = self._player(exam.version, simulations)
             how = f"{simulations} simulations" if simulations else "raw policy"
             for positions in sets:
                 found = mistakes(self._game, player, positions)
-                rows.append((f"{positions.label}, {how}", found.share, found.positions))
-        return Marks(exam, mistakes=tuple(rows), sets=tuple(compared(self._game, one) for one in sets))
+                rows += [(f"{one.label}, {how}", one.share, one.positions) for one in found if one.positions]
+        return Marks(exam, mistakes=tuple(rows), sets=tuple(kind for one in sets for kind in compared(self._game, one)))
 
     def _player(self, version: int, simulations: int) -> Player:
         if version not in self._agents:

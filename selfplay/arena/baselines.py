@@ -38,8 +38,8 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Compared:
-    """A test set that a player was asked about. label: of the set. misplayable: in how many of the positions some move
-    is a mistake. baselines: what simple players did there."""
+    """Test positions that a player was asked about. label: of the set and kind. misplayable: in how many of them some
+    move is a mistake. baselines: what simple players did there."""
 
     label: str
     positions: int
@@ -47,9 +47,15 @@ class Compared:
     baselines: tuple[Baseline, ...]
 
 
-def compared(game: Game, positions: Positions) -> Compared:
-    """A test set of a game, or its first so many positions, with what simple players did there."""
-    return Compared(positions.label, len(positions), positions.misplayable(), baselines(game, positions))
+def compared(game: Game, positions: Positions) -> tuple[Compared, ...]:
+    """A test set of a game, or its first so many positions, with what simple players do there; by kind of positions."""
+    wrong, can = expected_errors(game, positions), positions.can_go_wrong()
+    found = []
+    for label, rows in positions.kinds().items():
+        count = int(rows.sum())
+        players = tuple(Baseline(name, float(errors[rows].sum()), count) for name, errors in wrong.items())
+        found.append(Compared(label, count, int(can[rows].sum()), players))
+    return tuple(found)
 
 
 def two_ply_player() -> Player:
@@ -83,19 +89,19 @@ def errs(game: Game, player: Player, positions: Positions) -> NDArray[np.bool_]:
     return np.asarray(positions.values[np.arange(len(positions)), chosen] < best)
 
 
-def baselines(game: Game, positions: Positions) -> tuple[Baseline, ...]:
-    """Of random moves, of a rule that looks two plies ahead, and of tree searches where those are kept.
+def expected_errors(game: Game, positions: Positions) -> dict[str, NDArray[np.float64]]:
+    """Player -> `[N]`, 1 where it errs; of random moves the probability.
 
+    Of random moves, of a rule that looks two plies ahead, and of tree searches where those are kept.
     positions: a test set of the game, or its first so many.
     """
     count = len(positions)
     below = positions.values < np.nanmax(positions.values, axis=1, keepdims=True)
     legal = ~np.isnan(positions.values)
-    found = [Baseline(RANDOM, float((below.sum(1) / legal.sum(1)).sum()), count)]
     stored = _stored(game.spec.id).get(positions.label, {})
     if len(next(iter(stored.values()), ())) < count:
         stored = {TWO_PLY: errs(game, two_ply_player(), positions)}
-    return (*found, *(Baseline(name, float(wrong[:count].sum()), count) for name, wrong in stored.items()))
+    return {RANDOM: below.sum(1) / legal.sum(1), **{name: wrong[:count] * 1.0 for name, wrong in stored.items()}}
 
 
 def make(game: Game) -> bytes:

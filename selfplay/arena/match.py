@@ -83,7 +83,7 @@ class MatchResult:
         return points
 
 
-def wilson(points: float, games: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(points: float, games: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for `points` successes (may be fractional) of `games`; (0, 1) without games."""
     if games == 0:
         return 0.0, 1.0

@@ -22,6 +22,16 @@ def mirrored(game: Game, line: Sequence[int]) -> list[Line]:
     return [tuple(line), *(tuple(symmetry.actions[a] for a in line) for symmetry in game.spec.symmetries)]
 
 
+def ends_at_once(state: pyspiel.State) -> bool:
+    """Whether some legal move of the side to move ends the game, by a win or otherwise."""
+    return any(state.child(action).is_terminal() for action in state.legal_actions())
+
+
+def is_quiet(state: pyspiel.State) -> bool:
+    """Whether the game goes on for at least two more moves: it has not ended, and no legal move ends it."""
+    return not state.is_terminal() and not ends_at_once(state)
+
+
 def random_lines(game: Game, plies: int, count: int, seed: int, *, up_to_symmetry: bool = False) -> list[Line]:
     """Up to `count` lines of `plies` uniformly random legal moves that lead to distinct, non-terminal positions.
 

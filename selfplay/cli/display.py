@@ -188,14 +188,15 @@ def _played(before: Status | None, status: Status) -> Iterator[str | RenderableT
         if row not in known:
             text = f"version {row.version} against {row.opponent}: {row.wins}-{row.draws}-{row.losses}, "
             yield f"{text}{screen.percent(row.score)} of the points ({screen.interval(row)})"
-    known_exact = set(before.exact) if before else set()
-    for item in status.exact:
-        if item not in known_exact:
+    known_mistakes = set(before.mistakes) if before else set()
+    for item in status.mistakes:
+        if item not in known_mistakes:
             share = screen.percent(item.mistakes)
             lost = f"{share} of the moves lose value ({screen.interval(item)})"
-            yield f"version {item.version}, {item.label}: {lost}"
+            yield f"version {item.version}, {item.kind}, {item.player}: {lost}"
     if status.baselines and (before is None or before.baselines != status.baselines):
-        yield "; ".join(text.plain for text in screen.compared(status.baselines, status.safe))
+        for line in screen.compared(status.mistakes, status.baselines):
+            yield line.plain
 
 
 def _scored(before: ReasoningStatus | None, status: ReasoningStatus) -> Iterator[str]:

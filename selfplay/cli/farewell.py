@@ -20,7 +20,7 @@ from selfplay.cli import reasoning_screen, screen
 from selfplay.cli.untrusted import one_line
 from selfplay.commands import command
 from trainers.reasoning_status import ReasoningStatus, ReasoningSummary, Sample, Score
-from trainers.status import ExactRow, Status, StrengthRow, Summary
+from trainers.status import MistakesRow, Status, StrengthRow, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -48,8 +48,8 @@ def _of_games(summary: Summary, file: str) -> RenderableType:
     parts: list[RenderableType] = [headline(summary), Text("")]
     if status.last_game is not None:
         parts += [screen.newest_game(status.last_game, 7, side_by_side=True), Text("")]
-    if status.strength or status.exact:
-        parts += [comparison(status), *screen.compared(status.baselines, status.safe), Text("")]
+    if status.strength or status.mistakes:
+        parts += [comparison(status), *screen.compared(status.mistakes, status.baselines), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
     return Group(*parts, next_steps(status, file))
 
@@ -97,14 +97,14 @@ def comparison(status: Status) -> RenderableType:
                           (f" {screen.interval(row)}  {row.wins}-{row.draws}-{row.losses}", screen.DIM)),  # fmt: skip
             screen.bar(row.score, 8, screen.score_style(row.score)),
         )
-    wrong = {row.label: row for row in status.first_exact}
-    for item in status.exact:
+    wrong = {(row.kind, row.player): row for row in status.first_mistakes}
+    for item in status.mistakes:
         table.add_row(
-            f"moves that lose, {item.label}",
-            _mistakes(wrong.get(item.label), item),
+            f"moves that lose, {screen.shown(item)}",
+            _mistakes(wrong.get((item.kind, item.player)), item),
             Text.assemble((f"v{item.version} ", screen.DIM), (screen.percent(item.mistakes), "bold"),
                           (f" {screen.interval(item)}", screen.DIM)),  # fmt: skip
-            screen.bar(item.mistakes, 8, screen.POOR),
+            _by_set(item),
         )
     if len(status.ratings) > 1:
         table.add_row("rating, random = 0", screen.rating(status.ratings[0]), screen.rating(status.ratings[-1]), "")
@@ -117,10 +117,17 @@ def _score(first: StrengthRow | None, last: StrengthRow) -> Text:
     return Text.assemble((f"v{first.version} ", screen.DIM), screen.percent(first.score))
 
 
-def _mistakes(first: ExactRow | None, last: ExactRow) -> Text:
+def _mistakes(first: MistakesRow | None, last: MistakesRow) -> Text:
     if first is None or first.version == last.version:
         return Text("–", screen.DIM)
     return Text.assemble((f"v{first.version} ", screen.DIM), screen.percent(first.mistakes))
+
+
+def _by_set(row: MistakesRow) -> Text:
+    """The share on each of several sets of positions, in per cent: "12 plies 3.7, 16 plies 2.3"; a bar for one set."""
+    if len(row.by_set) < 2:
+        return screen.bar(row.mistakes, 8, screen.POOR)
+    return Text(", ".join(f"{name} {100 * share:.1f}" for name, share in row.by_set), screen.DIM)
 
 
 def next_steps(status: Status, file: str = "") -> RenderableType:

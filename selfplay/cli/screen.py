@@ -18,7 +18,7 @@ from rich.text import Text
 
 from selfplay.cli.untrusted import one_line
 from trainers.reasoning_status import ReasoningStatus, Score
-from trainers.status import BaselineRow, Candidate, ExactRow, LastGame, RatingPoint, Status, StrengthRow
+from trainers.status import BaselineRow, Candidate, LastGame, MistakesRow, RatingPoint, Status, StrengthRow
 
 ACCENT = "cyan"
 DIM = "grey58"
@@ -192,13 +192,10 @@ def rating(point: RatingPoint) -> Text:
 
 
 def strength(
-    rows: Sequence[StrengthRow],
-    exact: Sequence[ExactRow],
-    baselines: Sequence[BaselineRow] = (),
-    safe: float | None = None,
+    rows: Sequence[StrengthRow], mistakes: Sequence[MistakesRow], baselines: Sequence[BaselineRow] = ()
 ) -> RenderableType:
     """Newest match against each opponent, and mistakes against exact play beside those of simple players."""
-    if not rows and not exact:
+    if not rows and not mistakes:
         return Text("the first match is being played", DIM)
     parts: list[RenderableType] = []
     if rows:
@@ -211,31 +208,47 @@ def strength(
             table.add_row(row.opponent, f"v{row.version}", f"{row.wins}-{row.draws}-{row.losses}",
                           bar(row.score, 10, style), share)  # fmt: skip
         parts.append(table)
-    if exact:
+    if mistakes:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style=DIM, pad_edge=False)
         for name in ("moves that lose game value", "net", "", ""):
             table.add_column(name, justify="right" if name == "net" else "left", no_wrap=True)
-        for item in exact:
+        for item in mistakes:
             share = Text.assemble(percent(item.mistakes), (f" {interval(item)}", DIM))
-            table.add_row(item.label, f"v{item.version}", bar(item.mistakes, 10, POOR), share)
+            table.add_row(shown(item), f"v{item.version}", bar(item.mistakes, 10, POOR), share)
         parts += [Text("")] if rows else []
-        parts += [table, *compared(baselines, safe)]
+        parts += [table, *compared(mistakes, baselines)]
     return Group(*parts)
 
 
-def compared(baselines: Sequence[BaselineRow], safe: float | None) -> list[Text]:
-    """What simple players do on the same positions, how these were drawn, and how many of them cannot be misplayed."""
-    if not baselines or safe is None:
-        return []
-    shown = [
-        f"{row.player} {percent(row.mistakes)}" + (f" ({interval(row)})" if row.low < row.high else "")
-        for row in baselines
-    ]
-    drawn = f"{baselines[0].positions:,} positions reached by random moves; {percent(safe)} cannot be misplayed"
-    return [Text(f"same positions: {', '.join(shown)}", DIM), Text(drawn, DIM)]
+def shown(row: MistakesRow) -> str:
+    """Kind of positions and player: "quiet, 64 simulations"."""
+    return f"{row.kind.removesuffix(' positions')}, {row.player}"
 
 
-def interval(row: StrengthRow | ExactRow | BaselineRow | Score) -> str:
+def compared(mistakes: Sequence[MistakesRow], baselines: Sequence[BaselineRow]) -> list[Text]:
+    """For each kind of positions: what they are, how many of them cannot be misplayed, and what simple players do."""
+    of_kind: dict[str, MistakesRow] = {}
+    for row in mistakes:
+        of_kind.setdefault(row.kind, row)
+    lines = []
+    for kind, first in of_kind.items():
+        players = ", ".join(
+            f"{one.player} {percent(one.mistakes)}" + (f" ({interval(one)})" if one.low < one.high else "")
+            for one in baselines
+            if one.kind == kind
+        )
+        if players and first.safe is not None:
+            lines.append(Text(f"{described(kind, first.positions, first.safe)}: {players}", DIM))
+    return lines
+
+
+def described(kind: str, positions: int, safe: float) -> str:
+    """Test positions of a kind in words, with how many there are and the share in which no move is a mistake."""
+    drawn = {"random positions": " reached by random moves", "quiet positions": " of them, where no move ends the game"}
+    return f"{kind} ({positions:,}{drawn.get(kind, '')}; {percent(safe)} cannot be misplayed)"
+
+
+def interval(row: StrengthRow | MistakesRow | BaselineRow | Score) -> str:
     """Of a share in [0, 1], in per cent; with a decimal where the share has one."""
     places = 1 if row.high < 0.1 else 0
     return f"{100 * row.low:.{places}f}–{100 * row.high:.{places}f}"
@@ -264,7 +277,8 @@ def screen(status: Status, width: int, height: int) -> RenderableType:
         game = newest_game(status.last_game, limit, side_by_side=not wide)
     board = panel("newest game", game)
     run = panel("run", numbers(status))
-    levels = panel("strength", strength(status.strength, status.exact, status.baselines, status.safe))
+    roomy = height >= (34 if wide else 46)
+    levels = panel("strength", strength(status.strength, status.mistakes, status.baselines if roomy else ()))
     body: RenderableType
     if wide:
         body = Table.grid(expand=True, padding=(0, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.registry import Portable
+    from trainers.status import BaselineRow
 
 
 def strength(
@@ -42,48 +44,50 @@ def strength(
             raise UserError(f"--opponents {name!r} is unknown; say random or mctsN, such as mcts100")
     from selfplay import registry
     from selfplay.agent import Agent
+    from selfplay.cli import screen
+    from trainers import exact_results
 
     load_envs(env)
     loaded = Agent.load(run, version, trust=trust)
     n = processes or machine.cores()
     tasks = [(run, loaded.version, name, simulations, games, part, n) for name in names for part in range(n)]
-    if positions:
-        tasks += [(run, loaded.version, "exact", s, positions, part, n) for s in (simulations, 0) for part in range(n)]
+    ways = list(dict.fromkeys((simulations, 0))) if positions else []
+    tasks += [(run, loaded.version, "exact", s, positions, part, n) for s in ways for part in range(n)]
     with multiprocessing.get_context("spawn").Pool(n, _begin, (registry.named(), trust)) as pool:
         parts = pool.starmap(_part, tasks, chunksize=1)
     report: dict[str, Any] = {"run": run, "version": loaded.version, "simulations": simulations}
     report["matches"] = {name: _match([p for t, p in zip(tasks, parts, strict=True) if t[2] == name]) for name in names}
+    rows: list[dict[str, Any]] = []
     report["mistakes"], report["intervals"] = {}, {}
-    for s in (simulations, 0) if positions else ():
+    for s in ways:
         found = [p for t, p in zip(tasks, parts, strict=True) if t[2] == "exact" and t[3] == s]
-        how = "raw" if s == 0 else str(s)
-        report["mistakes"][how], report["intervals"][how] = _mistakes(found), _intervals(found)
-    report |= _compared(loaded, positions)
+        these, how = _rows(loaded, found, positions, s), "raw" if s == 0 else str(s)
+        report["mistakes"][how], report["intervals"][how] = _by_label(these)
+        rows += these
+    kinds, others = exact_results.by_kind(rows), exact_results.baselines(rows)
+    report["safe"] = {row.kind: row.safe for row in kinds}
+    report["baselines"] = {kind: _players(others, kind) for kind in report["safe"]}
     if as_json:
         print(json.dumps(report))
         return
     say(f"{loaded.spec.id}, net {loaded.version}, {simulations} simulations")
     say("")
     for name, m in report["matches"].items():
-        wide, counts = _wide((m["low"], m["high"])), f"{m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)"
-        say(f"  against {name:<9} {m['score']:7.1%} ({wide})   {counts}")
-    for how, by_label in report["mistakes"].items():
-        if by_label:
-            ends_of = {label: f" ({_wide(ends)})" for label, ends in report["intervals"][how].items()}
-            shown = "  ".join(f"{label} {share:.1%}{ends_of.get(label, '')}" for label, share in by_label.items())
-            say(f"  moves that lose value, {'raw policy' if how == 'raw' else how + ' simulations'}: {shown}")
-    if report.get("baselines"):
-        shown = "  ".join(
-            f"{name} {one['mistakes']:.1%}" + (f" ({_wide((one['low'], one['high']))})" if "low" in one else "")
-            for name, one in report["baselines"].items()
-        )
-        say(f"  the same positions, simple players: {shown}")
-        say(f"  the positions are reached by random moves; {report['safe']:.0%} of them cannot be misplayed")
+        counts = f"{m['wins']}-{m['draws']}-{m['losses']} (won-drawn-lost)"
+        say(f"  against {name:<9} {m['score']:7.1%} ({_wide(m['low'], m['high'])})   {counts}")
+    for row in kinds:
+        each = ", ".join(f"{name} {share:.1%}" for name, share in row.by_set)
+        share = f"{row.mistakes:.1%} ({_wide(row.low, row.high)})" + (f": {each}" if len(row.by_set) > 1 else "")
+        say(f"  moves that lose value, {row.kind}, {row.player}: {share}")
+    for text in screen.compared(kinds, others):
+        say(f"  {text.plain}")
     say("  in brackets: 95% confidence intervals (Wilson), per cent")
     say("")
     say(f"next: `{command('play', run)}`")
 
 
+#: In the report, the mean over all sets of a kind.
+_MEANS = {"random positions": "mean", "quiet positions": "quiet, mean"}
 _trust = False
 
 
@@ -102,7 +106,7 @@ def _part(
 ) -> dict[str, tuple[int, int, int]]:
     """One process's share: (wins, draws or cut, losses) of a match, or by label (wrong, 0, positions)."""
     from selfplay.agent import Agent
-    from selfplay.arena.exact import Positions, mistakes, test_sets
+    from selfplay.arena.exact import mistakes, test_sets
     from selfplay.arena.match import play_match
     from selfplay.arena.openings import openings
     from selfplay.arena.players import mcts_player, random_player
@@ -115,11 +119,9 @@ def _part(
     if opponent == "exact":
         found = {}
         for one in test_sets(agent.game):
-            head = one.head(count)
-            mine = Positions(one.label, head.lines[part::parts], head.values[part::parts])
-            if len(mine):
-                result = mistakes(agent.game, player, mine)
-                found[one.label] = (result.wrong, 0, result.positions)
+            mine = one.head(count)[part::parts]
+            for result in mistakes(agent.game, player, mine) if len(mine) else ():
+                found[result.label] = (result.wrong, 0, result.positions)
         return found
     lines = [opening.line for opening in openings(agent.game, count // 2)][part::parts]
     other = random_player(part) if opponent == "random" else mcts_player(agent.game, int(opponent[4:]), part)
@@ -137,46 +139,51 @@ def _match(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, Any]:
     return {"wins": wins, "draws": draws, "losses": losses, "score": score, "low": low, "high": high}
 
 
-def _wide(ends: tuple[float, float]) -> str:
+def _wide(low: float, high: float) -> str:
     """An interval of a share, in per cent."""
-    return "–".join(f"{100 * end:.1f}" for end in ends)
+    return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def _intervals(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, tuple[float, float]]:
-    """The 95% interval of the share of mistakes on each set of positions, and of all of them together ("mean")."""
-    from selfplay.arena.match import wilson
-
-    labels = dict.fromkeys(label for part in parts for label in part)
-    counts = {label: [p[label] for p in parts if label in p] for label in labels}
-    if len(counts) > 1:  # the sets are equally large
-        counts["mean"] = [one for some in counts.values() for one in some]
-    return {label: wilson(sum(p[0] for p in some), sum(p[2] for p in some)) for label, some in counts.items()}
-
-
-def _compared(agent: Any, count: int) -> dict[str, Any]:
-    """What simple players do on the same positions, all sets together, and the share that cannot be misplayed."""
-    from selfplay.arena.baselines import RANDOM, compared
+def _rows(
+    agent: Any, parts: list[dict[str, tuple[int, int, int]]], count: int, simulations: int
+) -> list[dict[str, Any]]:
+    """What a run would keep of an exam at this length, from what the processes found."""
+    from selfplay.actors.examiner import Exam, Marks
+    from selfplay.arena.baselines import compared
     from selfplay.arena.exact import test_sets
-    from selfplay.arena.match import wilson
+    from trainers import exact_results
 
-    sets = [compared(agent.game, one.head(count)) for one in test_sets(agent.game)] if count else []
-    total = sum(one.positions for one in sets)
-    if not total:
-        return {}
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(other.player for one in sets for other in one.baselines):
-        wrong = sum(other.wrong for one in sets for other in one.baselines if other.player == name)
-        low, high = wilson(wrong, total)
-        found[name] = {"mistakes": wrong / total, **({} if name == RANDOM else {"low": low, "high": high})}
-    return {"baselines": found, "safe": 1 - sum(one.misplayable for one in sets) / total}
+    player = f"{simulations} simulations" if simulations else "raw policy"
+    found: list[tuple[str, float, int]] = []
+    for label in dict.fromkeys(label for part in parts for label in part):
+        some = [part[label] for part in parts if label in part]
+        wrong, total = sum(p[0] for p in some), sum(p[2] for p in some)
+        if total:
+            found.append((f"{label}, {player}", wrong / total, total))
+    sets = tuple(kind for one in test_sets(agent.game) for kind in compared(agent.game, one.head(count)))
+    exam = Exam(agent.version, "exact", 0, count, simulations)
+    return exact_results.added([], Marks(exam, mistakes=tuple(found), sets=sets))
 
 
-def _mistakes(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, float]:
-    labels = list(dict.fromkeys(label for part in parts for label in part))
-    shares = {
-        label: sum(p[label][0] for p in parts if label in p) / sum(p[label][2] for p in parts if label in p)
-        for label in labels
+def _by_label(rows: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Of the rows of one player, by set and, where a kind has several, by kind: shares; their 95% intervals."""
+    from trainers import exact_results
+
+    shares, ends = {}, {}
+    for one in exact_results.by_set(rows):
+        label = one.label.rpartition(", ")[0]
+        shares[label], ends[label] = one.mistakes, (one.low, one.high)
+    for row in exact_results.by_kind(rows):
+        if len(row.by_set) > 1:
+            label = _MEANS[row.kind]
+            shares[label], ends[label] = row.mistakes, (row.low, row.high)
+    return shares, ends
+
+
+def _players(others: Iterable[BaselineRow], kind: str) -> dict[str, dict[str, float]]:
+    """What simple players do on the positions of a kind; of random moves the share is known, and has no interval."""
+    return {
+        row.player: {"mistakes": row.mistakes} | ({"low": row.low, "high": row.high} if row.low < row.high else {})
+        for row in others
+        if row.kind == kind
     }
-    if len(shares) > 1:
-        shares["mean"] = sum(shares.values()) / len(shares)
-    return shares

@@ -35,5 +35,5 @@ def test_tic_tac_toe_keeps_the_exact_value(tmp_path: Path) -> None:
         expected = value if played.seat == 0 else -value
         assert played.utility is not None and played.utility >= expected, (listed[played.opening], played)
     (every,) = exact.test_sets(game)
-    raw = exact.mistakes(game, lambda states: agent.act_many(states, 0), every)
+    (raw,) = exact.mistakes(game, lambda states: agent.act_many(states, 0), every)
     assert raw.share < 0.01

@@ -22,7 +22,17 @@ from selfplay.cli import screen, terminal
 from selfplay.cli.display import LineDisplay, progress
 from selfplay.cli.farewell import farewell
 from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
-from trainers.status import Candidate, ExactRow, LastGame, LostGames, RatingPoint, Status, StrengthRow, Summary
+from trainers.status import (
+    BaselineRow,
+    Candidate,
+    LastGame,
+    LostGames,
+    MistakesRow,
+    RatingPoint,
+    Status,
+    StrengthRow,
+    Summary,
+)
 
 BOARD = """  [grey42]╭───────────────╮[/]
 6 [grey42]│[/] · · · · · · · [grey42]│[/]
@@ -47,6 +57,15 @@ GAME = LastGame(
         )  # fmt: skip
     ),
 )
+
+
+def wrong(version: int, player: str, random: float, quiet: float) -> tuple[MistakesRow, ...]:
+    """Mistakes on both kinds of positions."""
+    return tuple(
+        MistakesRow(kind, player, version, share, 1200, share - 0.01, share + 0.01,
+                    (("12 plies", share + 0.02), ("24 plies", share - 0.02)), safe)
+        for kind, share, safe in (("random positions", random, 0.42), ("quiet positions", quiet, 0.55))
+    )  # fmt: skip
 
 
 def playing() -> Status:
@@ -80,8 +99,13 @@ def playing() -> Status:
             StrengthRow("mcts100", 0, 3, 0, 37, 0.075, 0.03, 0.2, 4.0),
             StrengthRow("mcts1000", 0, 0, 0, 40, 0.0, 0.0, 0.09, 4.0),
         ),
-        exact=(ExactRow("64 simulations", 15, 0.057, 1200), ExactRow("raw policy", 15, 0.098, 1200)),
-        first_exact=(ExactRow("64 simulations", 0, 0.157, 1200), ExactRow("raw policy", 0, 0.29, 1200)),
+        mistakes=(*wrong(15, "64 simulations", 0.031, 0.057), *wrong(15, "raw policy", 0.052, 0.098)),
+        first_mistakes=(*wrong(0, "64 simulations", 0.11, 0.157), *wrong(0, "raw policy", 0.2, 0.29)),
+        baselines=tuple(
+            BaselineRow(kind, player, share, 1200, share - 0.01, share + 0.01)
+            for kind, factor in (("random positions", 1.0), ("quiet positions", 1.6))
+            for player, share in (("random moves", 0.39 * factor), ("MCTS-1000", 0.038 * factor))
+        ),
         ratings=tuple(RatingPoint(v, 40.0 * v, 40.0 * v - 60, 40.0 * v + 60) for v in range(17)),
         last_game=GAME,
         lost=LostGames(128, 1920),
@@ -107,7 +131,8 @@ def test_the_screen_shows_everything_and_fits(width: int, height: int) -> None:
     lines = text.splitlines()
     assert len(lines) <= height and max(map(len, lines)) <= width
     for part in ("12,403", "298,115", "1,217/s", "version 17", "81,234", "1.213", "0.712", "5:48", "mcts1000", "91%",
-                 "24-2-14", "5.7%", "●", "first player wins", "+0.97", "Ctrl-C", "an actor died"):  # fmt: skip
+                 "24-2-14", "quiet, 64 simulations",
+                 "3.1%", "5.7%", "●", "first player wins", "+0.97", "Ctrl-C", "an actor died"):  # fmt: skip
         assert part in text, part
 
 
@@ -132,7 +157,9 @@ def test_a_board_that_is_no_markup_is_drawn_as_it_is(name: str) -> None:
 
 def test_farewell_compares_the_nets_and_says_what_next() -> None:
     text = drawn(farewell(finished()), 130)
-    for part in ("v0 7.5%", "v16 91%", "v0 16%", "v15 5.7%", "+640 Elo", "runs/connect_four/corpus",
+    for part in ("v0 7.5%", "v16 91%", "v0 11%", "v0 16%", "v15 5.7%", "moves that lose, quiet, 64 simulations",
+                 "12 plies 7.7, 24 plies 3.7", "55% cannot be misplayed", "MCTS-1000 6.1%", "+640 Elo",
+                 "runs/connect_four/corpus",
                  "selfplay play runs/connect_four", "selfplay run --out runs/connect_four", "10:00"):  # fmt: skip
         assert part in text, part
     interrupted = replace(finished(), ended_by="interrupted")
@@ -167,7 +194,7 @@ def test_summary_is_json() -> None:
 def test_lines_for_a_pipe() -> None:
     out = io.StringIO()
     display = LineDisplay(out, final=True, every_s=0.0)
-    first = replace(playing(), last_game=None, strength=(), exact=(), messages=())
+    first = replace(playing(), last_game=None, strength=(), mistakes=(), baselines=(), messages=())
     display.update(first)
     display.update(replace(first, last_game=GAME))
     display.update(playing())
@@ -176,6 +203,9 @@ def test_lines_for_a_pipe() -> None:
     text = out.getvalue()
     assert text.count("the first game is finished") == 1 and "●" in text
     assert text.count("version 16 against mcts100: 36-1-3, 91% of the points (79–96)") == 1
+    assert text.count("version 15, quiet positions, 64 simulations: 5.7% of the moves lose value (4.7–6.7)") == 1
+    drawn = "quiet positions (1,200 of them, where no move ends the game; 55% cannot be misplayed)"
+    assert text.count(drawn) == 2  # when it was measured first, and at the end
     assert text.count("an actor died") == 2  # once when it happened, once at the end
     assert "12,403 games, 298,115 positions at 1,217/s, net 17" in text
     assert "\x1b" not in text
