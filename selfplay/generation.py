@@ -201,17 +201,17 @@ class Generator:
         table.state = state
         if state.is_terminal():
             return self._seal(table, "ok", "terminal")
-        if self._resigns(table, seat, _hope(result)):
+        if self._resigns(table, seat, result):
             return self._seal(table, "ok", "resignation", resigned=seat)
         if len(table.steps) >= self.settings.ply_limit:
             return self._seal(table, "truncated", "ply_limit")
         return None
 
-    def _resigns(self, table: _Table, seat: int, value: float) -> bool:
+    def _resigns(self, table: _Table, seat: int, result: SearchResult) -> bool:
         s = self.settings
         if s.resign_threshold is None:
             return False
-        table.low[seat] = table.low[seat] + 1 if value < -s.resign_threshold else 0
+        table.low[seat] = table.low[seat] + 1 if _hope(result) < -s.resign_threshold else 0
         if table.low[seat] < s.resign_moves:
             return False
         if table.draws.plays_on and table.would_resign is None:
@@ -263,7 +263,7 @@ def _hope(result: SearchResult) -> float:
 
 def _step(seat: int, action: int, result: SearchResult, full: bool, scale: float) -> Step:
     target, prior = result.policy_target, np.maximum(result.prior, 1e-9)
-    surprise = float(np.sum(target * np.log(np.maximum(target, 1e-9) / prior)))
+    surprise = float(np.add.reduce(target * np.log(np.maximum(target, 1e-9) / prior)))
     return Step(
         seat=seat,
         action=action,

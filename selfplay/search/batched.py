@@ -1,16 +1,16 @@
 """Many tree searches side by side, one net batch a tick.
 
-Every slot searches one game. A tick lets each slot walk to a leaf (compiled), steps the leaf's `pyspiel` state, answers
-it from the cache or puts it into the batch, evaluates the batch and backs everything up. Slots that the cache or the
-rules answer walk again within the tick, so that the net sees full batches. Slots do not wait for each other's moves:
-one that finishes is handed out at once and can be started anew.
+Every slot searches one game. A tick lets each slot walk to a leaf (compiled), steps the leaf's `pyspiel` state (or, in
+games whose rules are compiled, a few bits), answers it from the cache or puts it into the batch, evaluates the batch
+and backs everything up. Slots that the cache or the rules answer walk again within the tick, so that the net sees full
+batches. Slots do not wait for each other's moves: one that finishes is handed out at once and can be started anew.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from selfplay.game import Game, RawObservation
 from selfplay.search import cache as table
-from selfplay.search import kernels, lockstep
+from selfplay.search import lockstep, rules
 from selfplay.search import tree as trees
 from selfplay.search.config import GUMBEL, PUCT, SearchConfig
 from selfplay.search.schedule import considered_visits
@@ -104,7 +104,11 @@ class BatchedSearch:
         self._c = config.constants()
         self.max_simulations = max_simulations
         actions = game.num_actions
-        self._tree = trees.new_tree(slots, max_simulations, (max_simulations + 1) * min(actions, 48))
+        self._rules = rules.rules_of(game)
+        # Compiled rules have room for all that can be; else more is made where it is needed, see `_make_room`.
+        widest = min(actions, rules.MOST_LEGAL if self._rules else 48)
+        self._tree = trees.new_tree(slots, max_simulations, (max_simulations + 1) * widest)
+        self._most_edges = 0  # of any slot, or more
         self._row = min(actions, 64)
         self._cache = table.new_cache(cache_entries, cache_entries * self._row)
         self._salt = np.zeros(2, np.uint64)
@@ -114,12 +118,15 @@ class BatchedSearch:
         self._set_from = [o.set_from for o in self._observe]
         self._states: list[list[pyspiel.State]] = [[] for _ in range(slots)]
         self._batch = lockstep.new_batch(slots, game.encoder.size)
-        self._leaf = [np.zeros(slots, np.int32) for _ in range(4)]
+        self._leaf = [np.zeros(slots, np.int32) for _ in range(3)]
         self._finished = np.zeros(slots, np.int64)
+        self._found = lockstep.new_found(slots, 1)
         self._scratch = np.zeros(256, np.float64)
         self._value_scale = game.value_scale
-        self._retraces = _steps_are_cheap(game)
-        self._moves = np.zeros(slots * (max_simulations + 1) if self._retraces else 0, np.int32)
+        nodes = max_simulations + 1 if self._rules else 0
+        self._boards = np.zeros((slots, nodes, rules.WORDS), np.uint64)
+        self._retraces = not self._rules and _steps_are_cheap(game)
+        self._moves = np.zeros(slots * (max_simulations + 1), np.int32)
         self._ends = np.zeros(slots, np.int64)
 
     def new_weights(self, digest: str) -> None:
@@ -150,88 +157,127 @@ class BatchedSearch:
         count = len(state.legal_actions())
         if count > tree.noise.shape[1]:
             tree = self._tree = trees.with_root_edges(tree, count)
+            self._found = lockstep.with_actions(self._found, count)
         tree.noise[slot, :count] = 0.0 if noise is None else noise
         tree.slot[slot] = (0, 0, 0, simulations, noise is not None and self._c.algorithm == PUCT)
         if self._c.algorithm == GUMBEL and simulations > 0:
             considered = min(self.config.considered, count, simulations)
             tree.schedule[slot, :simulations] = considered_visits(considered, simulations)
         self._states[slot] = [state]
+        if self._rules:
+            seat = state.current_player()
+            self._set_from[slot](state, seat)
+            rules.read(self._rules, self._observe[slot].tensor, seat, self._boards[slot, 0])
         self._status[slot] = lockstep.RUNNING
 
     def tick(self) -> list[int]:
         """One net batch for all running slots; returns the slots whose searches ended with it."""
-        tree_before = self._tree.slot["done"].sum()
-        for _ in range(_ROUNDS):
-            slot, node, edge, action = self._leaf
-            n = lockstep.choose_leaves(
-                self._tree, self._c, self._status, slot, node, edge, action, self._scratch
-            )
-            if n == 0:
-                break
-            leaves = self._step(slot[:n], node[:n], edge[:n], action[:n])
-            self._make_room(leaves)
-            lockstep.take_in(
-                self._tree,
-                self._c,
-                self._status,
-                leaves,
-                self._address,
-                self.game.encoder.gather,
-                self.game.encoder.seat_plane,
-                self._cache,
-                self._salt,
-                self._batch,
-                self.stats._counters,
-            )
-        rows = int(self._batch.rows[0])
-        if rows:
-            began = time.perf_counter()
-            inputs = self._batch.inputs[:rows].reshape(rows, *self.game.encoder.shape)
-            logits, values = self.evaluate(inputs)
-            self.stats.net_s += time.perf_counter() - began
-            self.stats.evaluations += rows
-            self.stats.batches += 1
-            lockstep.take_evaluation(
-                self._tree, self._c, self._status, self._cache, self._batch, logits, values
-            )
-            if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, self._row * self.slots):
-                table.clear(self._cache)
-        self.stats.simulations += int(self._tree.slot["done"].sum() - tree_before)
-        n = lockstep.retire(self._tree, self._status, self._finished)
-        return [int(s) for s in self._finished[:n]]
+        done = self._tree.slot["done"]
+        before = int(done.sum())
+        if self._rules:
+            self._advance()
+        else:
+            for _ in range(_ROUNDS):
+                if not self._round():
+                    break
+        if self._batch.rows[0]:
+            self._ask_net()
+        self.stats.simulations += int(done.sum()) - before
+        n = lockstep.retire(self._tree, self._c, self._status, self._finished, self._found, self._scratch)
+        return self._finished[:n].tolist()
 
-    def _leaf_states(self, slot: Array, node: Array, action: Array) -> Iterator[tuple[int, pyspiel.State]]:
-        """(slot, the state below the chosen edge), in order; of an empty tree the root's.
+    def _advance(self) -> None:
+        """All rounds of a tick, by compiled rules."""
+        encoder = self.game.encoder
+        lockstep.advance(
+            self._tree,
+            self._c,
+            self._status,
+            self._rules,
+            self._boards,
+            encoder.gather,
+            encoder.seat_plane,
+            self._cache,
+            self._salt,
+            self._batch,
+            self.stats._counters,
+            self._scratch,
+            _ROUNDS,
+        )
+
+    def _round(self) -> bool:
+        """Lets every running slot make one step by OpenSpiel's rules; False where none runs."""
+        slot, node, edge = self._leaf
+        encoder = self.game.encoder
+        n = lockstep.choose_leaves(
+            self._tree,
+            self._c,
+            self._status,
+            slot,
+            node,
+            edge,
+            self._moves,
+            self._ends,
+            self._retraces,
+            self._scratch,
+        )
+        if n == 0:
+            return False
+        leaves = self._step(slot[:n], node[:n], edge[:n])
+        lockstep.take_in(
+            self._tree,
+            self._c,
+            self._status,
+            leaves,
+            self._address,
+            encoder.gather,
+            encoder.seat_plane,
+            self._cache,
+            self._salt,
+            self._batch,
+            self.stats._counters,
+        )
+        return True
+
+    def _ask_net(self) -> None:
+        """Evaluates the batch, and gives each waiting slot its answer."""
+        rows = int(self._batch.rows[0])
+        inputs = self._batch.inputs[:rows].reshape(rows, *self.game.encoder.shape)
+        began = time.perf_counter()
+        logits, values = self.evaluate(inputs)
+        self.stats.net_s += time.perf_counter() - began
+        self.stats.evaluations += rows
+        self.stats.batches += 1
+        lockstep.take_evaluation(self._tree, self._c, self._status, self._cache, self._batch, logits, values)
+        if len(self._cache.row) > 1 and not table.has_room(self._cache, self.slots, self._row * self.slots):
+            table.clear(self._cache)
+
+    def _step(self, slot: Array, node: Array, edge: Array) -> lockstep.Leaves:
+        """Makes the states below the chosen edges (of an empty tree the root's), and reads what the trees need to know.
 
         Where a step costs about as little as a copy, a leaf is reached from its root again each time: fewer states
         lie about, so that those few stay in the processor's cache. Elsewhere every node keeps its state.
         """
-        if not self._retraces:
-            for s, parent, a in zip(slot.tolist(), node.tolist(), action.tolist(), strict=True):
-                path = self._states[s]
-                if parent >= 0:
-                    path.append(path[parent].child(a))
-                yield s, path[-1]
-            return
-        lockstep.trace(self._tree, slot, node, action, self._moves, self._ends)
-        first, ends = 0, self._ends[: len(slot)].tolist()
-        moves = self._moves[: ends[-1]].tolist()
-        for s, end in zip(slot.tolist(), ends, strict=True):
-            state = self._states[s][0].clone()
-            for a in moves[first:end]:
-                state.apply_action(a)
-            first = end
-            yield s, state
-
-    def _step(self, slot: Array, node: Array, edge: Array, action: Array) -> lockstep.Leaves:
-        """Makes the states below the chosen edges and reads what the trees need to know of them."""
-        set_from = self._set_from
+        set_from, paths, retraces = self._set_from, self._states, self._retraces
         seats: list[int] = []
         legal: list[int] = []
         actions: list[int] = []
         values = [0.0] * len(slot)
         add_seat, add_legal = seats.append, legal.append
-        for i, (s, state) in enumerate(self._leaf_states(slot, node, action)):
+        first, ends = 0, self._ends[: len(slot)].tolist()
+        moves = self._moves[: ends[-1]].tolist()
+        for i, (s, parent, end) in enumerate(zip(slot.tolist(), node.tolist(), ends, strict=True)):
+            path = paths[s]
+            state = path[0]
+            if parent >= 0:
+                if retraces:
+                    state = state.clone()
+                    for action in moves[first:end]:
+                        state.apply_action(action)
+                else:
+                    state = path[parent].child(moves[first])
+                    path.append(state)
+                first = end
             seat = state.current_player()
             if seat >= 0:
                 set_from[s](state, seat)
@@ -240,10 +286,11 @@ class BatchedSearch:
                 add_seat(seat)
                 add_legal(len(choices))
             else:
-                mover = int(self._tree.node[s, node[i]]["player"])
+                mover = int(self._tree.node[s, parent]["player"])
                 values[i] = state.returns()[mover] / self._value_scale
                 add_seat(mover)
                 add_legal(-1)
+        self._make_room(max(0, max(legal)))
         return lockstep.Leaves(
             slot,
             node,
@@ -254,31 +301,29 @@ class BatchedSearch:
             np.array(actions, np.int32),
         )
 
-    def _make_room(self, leaves: lockstep.Leaves) -> None:
-        widest = int(leaves.legal.max())
+    def _make_room(self, widest: int) -> None:
+        """Room for leaves of at most `widest` actions in every slot. How full the fullest is, is seldom looked up."""
         if widest > len(self._scratch):
             self._scratch = np.zeros(2 * widest, np.float64)
-        needed = int(self._tree.slot["edges"].max()) + widest
-        if needed > self._tree.edge.shape[1]:
-            self._tree = trees.with_edges(self._tree, 2 * needed)
+        self._most_edges += widest
+        if self._most_edges > self._tree.edge.shape[1]:
+            self._most_edges = int(self._tree.slot["edges"].max()) + widest
+            if self._most_edges > self._tree.edge.shape[1]:
+                self._tree = trees.with_edges(self._tree, 2 * self._most_edges)
 
     def result(self, slot: int) -> SearchResult:
         """The finished search of a slot."""
-        root = self._tree.node[slot, 0]
+        root, found = self._tree.node[slot, 0], self._found
         count = int(root["count"])
-        whole, parts = np.empty((2, count), np.int32), np.empty((3, count), np.float32)
-        (actions, visits), (prior, q, policy) = whole, parts
-        best, value = kernels.summarise(
-            self._tree, self._c, slot, actions, visits, prior, q, policy, self._scratch
-        )
+        (actions, visits), (prior, q, policy) = found.whole[slot, :, :count].copy(), found.parts[slot, :, :count].copy()
         return SearchResult(
             actions=actions,
             visits=visits,
             prior=prior,
             q=q,
             policy_target=policy,
-            action=int(actions[best]),
-            root_value=float(value),
+            action=int(actions[found.best[slot]]),
+            root_value=float(found.value[slot]),
             raw_value=float(root["value"]),
             simulations=int(root["visits"]),
         )

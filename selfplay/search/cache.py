@@ -1,9 +1,9 @@
 """A cache of net outputs, compiled.
 
 The key is a 128-bit hash of the net's input (the raw observation and the seat to act), of the legal actions, and of a
-salt made from the weights' digest; so an entry can only be found by the same position under the same weights. The
-chance that two of 10^9 positions share a key is below 10^-20. The cache is emptied when the salt changes or when it is
-full.
+salt made from the weights' digest; where the game's rules are compiled (`rules.py`), of the position and that salt. So
+an entry can only be found by the same position under the same weights. The chance that two of 10^9 positions share a
+key is below 10^-20. The cache is emptied when the salt changes or when it is full.
 """
 
 from __future__ import annotations
@@ -76,6 +76,18 @@ def hash_position(words: Array, seat: int, actions: Array, salt: Array) -> tuple
         word = np.uint64(np.int64(actions[i]) + 1)
         a = _mix(a, word, odd_b)
         b = _mix(b, word, odd_a)
+    return a ^ (a >> np.uint64(32)), b ^ (b >> np.uint64(31))
+
+
+@njit(cache=True)
+def hash_words(words: Array, salt: Array) -> tuple[np.uint64, np.uint64]:
+    """The key of a position that is known by its own words `[n]` uint64 (`rules.py`) rather than by what it shows."""
+    odd_a, odd_b = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+    a, b = salt[0], salt[1]
+    for i in range(len(words)):
+        a = _mix(a, words[i], odd_a)
+        b = _mix(b, words[i], odd_b)
+    a, b = _mix(a, odd_b, odd_a), _mix(b, odd_a, odd_b)
     return a ^ (a >> np.uint64(32)), b ^ (b >> np.uint64(31))
 
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from selfplay.game import load, spec_from_string
+from selfplay.game import Game, load, spec_from_string
 from selfplay.search.batched import Array, BatchedSearch
 from selfplay.search.compilation import cache_folder
 from selfplay.search.config import SearchConfig
@@ -20,20 +20,25 @@ def main() -> None:
         return
     began = time.perf_counter()
     print("compiling the search (once; under a minute) …", end=" ", flush=True)
-    game = load(spec_from_string("openspiel:tic_tac_toe"))
-
-    def evaluate(inputs: Array) -> tuple[Array, Array]:
-        return np.zeros((len(inputs), game.num_actions), np.float32), np.zeros(len(inputs), np.float32)
-
-    for algorithm in ("gumbel", "puct"):
-        search = BatchedSearch(game, evaluate, SearchConfig(algorithm=algorithm), 2, 4, 100)
-        search.start(0, game.new_initial_state(), 4, np.zeros(9))
-        while not search.tick():
-            pass
-        search.result(0)
+    for name in ("tic_tac_toe", "hex(board_size=2)"):  # by compiled rules, and by OpenSpiel's
+        game = load(spec_from_string(f"openspiel:{name}"))
+        for algorithm in ("gumbel", "puct"):
+            _search(game, algorithm)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.touch()
     print(f"{time.perf_counter() - began:.0f} s")
+
+
+def _search(game: Game, algorithm: str) -> None:
+    def evaluate(inputs: Array) -> tuple[Array, Array]:
+        return np.zeros((len(inputs), game.num_actions), np.float32), np.zeros(len(inputs), np.float32)
+
+    search = BatchedSearch(game, evaluate, SearchConfig(algorithm=algorithm), 2, 4, 100)
+    state = game.new_initial_state()
+    search.start(0, state, 4, np.zeros(len(state.legal_actions())))
+    while not search.tick():
+        pass
+    search.result(0)
 
 
 if __name__ == "__main__":

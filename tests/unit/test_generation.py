@@ -15,6 +15,7 @@ from selfplay.game import Game, load, spec_from_string
 from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
+from selfplay.search.rules import NONE, rules_of
 
 Array = np.ndarray
 Net = Callable[[Array], tuple[Array, Array]]
@@ -448,12 +449,13 @@ def test_new_weights_are_asked_at_once() -> None:
 @pytest.mark.parametrize("name", ["tic_tac_toe", "connect_four", "breakthrough(rows=6,columns=6)"])
 @pytest.mark.parametrize("algorithm", ["gumbel", "puct"])
 def test_how_leaves_are_reached_changes_nothing(name: str, algorithm: str) -> None:
-    """Kept states or the way walked again from the root: the same games, to the digest."""
-    game, digests = game_of(name), []
-    for retraces in (True, False):
+    """Compiled rules, kept states or the way walked again from the root: the same games and the same work."""
+    game, found = game_of(name), []
+    for kind, retraces in ((rules_of(game), False), (NONE, True), (NONE, False)):
         one = generator(game, search(algorithm), HashNet(game.num_actions, value_range=1.0), simulations=40)
-        one.search._retraces = retraces
-        one.search._moves = np.zeros(one.search.slots * (one.search.max_simulations + 1), np.int32)
+        one.search._rules, one.search._retraces = kind, retraces
         batch = to_batch(sorted(one.play(sealed(12)), key=lambda e: e.number)[:12])
-        digests.append(batch.column("game").to_pylist())
-    assert digests[0] == digests[1]
+        stats = one.search.stats
+        work = (stats.simulations, stats.evaluations, stats.batches, stats.lookups, stats.hits)
+        found.append((work, batch.column("game").to_pylist()))
+    assert found[0] == found[1] == found[2]
