@@ -20,6 +20,7 @@ from selfplay.store.commit import Committer, Receipt
 from selfplay.store.write import write_block
 from trainers import student as students
 from trainers.alphazero import Loop
+from trainers.arithmetic import Training
 from trainers.config import LearnerConfig, RunSettings
 from trainers.derivation import Derivation
 from trainers.student import Student
@@ -30,6 +31,8 @@ TARGETS = TargetSettings("gumbel", 50.0, 0.2, 0.5, 0.5, 0.5)
 
 class Learner:
     """Stands in for the net: keeps the rows, counts as the real one does."""
+
+    training = Training(False, True)
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.total, self.samples, self.step = capacity, 0, 0, 0
@@ -50,7 +53,7 @@ class Learner:
     def window_rows(self) -> int:
         return sum(map(len, self.rows))
 
-    def train(self, steps: int, lr: float) -> dict[str, float]:
+    def train(self, steps: int, lr: float, threads: int | None) -> dict[str, float]:
         self.samples += 8 * steps
         return {}
 
