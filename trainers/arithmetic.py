@@ -67,9 +67,13 @@ class LanguageTraining:
 
 def _with_costs(name: str, us: tuple[tuple[str, float], ...], unit: str) -> str:
     costs = dict(us)
-    others = "; ".join(f"{other} {cost:.3g}" for other, cost in us if other != name)
-    cost = f", {costs[name]:.3g} µs a {unit}" if name in costs else ""
+    others = "; ".join(f"{other} {_figure(cost)}" for other, cost in us if other != name)
+    cost = f", {_figure(costs[name])} µs a {unit}" if name in costs else ""
     return f"{name}{cost}{f' ({others})' if others else ''}"
+
+
+def _figure(us: float) -> str:
+    return f"{us:,.0f}" if us >= 100 else f"{us:.2g}"
 
 
 Way = TypeVar("Way", Training, LanguageTraining)

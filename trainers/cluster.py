@@ -92,6 +92,8 @@ def ray_session(address: str | None, words: LastWords | None = None) -> Iterator
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Threads of a learner that wait for each other must not spin on cores on which others play.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if ray.is_initialized():
         yield
         return
