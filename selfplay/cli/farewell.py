@@ -49,7 +49,8 @@ def _of_games(summary: Summary, file: str) -> RenderableType:
     if status.last_game is not None:
         parts += [screen.newest_game(status.last_game, 7, side_by_side=True), Text("")]
     if status.strength or status.mistakes:
-        parts += [comparison(status), *screen.compared(status.mistakes, status.baselines), Text("")]
+        parts += [comparison(status), Text(""), *_by_set(status.mistakes)]
+        parts += [*screen.compared(status.mistakes, status.baselines), Text("")]
     parts += [Text(message, screen.FAIR) for message in status.messages[-3:]]
     return Group(*parts, next_steps(status, file))
 
@@ -104,7 +105,7 @@ def comparison(status: Status) -> RenderableType:
             _mistakes(wrong.get((item.kind, item.player)), item),
             Text.assemble((f"v{item.version} ", screen.DIM), (screen.percent(item.mistakes), "bold"),
                           (f" {screen.interval(item)}", screen.DIM)),  # fmt: skip
-            _by_set(item),
+            screen.bar(item.mistakes, 8, screen.POOR),
         )
     if len(status.ratings) > 1:
         table.add_row("rating, random = 0", screen.rating(status.ratings[0]), screen.rating(status.ratings[-1]), "")
@@ -123,11 +124,13 @@ def _mistakes(first: MistakesRow | None, last: MistakesRow) -> Text:
     return Text.assemble((f"v{first.version} ", screen.DIM), screen.percent(first.mistakes))
 
 
-def _by_set(row: MistakesRow) -> Text:
-    """The share on each of several sets of positions, in per cent: "12 plies 3.7, 16 plies 2.3"; a bar for one set."""
-    if len(row.by_set) < 2:
-        return screen.bar(row.mistakes, 8, screen.POOR)
-    return Text(", ".join(f"{name} {100 * share:.1f}" for name, share in row.by_set), screen.DIM)
+def _by_set(rows: Sequence[MistakesRow]) -> list[Text]:
+    """The shares on each of several sets of positions, in per cent, a line for each kind and player."""
+    return [
+        Text(f"{screen.shown(row)}: {', '.join(f'{name} {100 * share:.1f}' for name, share in row.by_set)}", screen.DIM)
+        for row in rows
+        if len(row.by_set) > 1
+    ]
 
 
 def next_steps(status: Status, file: str = "") -> RenderableType:
