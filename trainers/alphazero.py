@@ -231,10 +231,10 @@ class Loop:
         if len(self.written) > 4 * players:  # the archive lags
             return 0
         c = self.config.learner
-        limit = max(float(c.publish_every_samples), 4.0 * c.batch)
+        limit, behind = max(float(c.publish_every_samples), 4.0 * c.batch), self.owed()
         if self.progress is None or self.progress.positions < c.window_initial:
-            limit += c.samples_per_position * c.window_initial
-        return max(0, min(players, math.ceil(players * (limit - self.owed()) / (0.5 * limit))))
+            behind -= c.samples_per_position * c.window_initial  # to be filled first, by all
+        return max(0, min(players, math.ceil(players * (limit - behind) / (0.5 * limit))))
 
     def played(self, ref: Any) -> None:
         slot, episodes = self.playing.pop(ref)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from selfplay import registry
 from selfplay.game import Game, load
@@ -188,6 +190,19 @@ def test_ever_fewer_play_the_more_the_learner_is_behind() -> None:
     first = loop(1200)
     first.progress = None  # the learner has not begun: its window is to be filled
     assert alphazero.Loop.needed(first) == 2
+    filling = loop(20_400, window_initial=5_000)  # by 400 more than that window owes
+    filling.progress.positions = 4_999
+    assert alphazero.Loop.needed(filling) == 4, "all fill the window: the learner waits for it"
+
+
+@given(st.floats(0, 1e6), st.integers(1, 512), st.integers(1, 10**5), st.integers(1, 10**5), st.booleans())
+def test_somebody_plays_while_the_learner_has_nothing_to_do(
+    owed: float, batch: int, publish: int, window: int, filling: bool
+) -> None:
+    one = loop(owed, batch=batch, publish_every_samples=publish, window_initial=window)
+    one.progress.positions = window - 1 if filling else window
+    if owed < batch or (filling and owed <= 4 * window):
+        assert alphazero.Loop.needed(one) == 4
 
 
 def test_the_learner_has_the_cores_on_which_nobody_plays() -> None:
