@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import torch
 
+from selfplay.errors import UserError
 from selfplay.nets import NetConfig
 from selfplay.nets.inference import has_bfloat16
-from trainers.learner_settings import LearnerSettings
+from trainers.learner_settings import Layout, LearnerSettings
 from trainers.training_step import forward, trainable
 
 #: A reduced way must be faster than float32 by this factor.
@@ -34,17 +35,20 @@ class Training:
     """
 
     bf16: bool
-    channels_last: bool
+    layout: Layout
     us: tuple[tuple[str, float], ...] = ()
 
     @property
     def name(self) -> str:
         """ "bfloat16" or "float32", and the layout where it is not the usual one."""
-        return ("bfloat16" if self.bf16 else "float32") + ("" if self.channels_last else ", channels first")
+        return ("bfloat16" if self.bf16 else "float32") + _LAYOUTS[self.layout]
 
     def __str__(self) -> str:
         """ "float32, 178 µs a row (bfloat16 277)"."""
         return _with_costs(self.name, self.us, "row")
+
+
+_LAYOUTS: dict[Layout, str] = {"channels_last": "", "contiguous": ", channels first", "winograd": " by Winograd"}
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,18 @@ def fastest(ways: Sequence[Way], seconds: Callable[[Way], float], count: int) ->
 def usual(settings: LearnerSettings, device: str) -> Training:
     """What the processor's own word suggests; the same each time."""
     bf16 = has_bfloat16(device) if settings.bf16 is None else settings.bf16
-    return Training(bf16, settings.channels_last is not False)
+    _check(settings, device)
+    return Training(bf16 and settings.layout != "winograd", settings.layout or "channels_last")
 
 
 def measured(net: NetConfig, settings: LearnerSettings, device: str) -> Training:
     """The fastest way on this machine, of those that the settings leave open. Takes some tenths of a second."""
+    _check(settings, device)
     reduced = [False, True] if settings.bf16 is None and has_bfloat16(device) else [bool(settings.bf16)]
-    layouts = [True, False] if net.resnet and settings.channels_last is None else [settings.channels_last is not False]
-    ways = [Training(bf16, last) for bf16, last in product(reduced, layouts)]
+    layouts: list[Layout] = [settings.layout or "channels_last"]
+    if net.resnet and settings.layout is None:
+        layouts = ["channels_last", "contiguous", "winograd"] if device == "cpu" else ["channels_last", "contiguous"]
+    ways = [Training(bf16, layout) for bf16, layout in product(reduced, layouts) if not (bf16 and layout == "winograd")]
     if len(ways) == 1:
         return ways[0]
     passes = {way: _Pass(net, way, device) for way in ways}
@@ -113,11 +121,16 @@ def measured(net: NetConfig, settings: LearnerSettings, device: str) -> Training
     return fastest(ways, lambda way: passes[way](rows), rows)
 
 
+def _check(settings: LearnerSettings, device: str) -> None:
+    if settings.layout == "winograd" and (settings.bf16 or device != "cpu"):
+        raise UserError("learner.layout=winograd needs a CPU and float32; use learner.layout=auto")
+
+
 class _Pass:
     """Forward and backward once, with weights of its own."""
 
     def __init__(self, net: NetConfig, way: Training, device: str) -> None:
-        self._net, self._way, self._device = trainable(net, 0, way.channels_last).to(device), way, device
+        self._net, self._way, self._device = trainable(net, 0, way.layout).to(device), way, device
         self._shape = net.input_shape
 
     def __call__(self, rows: int) -> float:
@@ -125,7 +138,7 @@ class _Pass:
         x = torch.rand(rows, *self._shape, device=self._device).round()
         self._wait()
         began = time.perf_counter()
-        policy, value = forward(self._net, x, self._way.bf16, self._way.channels_last)
+        policy, value = forward(self._net, x, self._way.bf16, self._way.layout)
         (torch.log_softmax(policy.float(), 1).mean() + value.float().square().mean()).backward()
         self._wait()
         return time.perf_counter() - began

@@ -142,8 +142,9 @@ class LearnerConfig(Settings):
     """Where the net is trained; "cuda" on a machine without a GPU is an error."""
     bf16: bool | Literal["auto"] = "auto"
     """bfloat16 autocast in the forward pass; "auto": where it is faster, found by trying."""
-    layout: Literal["auto", "channels_last", "contiguous"] = "auto"
-    """Memory layout of a convolutional net in training; "auto": what is faster, found by trying."""
+    layout: Literal["auto", "channels_last", "contiguous", "winograd"] = "auto"
+    """Memory layout of a convolutional net in training, or Winograd's convolutions (on a CPU, in float32); "auto": what
+    is fastest, found by trying."""
     threads: Positive | Literal["auto"] = "auto"
     """Of a learner on a CPU; "auto": a quarter of the cores, and those on which nobody plays just then."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -155,6 +156,8 @@ class LearnerConfig(Settings):
             raise ValueError("z_weight + q_weight must be above 0, or the value head has no target")
         if self.window_max < self.window_initial:
             raise ValueError(f"window_max must be at least window_initial ({self.window_initial})")
+        if self.layout == "winograd" and (self.bf16 is True or self.device == "cuda"):
+            raise ValueError("layout=winograd needs a CPU and float32")
         if self.learners and self.batch % self.learners:
             raise ValueError(f"batch must be a multiple of learners ({self.learners})")
         return self

@@ -142,7 +142,7 @@ class Crew(Office):
                 learners=c.learners,
                 device=pick_device(c.device) if not self.sizing.joined else c.device,
                 bf16=None if c.bf16 == "auto" else c.bf16,
-                channels_last=None if c.layout == "auto" else c.layout == "channels_last",
+                layout=None if c.layout == "auto" else c.layout,
                 ema=c.ema,
                 threads=self.learner_threads,
                 measure=not self.config.run.deterministic,

@@ -58,7 +58,7 @@ class AlphaZeroLearner:
             torch.set_num_threads(settings.threads)
         self.training = measured(net, settings, device) if settings.measure else usual(settings, device)
         how = self.training
-        self.settings = replace(settings, device=device, bf16=how.bf16, channels_last=how.channels_last)
+        self.settings = replace(settings, device=device, bf16=how.bf16, layout=how.layout)
         self.step = self.samples = self.total = self._rows = 0
         self._symmetries = tuple(symmetries)
         self._group: LearnerGroup | None = self._build()
@@ -76,7 +76,7 @@ class AlphaZeroLearner:
             observation_space=gymnasium.spaces.Box(-np.inf, np.inf, self.net.input_shape),
             action_space=gymnasium.spaces.Discrete(self.net.num_actions),
             model_config={
-                "net": self.net.to_json(), "seed": s.seed, "bf16": s.bf16, "channels_last": s.channels_last,
+                "net": self.net.to_json(), "seed": s.seed, "bf16": s.bf16, "layout": s.layout,
             },
         )
         return LearnerGroup(config=config, module_spec=MultiRLModuleSpec(rl_module_specs={MODULE: spec}))

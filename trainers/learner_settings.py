@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from trainers.optimizer import OptimizerName
 from trainers.window import WindowSettings
+
+#: How the activations of a convolutional net lie in memory; "winograd": as "channels_last", and the 3x3 convolutions
+#: of the blocks are computed by `selfplay.nets.winograd`, on a CPU in float32.
+Layout = Literal["channels_last", "contiguous", "winograd"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class LearnerSettings:
     learners: 0, one learner in this process; N, that many data-parallel processes (ray must be running).
     device: "auto", "cpu" or "cuda".
     bf16: bfloat16 autocast in the forward pass; None: where it is faster, or where the device multiplies in it.
-    channels_last: the layout of kernels and activations; None: the faster one, or the usual one, which is this.
+    layout: of kernels and activations; None: the fastest, or the usual one, which is "channels_last".
     measure: whether to find out what is faster by trying it; False: so that it is the same each time.
     ema: decay per step of the averaged weights that `weights()` gives (shorter memory at the start); 0: no averaging.
     threads: of torch in each learner; None: as torch chooses.
@@ -36,7 +41,7 @@ class LearnerSettings:
     learners: int = 0
     device: str = "auto"
     bf16: bool | None = None
-    channels_last: bool | None = None
+    layout: Layout | None = None
     measure: bool = False
     ema: float = 0.0
     threads: int | None = None

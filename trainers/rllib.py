@@ -25,17 +25,17 @@ MODULE = "default_policy"
 class PolicyValueModule(TorchRLModule):
     """Our net as RLlib sees it.
 
-    model_config: `net` (JSON of its NetConfig), `seed` of its first weights, `bf16` and `channels_last` of its passes.
+    model_config: `net` (JSON of its NetConfig), `seed` of its first weights, `bf16` and `layout` of its passes.
     """
 
     def setup(self) -> None:
         about = self.model_config
-        self.net = training_step.trainable(NetConfig.from_json(about["net"]), about["seed"], about["channels_last"])
+        self.net = training_step.trainable(NetConfig.from_json(about["net"]), about["seed"], about["layout"])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         about = self.model_config
         seen = batch["observations"]
-        policy, value = training_step.forward(self.net, seen, about["bf16"], about["channels_last"])
+        policy, value = training_step.forward(self.net, seen, about["bf16"], about["layout"])
         return {"policy_logits": policy, "value_logits": value}
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from selfplay.nets import NetConfig, PolicyValueNet, build, from_arrays, to_arrays
+from selfplay.nets.policy_value import Convolution
+from trainers.learner_settings import Layout
 from trainers.loss import losses
 from trainers.optimizer import Optimizer
 
@@ -21,16 +23,19 @@ Arrays = dict[str, np.ndarray]
 Averaged = dict[str, Tensor]
 
 
-def trainable(config: NetConfig, seed: int, channels_last: bool = True) -> PolicyValueNet:
-    """A net with the first weights of `seed`, its kernels in this layout."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    net: PolicyValueNet = build(config, seed).to(memory_format=layout)  # type: ignore[call-overload]
+def trainable(config: NetConfig, seed: int, layout: Layout = "channels_last") -> PolicyValueNet:
+    """A net with the first weights of `seed`, its kernels in this layout and computed accordingly."""
+    memory = torch.contiguous_format if layout == "contiguous" else torch.channels_last
+    net: PolicyValueNet = build(config, seed).to(memory_format=memory)  # type: ignore[call-overload]
+    for module in net.modules():
+        if isinstance(module, Convolution):
+            module.winograd = layout == "winograd"
     return net
 
 
-def forward(net: PolicyValueNet, x: Tensor, bf16: bool, channels_last: bool = True) -> tuple[Tensor, Tensor]:
+def forward(net: PolicyValueNet, x: Tensor, bf16: bool, layout: Layout = "channels_last") -> tuple[Tensor, Tensor]:
     """Policy and value logits of observations `[B, *input_shape]`. bf16: convolutions and products in bfloat16."""
-    if x.ndim == 4 and channels_last:
+    if x.ndim == 4 and layout != "contiguous":
         x = x.contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         policy, value = net(x)

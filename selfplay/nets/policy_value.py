@@ -61,14 +61,30 @@ def _world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+class Convolution(nn.Conv2d):
+    """3x3, padding 1, no bias. `winograd`: computed by `selfplay.nets.winograd`, on a CPU in float32."""
+
+    winograd = False
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.winograd:
+            return super().forward(x)
+        from selfplay.nets.winograd import convolve  # compiled: only where it is used
+
+        return convolve(x, self.weight)
+
+
 class Block(nn.Module):
     """The parameters of relu(x + conv(relu(conv(x)))), 3x3 convolutions; `PolicyValueNet.forward` applies them."""
 
     def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv1 = Convolution(channels, channels)
         self.norm1 = Norm(channels, kind)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Convolution(channels, channels)
         self.norm2 = Norm(channels, kind, gain=0.0 if kind == "none" else 1.0)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
+from selfplay.compilation import cache_folder
 from selfplay.game import Game, load, spec_from_string
 from selfplay.search.batched import Array, BatchedSearch
-from selfplay.search.compilation import cache_folder
 from selfplay.search.config import SearchConfig
 
 
 def main() -> None:
     """Does nothing, in a moment, where they are compiled already."""
-    done = cache_folder() / "complete"
+    done = cache_folder(Path(__file__).parent) / "complete"
     if done.exists():
         return
     began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfplay import registry
+from selfplay.errors import UserError
 from selfplay.game import Game, load
 from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.nets import choice as choices
@@ -134,13 +136,18 @@ def test_random_observations_repeat(name: str) -> None:
 
 def test_training_is_measured_where_it_is_left_open(game: Game) -> None:
     settings = LearnerSettings(batch=32, device="cpu", threads=1)
-    told = arithmetic.measured(net(game), LearnerSettings(bf16=False, channels_last=False), "cpu")
-    assert told == Training(False, False)
+    told = arithmetic.measured(net(game), LearnerSettings(bf16=False, layout="contiguous"), "cpu")
+    assert told == Training(False, "contiguous")
     tried = arithmetic.measured(net(game), settings, "cpu")
+    assert "float32 by Winograd" in dict(tried.us)
+    for wrong in ({"bf16": True}, {"device": "cuda"}):
+        impossible = replace(settings, layout="winograd", **wrong)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="winograd needs a CPU and float32"):
+            arithmetic.measured(net(game), impossible, impossible.device)
     assert tried.name in dict(tried.us) and len(tried.us) >= 2
     assert dict(tried.us)[tried.name] <= arithmetic.WORTH * min(dict(tried.us).values())
     assert arithmetic.usual(settings, "cpu") == arithmetic.usual(settings, "cpu")
-    assert str(Training(False, True, (("float32", 178.0), ("bfloat16", 277.0)))) == (
+    assert str(Training(False, "channels_last", (("float32", 178.0), ("bfloat16", 277.0)))) == (
         "float32, 178 µs a row (bfloat16 277)"
     )
 

@@ -32,7 +32,7 @@ TARGETS = TargetSettings("gumbel", 50.0, 0.2, 0.5, 0.5, 0.5)
 class Learner:
     """Stands in for the net: keeps the rows, counts as the real one does."""
 
-    training = Training(False, True)
+    training = Training(False, "channels_last")
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.total, self.samples, self.step = capacity, 0, 0, 0

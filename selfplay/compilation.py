@@ -1,7 +1,7 @@
 """Where compiled kernels are kept on disk.
 
 Numba looks at the file of a cached function only, not at those whose functions it has inlined; an edit there would go
-unnoticed. So the cache of this package lies in a folder named by a digest of all its sources.
+unnoticed. So the cache of a package lies in a folder named by a digest of all its sources.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from pathlib import Path
 
 from selfplay import scratch, surroundings
 
-_HERE = Path(__file__).parent
 
-
-def cache_folder() -> Path:
-    """Beside the sources if that can be written, else in the user's cache.
+def cache_folder(package: Path) -> Path:
+    """Beside the sources of the package in this folder if that can be written, else in the user's cache.
 
     Numba unpickles what it finds there: nobody else may be able to write it.
     """
     total = hashlib.sha256(metadata.version("numba").encode())
-    for path in sorted(_HERE.glob("*.py")):
+    for path in sorted(package.glob("*.py")):
         total.update(path.read_bytes())
     name = f"numba-{total.hexdigest()[:16]}"
-    beside = _HERE / "__pycache__"
+    beside = package / "__pycache__"
     with contextlib.suppress(OSError):
         beside.mkdir(exist_ok=True)
         if os.access(beside, os.W_OK):
@@ -36,8 +34,8 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def kept_by_sources() -> Iterator[None]:
-    """Functions decorated with `njit(cache=True)` meanwhile are cached in `cache_folder`.
+def kept_by_sources(package: Path) -> Iterator[None]:
+    """Functions of a package decorated with `njit(cache=True)` meanwhile are cached in its `cache_folder`.
 
     Raises `UserError` where the working folder holds settings for numba: it would read them while it is imported.
     """
@@ -46,7 +44,7 @@ def kept_by_sources() -> Iterator[None]:
 
     before = numba.config.CACHE_DIR
     if not before:  # a folder that the user has named is his
-        numba.config.CACHE_DIR = str(cache_folder())
+        numba.config.CACHE_DIR = str(cache_folder(package))
     try:
         yield
     finally:
