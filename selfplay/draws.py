@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class PlaySettings:
-    """How games are played; see `trainers.config` for what each setting means to a person.
+    """How games are played; see `trainers.alphazero.config` for what each setting means to a person.
 
     simulations: of a full search; cheap_simulations: of a cheap one; full_fraction: share of full ones.
     dirichlet_alpha: PUCT root noise, None: 10 / number of legal actions.

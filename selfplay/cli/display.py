@@ -17,8 +17,8 @@ from selfplay.cli import reasoning_screen, screen
 from selfplay.cli.console import Console
 from selfplay.cli.farewell import AnySummary, farewell
 from selfplay.cli.untrusted import one_line
-from trainers.reasoning_status import ReasoningStatus, Score
-from trainers.status import Status
+from trainers.alphazero.status import Status
+from trainers.reasoning.status import ReasoningStatus, Score
 
 LINE_EVERY_S = 10.0
 AnyStatus = Status | ReasoningStatus

@@ -61,8 +61,8 @@ def probe(out: str) -> str:
 
 def nodes(address: str, out: str | None) -> Iterator[Finding]:
     """What is the matter with the nodes of a cluster, and what is well."""
-    from trainers import placement
-    from trainers.cluster import ray_session
+    from trainers.run import placement
+    from trainers.run.ray_session import ray_session
 
     with ray_session(address):
         import ray
@@ -111,7 +111,7 @@ def _of_node(
 
 
 def _whole(resources: Counter[str], count: int) -> Finding:
-    from trainers import placement
+    from trainers.run import placement
 
     said = f"{count} nodes, {resources['CPU']} cores, {resources['GPU']} GPUs"
     if resources[placement.APART] and not resources[placement.STEADY]:

@@ -19,8 +19,8 @@ from rich.text import Text
 from selfplay.cli import reasoning_screen, screen
 from selfplay.cli.untrusted import one_line
 from selfplay.commands import command
-from trainers.reasoning_status import ReasoningStatus, ReasoningSummary, Sample, Score
-from trainers.status import MistakesRow, Status, StrengthRow, Summary
+from trainers.alphazero.status import MistakesRow, Status, StrengthRow, Summary
+from trainers.reasoning.status import ReasoningStatus, ReasoningSummary, Sample, Score
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

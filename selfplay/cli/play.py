@@ -17,7 +17,7 @@ from selfplay.cli import screen
 from selfplay.cli.console import Console, plain_markup
 from selfplay.cli.corpus.common import EnvOption, load_envs
 from selfplay.errors import UserError
-from trainers.status import Candidate
+from trainers.alphazero.status import Candidate
 
 if TYPE_CHECKING:
     import pyspiel

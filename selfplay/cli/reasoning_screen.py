@@ -35,7 +35,7 @@ from selfplay.cli.screen import (
     spark,
 )
 from selfplay.cli.untrusted import compact, elided, one_line
-from trainers.reasoning_status import ReasoningStatus, Sample, Score
+from trainers.reasoning.status import ReasoningStatus, Sample, Score
 
 #: Digits in three lines of half blocks.
 _LARGE = {

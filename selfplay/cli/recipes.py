@@ -26,10 +26,10 @@ def recipes(
     Examples:  selfplay recipes  ·  selfplay recipes connect_four --set simulations=64  ·
     selfplay recipes "openspiel:hex(board_size=5)"  ·  selfplay recipes --keys
     """
-    from trainers import recipe
-    from trainers.config import RunConfig
-    from trainers.reasoning_config import ReasoningConfig
-    from trainers.settings import keys as keys_of
+    from trainers.alphazero.config import RunConfig
+    from trainers.reasoning.config import ReasoningConfig
+    from trainers.run import recipe
+    from trainers.run.settings import keys as keys_of
 
     console = Console(highlight=False)
     if name is not None:

@@ -1,4 +1,4 @@
-"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.launch.run`."""
+"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.run.launch.run`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
     from selfplay.contract import EnvSpec
-    from trainers.cluster import LastWords
-    from trainers.experiment import AnyConfig, AnyStatus, AnySummary
+    from trainers.run.kinds import AnyConfig, AnyStatus, AnySummary
+    from trainers.run.ray_session import LastWords
 
 
 def run(
@@ -81,8 +81,8 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str],
     Raises `UserError` where that run reaches out of its folder and no command of this user has let it, or a recipe file
     names a program that the command itself does not, and whoever gave the command does not agree. trust: he does.
     """
-    from trainers.experiment import from_data, read_config
-    from trainers.recipe import load_recipe
+    from trainers.run.kinds import from_data, read_config
+    from trainers.run.recipe import load_recipe
 
     named = {override.partition("=")[0].strip() for override in overrides}
     if recipe is not None:
@@ -109,7 +109,7 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str],
 def _refuse_reach(config: AnyConfig, out: str, named: set[str]) -> None:
     """See `configuration`. named: settings of this command line."""
     from selfplay import vouched
-    from trainers.experiment import reach
+    from trainers.run.kinds import reach
 
     known = vouched.read(storage.normalise(out))
     new = {key: value for key, value in reach(config, out).items() if key not in named and known.get(key) != value}
@@ -144,7 +144,7 @@ def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
     """
     from selfplay import archived, registry
     from selfplay.contract import GameSpec
-    from trainers.config import RunConfig
+    from trainers.alphazero.config import RunConfig
 
     play, named = isinstance(config, RunConfig), named_in(config)
     if resumed is None:
@@ -161,7 +161,7 @@ def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
 
 def named_in(config: AnyConfig) -> str:
     """The environment, as the settings name it."""
-    from trainers.config import RunConfig
+    from trainers.alphazero.config import RunConfig
 
     return config.env.id if isinstance(config, RunConfig) else config.task.id
 
@@ -216,7 +216,7 @@ def watch(
     """Runs, feeds the display, and turns signals into an orderly end."""
     from selfplay.cli.display import make
     from selfplay.cli.farewell import going_on
-    from trainers.experiment import first_status
+    from trainers.run.kinds import first_status
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -245,14 +245,14 @@ def watch(
     try:
         with stopping(asked, lambda: end("aborted", 130)) as rearm:
             display.update(first_status(config, spec.id, out, "starting Ray and loading torch"))
-            from trainers import cluster, launch
+            from trainers.run import launch, ray_session
 
             def on_status(status: AnyStatus) -> None:
                 rearm()
                 terminal.rotate()
                 display.update(status)
 
-            words = cluster.LastWords(terminal.err.fileno(), advice, lambda sentence: end(sentence, 1), stop=stop)
+            words = ray_session.LastWords(terminal.err.fileno(), advice, lambda sentence: end(sentence, 1), stop=stop)
             summary = launch.run(
                 config=config, spec=spec, out=out, address=address, on_status=on_status, stop=stop, words=words
             )
@@ -263,13 +263,13 @@ def watch(
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        from trainers import causes
+        from trainers.run import failure_causes
 
-        if causes.passes(error):
-            raise Logged(f"the run broke: {causes.in_words(error)}; {advice}", terminal.log) from error
+        if failure_causes.passes(error):
+            raise Logged(f"the run broke: {failure_causes.in_words(error)}; {advice}", terminal.log) from error
         raise Logged(
-            f"the run broke: {causes.in_words(error)}; if the same command breaks again, a file in {out} may be "
-            f"damaged: `{command('repair', out)}` looks at them all",
+            f"the run broke: {failure_causes.in_words(error)}; if the same command breaks again, a file in {out} may "
+            f"be damaged: `{command('repair', out)}` looks at them all",
             terminal.log,
         ) from error
     finally:

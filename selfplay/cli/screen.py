@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from selfplay.cli.untrusted import one_line
-from trainers.reasoning_status import ReasoningStatus, Score
-from trainers.status import BaselineRow, Candidate, LastGame, MistakesRow, RatingPoint, Status, StrengthRow
+from trainers.alphazero.status import BaselineRow, Candidate, LastGame, MistakesRow, RatingPoint, Status, StrengthRow
+from trainers.reasoning.status import ReasoningStatus, Score
 
 ACCENT = "cyan"
 DIM = "grey58"

@@ -17,7 +17,7 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.registry import Portable
-    from trainers.status import BaselineRow
+    from trainers.alphazero.status import BaselineRow
 
 
 def strength(
@@ -45,7 +45,7 @@ def strength(
     from selfplay import registry
     from selfplay.agent import Agent
     from selfplay.cli import screen
-    from trainers import exact_results
+    from trainers.alphazero import exact_results
 
     load_envs(env)
     loaded = Agent.load(run, version, trust=trust)
@@ -151,7 +151,7 @@ def _rows(
     from selfplay.actors.examiner import Exam, Marks
     from selfplay.arena.baselines import compared
     from selfplay.arena.exact import test_sets
-    from trainers import exact_results
+    from trainers.alphazero import exact_results
 
     player = f"{simulations} simulations" if simulations else "raw policy"
     found: list[tuple[str, float, int]] = []
@@ -167,7 +167,7 @@ def _rows(
 
 def _by_label(rows: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Of the rows of one player, by set and, where a kind has several, by kind: shares; their 95% intervals."""
-    from trainers import exact_results
+    from trainers.alphazero import exact_results
 
     shares, ends = {}, {}
     for one in exact_results.by_set(rows):

@@ -41,7 +41,8 @@ class EpisodeOrigin:
     """An episode's environment, code, seed, and who played which steps (`spans`: rows of `policy_spans`).
 
     learned_by: versions of the run's net: the first published after it had come into the window, and the newest that
-    is known; which of them sampled it, `trainers.uses` tells. None where no learner took it in as it was archived.
+    is known; `trainers.alphazero.provenance` tells which of them sampled it. None where no learner took it in as it was
+    archived.
     """
 
     episode_id: str

@@ -34,7 +34,7 @@ _MOST_LISTED = 1000
 
 @dataclass(frozen=True)
 class DialogueSettings:
-    """What a run's configuration says of its dialogues: `trainers.reasoning_config`.
+    """What a run's configuration says of its dialogues: `trainers.reasoning.config`.
 
     fresh: the policy began here, and has no tokens and no end but its tokenizer's. context: most tokens of a line, None
     where a model decides. levels: of the problems to learn from; empty: all of the task. draws: how their levels are

@@ -29,7 +29,7 @@ ROUNDING = 0.5 + 3 * 2**-24 * UNITS
 class SearchSettings:
     """What a run's configuration says of its searches and moves; None: it is not told.
 
-    algorithm: "gumbel" or "puct". resigns: whether a seat may resign. The others: see `trainers.config`.
+    algorithm: "gumbel" or "puct". resigns: whether a seat may resign. The others: see `trainers.alphazero.config`.
     """
 
     algorithm: str

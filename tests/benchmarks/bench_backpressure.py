@@ -6,8 +6,9 @@
 For --calm seconds from the first game (or round) the run is left alone; then the learner's process is stopped and
 continued so that it works a tenth of the time. Measured every few seconds: the memory of all processes of the run
 (proportional set sizes), by kind; bytes in the object store; staleness, queued blocks and owed samples as the run tells
-them. Games: the limit of owed samples is what `trainers.alphazero` stops launching calls at, higher until the replay
-window is filled and that debt worked off; calls under way then come on top, and they end with games begun before.
+them. Games: the limit of owed samples is what `trainers.alphazero.loop` stops launching calls at, higher until the
+replay window is filled and that debt worked off; calls under way then come on top, and they end with games begun
+before.
 Reasoning: the limit is of staleness, `learner.max_staleness`. A replay window may grow, to its bound: its rows are told
 beside the memory.
 """
@@ -32,7 +33,7 @@ import psutil
 from cluster_run import say
 from plasma import Stores
 
-from trainers.recipe import load_recipe
+from trainers.run.recipe import load_recipe
 
 _LEARNERS = ("ray::Student", "ray::Tutor")
 #: No measurement, which would pause it, and no end but by us.

@@ -17,11 +17,11 @@ from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec, fresh
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling, sampled_logprobs
-from trainers.language_learner import ReasoningLearner
-from trainers.lessons import Lessons
-from trainers.policy_loss import size_of
-from trainers.reasoning_config import LearnerSettings
-from trainers.sft import sft_loss
+from trainers.reasoning.algorithms.sft import sft_loss
+from trainers.reasoning.config import LearnerSettings
+from trainers.reasoning.learner import ReasoningLearner
+from trainers.reasoning.policy_loss import size_of
+from trainers.reasoning.token_batch import Lessons
 
 
 def main() -> None:

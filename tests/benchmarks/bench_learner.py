@@ -16,9 +16,9 @@ import torch
 from selfplay.episode.rows import Rows
 from selfplay.nets import NetConfig, build
 from selfplay.nets.inference import has_bfloat16
-from trainers.learner import AlphaZeroLearner
-from trainers.learner_settings import LearnerSettings
-from trainers.loss import losses
+from trainers.alphazero.learner import AlphaZeroLearner
+from trainers.alphazero.learner_settings import LearnerSettings
+from trainers.alphazero.loss import losses
 
 
 def rows(count: int, config: NetConfig) -> Rows:

@@ -8,10 +8,10 @@ Each writer is what a player is to the archive: a slot with an epoch of its own 
 are real (tic-tac-toe with a fake net); the writers take turns in this process, so that writing and committing are timed
 apart. --linked: each block is another name of one file, so that a log of very many files is reached in minutes.
 
-A run writes at most 20 blocks a second (`trainers.alphazero`): `files_at_20_a_second_h` says after how many hours it
-has written as many files as here; `commit_ms` how commits slow down on the way (medians of ten stretches).
---compact: as a run does (`trainers.tidy`), each thousand files are made into few, here between the rounds;
-`compact_share` is the share of a core that this costs at 20 blocks a second.
+A run writes at most 20 blocks a second (`trainers.alphazero.loop`): `files_at_20_a_second_h` says after how many hours
+it has written as many files as here; `commit_ms` how commits slow down on the way (medians of ten stretches).
+--compact: as a run does (`trainers.run.auto_compaction`), each thousand files are made into few, here between the
+rounds; `compact_share` is the share of a core that this costs at 20 blocks a second.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from selfplay.search.hash_net import HashNet
 from selfplay.store import upkeep
 from selfplay.store.commit import Committer
 from selfplay.store.write import Block, write_block
-from trainers.tidy import LARGE_BYTES, MOST_FILES
+from trainers.run.auto_compaction import LARGE_BYTES, MOST_FILES
 
 _BLOCKS_PER_S = 20
 

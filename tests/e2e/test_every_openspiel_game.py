@@ -24,8 +24,8 @@ from selfplay.nets.policy_value import build, to_arrays
 from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
 from selfplay.store.verify import verify_corpus
-from trainers.learner import AlphaZeroLearner
-from trainers.learner_settings import LearnerSettings
+from trainers.alphazero.learner import AlphaZeroLearner
+from trainers.alphazero.learner_settings import LearnerSettings
 
 #: Games of the right kind that cannot take the turn, each with the reason. Reviewed; at present there is none.
 EXCEPTIONS: dict[str, str] = {}

@@ -13,8 +13,8 @@ import pytest
 
 from selfplay import store
 from selfplay.nets.language.tokenizer import of_characters
-from trainers.config import RunConfig
-from trainers.recipe import load_recipe, shipped
+from trainers.alphazero.config import RunConfig
+from trainers.run.recipe import load_recipe, shipped
 
 Start = Callable[..., Any]
 

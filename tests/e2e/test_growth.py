@@ -26,12 +26,12 @@ from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.nets import weights
 from selfplay.store import counts, log, repair, table
 from selfplay.store.counts import archived_by
-from trainers import tidy
-from trainers.placement import Place
-from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder
-from trainers.run_state import State
-from trainers.tidy import Tidier
+from trainers.run import auto_compaction
+from trainers.run.auto_compaction import Tidier
+from trainers.run.placement import Place
+from trainers.run.recipe import load_recipe
+from trainers.run.run_folder import RunFolder
+from trainers.run.run_state import State
 
 GAME = pyspiel.load_game("tic_tac_toe")
 WEEKS, SLOTS, COMMITS, BLOCKS, VERSIONS = 7, 1000, 20, 5, 10
@@ -45,10 +45,10 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     configuration = table._configuration
     often = {"delta.checkpointInterval": "10"}
     monkeypatch.setattr(table, "_configuration", lambda statistics: {**configuration(statistics), **often})
-    monkeypatch.setattr(tidy, "MOST_FILES", MOST_FILES)
-    monkeypatch.setattr(tidy, "MOST_ROWS", MOST_ROWS)
+    monkeypatch.setattr(auto_compaction, "MOST_FILES", MOST_FILES)
+    monkeypatch.setattr(auto_compaction, "MOST_ROWS", MOST_ROWS)
     monkeypatch.setattr(os, "nice", lambda more: None)
-    here = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=tidy.do))
+    here = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=auto_compaction.do))
     monkeypatch.setattr(ray, "remote", lambda **_: lambda function: here)
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))
     monkeypatch.setattr(ray, "get", lambda done: done)

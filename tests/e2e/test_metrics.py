@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from ray.util import get_node_ip_address
 
-from trainers.beacon import METRICS
+from trainers.run.status_publisher import METRICS
 
 pytest.importorskip("prometheus_client", reason="the extra `cluster` is not installed")
 Scraped = dict[str, tuple[dict[str, str], float]]

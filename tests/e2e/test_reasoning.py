@@ -15,7 +15,7 @@ import pytest
 
 from selfplay import registry, run_files, store
 from selfplay.task import Task
-from trainers.problems import Problems
+from trainers.reasoning.problems import Problems
 
 Start = Callable[..., Any]
 

@@ -17,11 +17,11 @@ from selfplay import agent, registry, run_files, store
 from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
-from trainers.crew import net_config, search_config
-from trainers.learner import AlphaZeroLearner
-from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder
-from trainers.run_state import State
+from trainers.alphazero.actors import net_config, search_config
+from trainers.alphazero.learner import AlphaZeroLearner
+from trainers.run.recipe import load_recipe
+from trainers.run.run_folder import RunFolder
+from trainers.run.run_state import State
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]

@@ -20,8 +20,8 @@ from selfplay.rollout import Request, Sampling
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.engine import Completion, answers
 from selfplay.rollout.sampling import draw
-from trainers.language_step import adamw, forward
-from trainers.sft import sft_loss
+from trainers.reasoning.algorithms.sft import sft_loss
+from trainers.reasoning.training_step import adamw, forward
 
 #: About a million, a hundred million and 1.2 billion weights; the last has the shape of Llama 3.2.
 SIZES = {

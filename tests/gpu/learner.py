@@ -17,9 +17,17 @@ from selfplay.contract import Symmetry
 from selfplay.episode.rows import Rows
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.inference import has_bfloat16
-from trainers.optimizer import Optimizer, OptimizerName
-from trainers.training_step import Averaged, average, check_finite, load_state, state_of, trainable, training_step
-from trainers.window import ReplayWindow, WindowSettings, step_rng
+from trainers.alphazero.optimizer import Optimizer, OptimizerName
+from trainers.alphazero.replay_window import ReplayWindow, WindowSettings, step_rng
+from trainers.alphazero.training_step import (
+    Averaged,
+    average,
+    check_finite,
+    load_state,
+    state_of,
+    trainable,
+    training_step,
+)
 
 STEPS, LR, DECAY, CLIP, EMA = 10, 2e-3, 1e-4, 5.0, 0.99
 #: Largest difference of a loss among the ten to the CPU's in float32, as a share of it. Muon rounds to bfloat16.

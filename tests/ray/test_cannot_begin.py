@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from selfplay.errors import UserError
-from trainers.reasoning_staff import Staff
+from trainers.reasoning.workers import Staff
 
 
 class Reasoner:

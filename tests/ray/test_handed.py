@@ -21,7 +21,7 @@ from selfplay.search.hash_net import HashNet
 from selfplay.store import Receipt, upkeep
 from selfplay.store.commit import Committer
 from selfplay.store.write import write_block
-from trainers.handed import episodes_of
+from trainers.run.committed_blocks import episodes_of
 
 #: Starts Ray and kills actors: half a minute.
 pytestmark = pytest.mark.slow

@@ -12,12 +12,12 @@ import torch
 from selfplay.episode.rows import Rows
 from selfplay.errors import UserError
 from selfplay.nets import Evaluator, NetConfig, build, weights
-from trainers.learner import AlphaZeroLearner
-from trainers.learner_settings import LearnerSettings
-from trainers.optimizer import Optimizer
-from trainers.rllib import PolicyValueLearner
-from trainers.training_step import state_of, trainable, training_step
-from trainers.window import ReplayWindow, WindowSettings, step_rng
+from trainers.alphazero.learner import AlphaZeroLearner
+from trainers.alphazero.learner_settings import LearnerSettings
+from trainers.alphazero.optimizer import Optimizer
+from trainers.alphazero.replay_window import ReplayWindow, WindowSettings, step_rng
+from trainers.alphazero.rllib_module import PolicyValueLearner
+from trainers.alphazero.training_step import state_of, trainable, training_step
 
 NET = NetConfig((3, 4, 5), 6, outcome=True, channels=8, blocks=2, value_hidden=16)
 

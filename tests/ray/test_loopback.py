@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from selfplay.errors import UserError
-from trainers.cluster import _close_token, ray_session
+from trainers.run.ray_session import _close_token, ray_session
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import ray
 
-from trainers import ray_sessions
-from trainers.cluster import ray_session
+from trainers.run import ray_temporary_folders
+from trainers.run.ray_session import ray_session
 
 
 def session(folder: Path, pid: int, born: str = "long ago", mark: bool = True) -> Path:
     place = folder / f"session_2026-01-01_00-00-00_000000_{pid}"
     (place / "logs").mkdir(parents=True)
     if mark:
-        (place / ray_sessions.MARK).write_text(json.dumps({"pid": pid, "born": born}))
+        (place / ray_temporary_folders.MARK).write_text(json.dumps({"pid": pid, "born": born}))
     return place
 
 
@@ -27,22 +27,22 @@ def test_only_sessions_of_our_dead_drivers_are_deleted(tmp_path: Path) -> None:
     wrong.rename(renamed := folder / "session_of_somebody_4000009")
     (link := folder / "session_link_4000004").symlink_to(session(elsewhere, 4_000_004))
     linked_mark = session(folder, 4_000_005, mark=False)
-    (linked_mark / ray_sessions.MARK).symlink_to(session(elsewhere, 4_000_005) / ray_sessions.MARK)
+    (linked_mark / ray_temporary_folders.MARK).symlink_to(session(elsewhere, 4_000_005) / ray_temporary_folders.MARK)
     broken = session(folder, 4_000_006)
-    (broken / ray_sessions.MARK).write_text("{")
+    (broken / ray_temporary_folders.MARK).write_text("{")
     own = session(folder, os.getpid(), mark=False)
-    ray_sessions.mark(own)
-    ray_sessions.delete_dead(folder)
+    ray_temporary_folders.mark(own)
+    ray_temporary_folders.delete_dead(folder)
     assert not dead.exists()
     assert all(place.exists() for place in (unmarked, renamed, link, linked_mark, broken, own))
     assert len(list(elsewhere.iterdir())) == 2 and (elsewhere.iterdir().__next__() / "logs").exists()
-    ray_sessions.delete(unmarked)
-    ray_sessions.delete(own)
+    ray_temporary_folders.delete(unmarked)
+    ray_temporary_folders.delete(own)
     assert unmarked.exists() and not own.exists()
 
 
 def test_a_run_leaves_no_folder_of_ray_behind() -> None:
     with ray_session(None):
         place = Path(ray.nodes()[0]["RayletSocketName"]).parent.parent
-        assert (place / ray_sessions.MARK).exists()
+        assert (place / ray_temporary_folders.MARK).exists()
     assert not place.exists()

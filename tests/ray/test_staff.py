@@ -14,7 +14,7 @@ import ray
 
 from selfplay.actors.notice import Leaving
 from selfplay.errors import UserError
-from trainers.reasoning_staff import Staff
+from trainers.reasoning.workers import Staff
 
 #: Starts Ray and kills actors: half a minute.
 pytestmark = pytest.mark.slow

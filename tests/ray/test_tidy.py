@@ -17,9 +17,9 @@ from selfplay import store
 from selfplay.episode import Provenance, random_episode
 from selfplay.store import side_tables, upkeep
 from selfplay.store.verify import verify_corpus
-from trainers import tidy
-from trainers.placement import Place
-from trainers.tidy import Tidier
+from trainers.run import auto_compaction
+from trainers.run.auto_compaction import Tidier
+from trainers.run.placement import Place
 
 GAME = pyspiel.load_game("tic_tac_toe")
 
@@ -58,7 +58,7 @@ def ended(tidier: Tidier) -> None:
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(tidy, "MOST_FILES", 8)
+    monkeypatch.setattr(auto_compaction, "MOST_FILES", 8)
     return str(tmp_path / "corpus")
 
 
@@ -113,7 +113,7 @@ def test_one_that_is_killed_half_way_does_no_harm(uri: str) -> None:
     tidier = Tidier(uri, "one", Place(), None)
     whole = tidier._do
     dying = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {"SELFPLAY_FAULT": "before_rewrite"}}}
-    tidier._do = ray.remote(tidy.do).options(**dying)
+    tidier._do = ray.remote(auto_compaction.do).options(**dying)
     tidier.archived(0)
     ended(tidier)
     assert len(store.open(uri).files()) == 8 and digests(uri) == before
@@ -137,12 +137,12 @@ def test_old_history_is_deleted_and_a_kill_half_way_does_no_harm(
     tidier = Tidier(uri, "one", Place(), 7.0)
     whole = tidier._do
     dying = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {"SELFPLAY_FAULT": "before_entry:3"}}}
-    tidier._do = ray.remote(tidy.do).options(**dying)
+    tidier._do = ray.remote(auto_compaction.do).options(**dying)
     tidier.entered(0)
     ended(tidier)
     assert not (log / f"{1:020d}.json").exists() and (log / f"{2:020d}.json").exists()
     assert digests(uri) == before and store.Committer(uri, "one", 1).table_version == store.open(uri).version
-    monkeypatch.setattr(tidy, "TRIM_S", 0.0)
+    monkeypatch.setattr(auto_compaction, "TRIM_S", 0.0)
     tidier._do = whole
     tidier.entered(0)
     monkeypatch.undo()
@@ -153,7 +153,7 @@ def test_old_history_is_deleted_and_a_kill_half_way_does_no_harm(
 
 
 def test_rows_of_side_tables_become_few_files_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tidy, "MOST_ROWS", 4)
+    monkeypatch.setattr(auto_compaction, "MOST_ROWS", 4)
     run = Run(uri, "one")
     run.write(3)
     tidier = Tidier(uri, "one", Place(), None)

@@ -22,14 +22,14 @@ from selfplay.nets.policy_value import build, to_arrays
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import lineage, upkeep
-from trainers import window
-from trainers.alphazero import Loop
-from trainers.derivation import Derivation
-from trainers.learner_settings import LearnerSettings
-from trainers.office import Office
-from trainers.run_state import State
-from trainers.student import Student, StudentJob
-from trainers.uses import sampler_of, samples_of, versions_of
+from trainers.alphazero import replay_window
+from trainers.alphazero.learner_actor import Student, StudentJob
+from trainers.alphazero.learner_settings import LearnerSettings
+from trainers.alphazero.loop import Loop
+from trainers.alphazero.provenance import sampler_of, samples_of, versions_of
+from trainers.run.run_state import State
+from trainers.run.services import Office
+from trainers.run.weights_lineage import Derivation
 
 SPEC = spec_from_string("tic_tac_toe")
 GAME = load(SPEC)
@@ -115,21 +115,21 @@ def row_bytes(observation: Any, z: Any, q: Any) -> bytes:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     """What windows really gave to learners in this process, row by row, before any symmetry."""
     seen: Counter[bytes] = Counter()
-    honest = window.ReplayWindow.sample
+    honest = replay_window.ReplayWindow.sample
 
-    def sample(self: window.ReplayWindow, batch: int, rng: np.random.Generator) -> Any:
+    def sample(self: replay_window.ReplayWindow, batch: int, rng: np.random.Generator) -> Any:
         def spying(rng: np.random.Generator, rows: int, batch: int) -> Any:
             index = draw(rng, rows, batch)
             numbers = self._numbers.array[index]
             seen.update(row_bytes(o, n[0], n[1]) for o, n in zip(self._observations(index), numbers, strict=True))
             return index
 
-        draw = window.draw
+        draw = replay_window.draw
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(window, "draw", spying)
+            patch.setattr(replay_window, "draw", spying)
             return honest(self, batch, rng)
 
-    monkeypatch.setattr(window.ReplayWindow, "sample", sample)
+    monkeypatch.setattr(replay_window.ReplayWindow, "sample", sample)
     monkeypatch.setattr(ray, "get", lambda value: value)
     return seen
 
@@ -137,7 +137,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
 def test_the_samples_of_a_version_are_told_exactly(tmp_path: Path, drawn: Counter[bytes]) -> None:
     """With a window that forgets, and a learner that died and was resumed from a checkpoint."""
     settings = LearnerSettings(
-        batch=32, device="cpu", bf16=False, threads=1, seed=5, window=window.WindowSettings(80, 0.5, 0.4, 120)
+        batch=32, device="cpu", bf16=False, threads=1, seed=5, window=replay_window.WindowSettings(80, 0.5, 0.4, 120)
     )
     run = Run(tmp_path, settings)
     all_told = []
@@ -170,7 +170,7 @@ def test_a_version_comes_from_the_checkpoint_and_not_from_what_was_published_aft
 ) -> None:
     """Versions 2 and 3 were published after the checkpoint and had no part in version 4; twice the learner dies."""
     settings = LearnerSettings(
-        batch=32, device="cpu", bf16=False, threads=1, seed=5, window=window.WindowSettings(80, 0.5, 0.4, 120)
+        batch=32, device="cpu", bf16=False, threads=1, seed=5, window=replay_window.WindowSettings(80, 0.5, 0.4, 120)
     )
     run = Run(tmp_path, settings)
     untrained = weights.digest(to_arrays(build(run.net, settings.seed)))  # as the driver publishes it

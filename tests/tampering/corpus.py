@@ -38,9 +38,9 @@ from selfplay.store.spelling import kept
 from selfplay.store.table import SIDE_TABLES
 from selfplay.task import Side, Task
 from selfplay.task import ruleset_digest as task_digest
-from trainers.config import RunConfig
-from trainers.reasoning_config import ReasoningConfig
-from trainers.settings import Experiment
+from trainers.alphazero.config import RunConfig
+from trainers.reasoning.config import ReasoningConfig
+from trainers.run.settings import Experiment
 
 EPOCH = 1000
 _TOKENIZER = of_characters(map(chr, range(10, 127)))

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainers.grpo import GroupAdvantages, Overlong, group_advantages, overlong
-from trainers.policy_loss import PolicyLoss, Size, policy_loss, size_of
-from trainers.ppo import gae, terminal, value_loss, whitened
-from trainers.rloo import leave_one_out
-from trainers.spiral import SeatBaselines
+from trainers.reasoning.algorithms.grpo import GroupAdvantages, Overlong, group_advantages, overlong
+from trainers.reasoning.algorithms.ppo import gae, terminal, value_loss, whitened
+from trainers.reasoning.algorithms.rloo import leave_one_out
+from trainers.reasoning.algorithms.role_conditioned import SeatBaselines
+from trainers.reasoning.policy_loss import PolicyLoss, Size, policy_loss, size_of
 
 NAN = float("nan")
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from selfplay.nets.config import NetConfig
 from selfplay.openspiel_strings import FRAGILE, MOST, TIGHTER, refusal
 from selfplay.search import SearchConfig
 from selfplay.store.table import check_name
-from trainers.recipe import load_recipe
+from trainers.run.recipe import load_recipe
 
 RULES = "from selfplay.contract import GameSpec\nSPEC = GameSpec('my_hex-v0', 'hex(board_size=3)', 'Small hex', 9)\n"
 

@@ -30,9 +30,9 @@ from selfplay.arena.match import wilson
 from selfplay.arena.players import mcts_player
 from selfplay.cli import screen
 from selfplay.game import load
-from trainers.config import EvaluationConfig
-from trainers.run_state import State
-from trainers.scoreboard import Scoreboard
+from trainers.alphazero.config import EvaluationConfig
+from trainers.alphazero.scoreboard import Scoreboard
+from trainers.run.run_state import State
 
 NAMES = [RANDOM, TWO_PLY, "MCTS-100", "MCTS-1000"]
 

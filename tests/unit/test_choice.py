@@ -24,12 +24,13 @@ from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
-from trainers import alphazero, arithmetic
-from trainers.arithmetic import Training
-from trainers.language_learner import ReasoningLearner
-from trainers.learner_settings import LearnerSettings
-from trainers.lessons import Lessons
-from trainers.reasoning_config import LearnerSettings as ReasoningSettings
+from trainers.alphazero import loop as alphazero
+from trainers.alphazero.learner_settings import LearnerSettings
+from trainers.reasoning.config import LearnerSettings as ReasoningSettings
+from trainers.reasoning.learner import ReasoningLearner
+from trainers.reasoning.token_batch import Lessons
+from trainers.run import arithmetic
+from trainers.run.arithmetic import Training
 
 F32, BF16, INT8 = (Way("openvino", dtype) for dtype in ("float32", "bfloat16", "int8"))
 

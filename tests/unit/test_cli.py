@@ -22,7 +22,7 @@ from selfplay.cli import main
 from selfplay.cli.play import Match
 from selfplay.errors import UserError
 from selfplay.game import load
-from trainers.status import Status, Summary
+from trainers.alphazero.status import Status, Summary
 
 
 def test_help_names_every_verb_and_loads_none() -> None:
@@ -122,13 +122,13 @@ RunFunction = Callable[..., Summary]
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunFunction], None]]:
-    """Puts a function in the place of `trainers.launch.run`."""
+    """Puts a function in the place of `trainers.run.launch.run`."""
     import trainers
 
     def put(function: RunFunction) -> None:
-        module = ModuleType("trainers.launch")
+        module = ModuleType("trainers.run.launch")
         module.run = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "trainers.launch", module)
+        monkeypatch.setitem(sys.modules, "trainers.run.launch", module)
         monkeypatch.setattr(trainers, "launch", module, raising=False)
 
     yield put
@@ -220,7 +220,7 @@ def test_ctrl_c_once_drains_twice_aborts(presses: int, code: int, tmp_path: Path
     program = f"""
 import os, signal, sys, time, types
 import trainers
-from trainers.status import Status, Summary
+from trainers.alphazero.status import Status, Summary
 def run(config, spec, out, address, on_status, stop, words):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as ray.init does
     status = Status(config.name, spec.id, out, out + "/corpus", phase="playing")
@@ -230,9 +230,9 @@ def run(config, spec, out, address, on_status, stop, words):
         time.sleep(0.2)
     assert stop.is_set()
     return Summary("id", "interrupted", status)
-module = types.ModuleType("trainers.launch")
+module = types.ModuleType("trainers.run.launch")
 module.run = run
-sys.modules["trainers.launch"] = trainers.launch = module
+sys.modules["trainers.run.launch"] = trainers.run.launch = module
 from selfplay.cli.main import call
 raise SystemExit(call(["run", "tic_tac_toe", "--out", sys.argv[1]]))
 """

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import selfplay
-from trainers import placement
+from trainers.run import placement
 
 ROOT = Path(selfplay.__file__).resolve().parent.parent
 AWS, GCP = ROOT / "cluster.yaml", ROOT / "trainers/clusters/gcp.yaml"
@@ -131,7 +131,7 @@ def test_amazon_is_asked_for_the_right_machines(amazon: Any, tmp_path: Path, mon
 
 
 def test_the_dashboard_draws_what_is_exported() -> None:
-    from trainers.beacon import METRICS
+    from trainers.run.status_publisher import METRICS
 
     board = json.loads((ROOT / "trainers/clusters/grafana.json").read_text())
     drawn = set(re.findall(r"ray_selfplay_(\w+)", json.dumps(board["panels"])))

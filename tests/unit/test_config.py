@@ -13,11 +13,11 @@ from selfplay.store.kept_settings import fits_digest, settings_alone
 from selfplay.store.release.verifier.searching import playing_of
 from selfplay.store.sampled import dialogue_settings
 from selfplay.store.searched import search_settings
-from trainers.config import RunConfig
-from trainers.experiment import from_json, from_toml, incompatible
-from trainers.reasoning_config import ReasoningConfig
-from trainers.recipe import derive, load_recipe, shipped, slug
-from trainers.settings import apply_overrides, from_mapping, keys
+from trainers.alphazero.config import RunConfig
+from trainers.reasoning.config import ReasoningConfig
+from trainers.run.kinds import from_json, from_toml, incompatible
+from trainers.run.recipe import derive, load_recipe, shipped, slug
+from trainers.run.settings import apply_overrides, from_mapping, keys
 
 SMALL = {"name": "x", "env": {"id": "connect_four"}}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.curriculum import Curriculum
+from trainers.reasoning.curriculum import Curriculum
 
 NAN = float("nan")
 records = st.lists(

@@ -25,13 +25,13 @@ from selfplay.game import load
 from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
 from selfplay.store import lease as leases
-from trainers.crew import net_config, search_config
-from trainers.experiment import AnyConfig
-from trainers.office import Office
-from trainers.recipe import load_recipe
-from trainers.restoring import restore
-from trainers.run_folder import RunFolder
-from trainers.run_state import ReasoningState, State
+from trainers.alphazero.actors import net_config, search_config
+from trainers.run.kinds import AnyConfig
+from trainers.run.recipe import load_recipe
+from trainers.run.restore import restore
+from trainers.run.run_folder import RunFolder
+from trainers.run.run_state import ReasoningState, State
+from trainers.run.services import Office
 
 VERSIONS, SCORES = 3, [{"version": 1, "level": 1.0}]
 

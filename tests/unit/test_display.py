@@ -21,8 +21,7 @@ from rich.console import Console
 from selfplay.cli import screen, terminal
 from selfplay.cli.display import LineDisplay, progress
 from selfplay.cli.farewell import farewell
-from trainers.reasoning_status import ReasoningStatus, ReasoningSummary
-from trainers.status import (
+from trainers.alphazero.status import (
     BaselineRow,
     Candidate,
     LastGame,
@@ -33,6 +32,7 @@ from trainers.status import (
     StrengthRow,
     Summary,
 )
+from trainers.reasoning.status import ReasoningStatus, ReasoningSummary
 
 BOARD = """  [grey42]╭───────────────╮[/]
 6 [grey42]│[/] · · · · · · · [grey42]│[/]

@@ -14,10 +14,10 @@ from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
-from trainers.language_learner import ReasoningLearner
-from trainers.lessons import Lessons
-from trainers.reasoning_config import LearnerSettings
-from trainers.sft import gapped
+from trainers.reasoning.algorithms.sft import gapped
+from trainers.reasoning.config import LearnerSettings
+from trainers.reasoning.learner import ReasoningLearner
+from trainers.reasoning.token_batch import Lessons
 
 torch.set_num_threads(1)
 TOKENIZER = of_characters("0123456789+=")
@@ -65,8 +65,8 @@ def test_a_line_as_long_as_the_context_has_no_gap() -> None:
 
 
 def test_models_that_place_tokens_themselves_refuse_gaps() -> None:
-    from trainers.reasoning_config import PolicySettings, ReasoningConfig, TaskSettings
-    from trainers.reasoning_crew import refuse_gaps
+    from trainers.reasoning.actors import refuse_gaps
+    from trainers.reasoning.config import PolicySettings, ReasoningConfig, TaskSettings
 
     config = ReasoningConfig(
         name="x", task=TaskSettings(id="parity"), policy=PolicySettings(), learner=LearnerSettings(gaps=3)

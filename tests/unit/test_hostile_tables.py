@@ -163,7 +163,7 @@ def test_a_thousand_lies_are_printed_and_the_others_counted(corpus: str, capfd: 
 )
 def test_uses_that_no_learner_writes_are_one_sentence(corpus: str, sampler: str | None) -> None:
     pytest.importorskip("torch")
-    from trainers.uses import samples_of
+    from trainers.alphazero.provenance import samples_of
 
     rows = [row("uses", run_id="r", version_out=1, sampler=sampler), row("uses", run_id="r", version_out=None)]
     put(corpus, "uses", pa.Table.from_pylist(rows, SIDE_TABLES["uses"].schema))

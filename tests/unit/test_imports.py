@@ -64,7 +64,7 @@ def test_no_import_by_string_gets_around_the_order() -> None:
     assert guilty == []
 
 
-@pytest.mark.parametrize("module", ["selfplay.store", "selfplay.check", "selfplay.cli.main", "trainers.recipe"])
+@pytest.mark.parametrize("module", ["selfplay.store", "selfplay.check", "selfplay.cli.main", "trainers.run.recipe"])
 def test_the_base_install_is_enough_for(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

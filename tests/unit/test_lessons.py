@@ -14,10 +14,10 @@ from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
-from trainers.lessons import Lessons
-from trainers.reasoning_config import LearnerSettings
-from trainers.reinforce import prepare
-from trainers.spiral import SeatBaselines
+from trainers.reasoning.advantages import prepare
+from trainers.reasoning.algorithms.role_conditioned import SeatBaselines
+from trainers.reasoning.config import LearnerSettings
+from trainers.reasoning.token_batch import Lessons
 
 torch.set_num_threads(1)
 
@@ -85,7 +85,7 @@ def test_ppo_gives_the_reward_to_the_tokens_that_were_sampled() -> None:
 
 
 def test_a_step_raises_what_was_rewarded_and_not_what_was_asked() -> None:
-    from trainers.language_learner import ReasoningLearner
+    from trainers.reasoning.learner import ReasoningLearner
 
     tokenizer = of_characters("0123")
     spec = PolicySpec(None, small(tokenizer.size, 1, 16, 1, 32), tokenizer.files, 32)

@@ -10,8 +10,8 @@ import pyspiel
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from trainers.config import RunSettings
-from trainers.tidy import longest_history
+from trainers.alphazero.config import RunSettings
+from trainers.run.auto_compaction import longest_history
 
 GAME = pyspiel.load_game("tic_tac_toe")
 DEFAULT = RunSettings().keep_days

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from trainers import alphazero
-from trainers.alphazero import Loop
+from trainers.alphazero import loop as alphazero
+from trainers.alphazero.loop import Loop
 
 
 def test_every_archived_block_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

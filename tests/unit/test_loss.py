@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.loss import log_softmax_legal, losses, outcome_of
+from trainers.alphazero.loss import log_softmax_legal, losses, outcome_of
 
 
 def batch(rows: int = 4, actions: int = 3, **changes: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from trainers.memory import proportional_bytes
+from trainers.run.process_memory import proportional_bytes
 
 
 def test_children_count() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.metrics import ScalarWriter, wandb_safe
+from trainers.run.metrics import ScalarWriter, wandb_safe
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -6,8 +6,8 @@ import pytest
 
 from selfplay import storage
 from selfplay.errors import UserError
-from trainers import placement
-from trainers.placement import Shortage
+from trainers.run import placement
+from trainers.run.placement import Shortage
 
 
 class Clock:

@@ -16,8 +16,8 @@ from selfplay.generation import PlaySettings
 from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.playthrough import ruleset_digest
 from selfplay.store.verify import verify_corpus
-from trainers.crew import net_config, search_config
-from trainers.recipe import load_recipe
+from trainers.alphazero.actors import net_config, search_config
+from trainers.run.recipe import load_recipe
 
 
 @pytest.fixture

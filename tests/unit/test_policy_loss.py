@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainers.policy_loss import FARTHEST, PolicyLoss, Size, k3, merged, policy_loss, size_of
-from trainers.sft import sft_loss
+from trainers.reasoning.algorithms.sft import sft_loss
+from trainers.reasoning.policy_loss import FARTHEST, PolicyLoss, Size, k3, merged, policy_loss, size_of
 
 NAN = float("nan")
 torch.set_num_threads(1)

@@ -15,13 +15,13 @@ from selfplay.actors.reasoner import Ask
 from selfplay.contract import Message, Problem
 from selfplay.errors import UserError
 from selfplay.task import Task
-from trainers.fit import Footprint, refuse_too_large
-from trainers.problems import Found, Problems
-from trainers.reasoning_config import ReasoningConfig
-from trainers.reasoning_crew import begun_with
-from trainers.reasoning_status import ReasoningStatus, Score
-from trainers.sides import refuse_empty_sides
-from trainers.tuning import score_of
+from trainers.reasoning.actors import begun_with
+from trainers.reasoning.config import ReasoningConfig
+from trainers.reasoning.memory_budget import Footprint, refuse_too_large
+from trainers.reasoning.problem_splits import refuse_empty_sides
+from trainers.reasoning.problems import Found, Problems
+from trainers.reasoning.status import ReasoningStatus, Score
+from trainers.run.tuning import score_of
 
 TASK = Task(registry.find_task("parity"))
 LEVELS = [12.0, 16.0]

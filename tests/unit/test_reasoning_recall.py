@@ -17,15 +17,15 @@ from selfplay.episode.record import Episode
 from selfplay.nets import weights
 from selfplay.store import newest
 from selfplay.store.closings import Ledger
-from trainers import tutor
-from trainers.derivation import Derivation
-from trainers.lessons import Lessons
-from trainers.losses import missing
-from trainers.reasoning import Course
-from trainers.reasoning_crew import ReasoningCrew
-from trainers.reasoning_staff import Staff
-from trainers.run_state import ReasoningState
-from trainers.tutor import Tutor
+from trainers.reasoning import learner_actor as tutor
+from trainers.reasoning.actors import ReasoningCrew
+from trainers.reasoning.learner_actor import Tutor
+from trainers.reasoning.loop import Course
+from trainers.reasoning.lost_episodes import missing
+from trainers.reasoning.token_batch import Lessons
+from trainers.reasoning.workers import Staff
+from trainers.run.run_state import ReasoningState
+from trainers.run.weights_lineage import Derivation
 
 PROMPTS, GROUP = 4, 2
 #: When the run began, seconds since 1970, and how long a round took.

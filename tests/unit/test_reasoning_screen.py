@@ -18,8 +18,8 @@ from selfplay.cli.display import drawn as live
 from selfplay.cli.farewell import farewell
 from selfplay.cli.reasoning_screen import held_out, sample, screen, verdict
 from selfplay.cli.screen import POOR, spark
-from trainers.reasoning_status import ReasoningStatus, ReasoningSummary, Sample, Score
-from trainers.status import Status
+from trainers.alphazero.status import Status
+from trainers.reasoning.status import ReasoningStatus, ReasoningSummary, Sample, Score
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]#[/bold red] \u202etxt\r\nover\x9b31m \ud800 :boom: [link=x]y[/link] [/"
 

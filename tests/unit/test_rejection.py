@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.rejection import Gate, Kept, Sample, keep
+from trainers.reasoning.algorithms.expert_iteration import Gate, Kept, Sample, keep
 
 NAN = float("nan")
 samples = st.lists(

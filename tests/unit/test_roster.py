@@ -6,8 +6,8 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from selfplay.errors import UserError
-from trainers import roster
-from trainers.roster import MOST_DEATHS, Roster
+from trainers.run import supervisor
+from trainers.run.supervisor import MOST_DEATHS, Roster
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(roster, "time", clock)
+    monkeypatch.setattr(supervisor, "time", clock)
     return clock
 
 

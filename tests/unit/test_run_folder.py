@@ -14,11 +14,11 @@ from selfplay import run_files
 from selfplay.errors import Damaged
 from selfplay.nets import weights
 from selfplay.store import Fenced, acquire, lease
-from trainers import run_folder, thinning
-from trainers.launch import sweep
-from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder
-from trainers.run_state import SCHEMA, ReasoningState, State
+from trainers.run import history_thinning, run_folder
+from trainers.run.launch import sweep
+from trainers.run.recipe import load_recipe
+from trainers.run.run_folder import RunFolder
+from trainers.run.run_state import SCHEMA, ReasoningState, State
 
 
 def test_a_driver_that_was_replaced_writes_nothing_over(tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_leases_of_holders_long_gone_are_deleted(tmp_path: Path, monkeypatch: py
 
 
 def test_a_history_is_coarse_at_its_beginning_and_fine_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thinning, "MOST", 10)
+    monkeypatch.setattr(history_thinning, "MOST", 10)
     rows: list[tuple[str, int]] = []
     for version in range(500):
         for kind in ("random", "exact") if version % 50 else ("random", "exact", "seldom"):
             rows.append((kind, version))
-            rows = thinning.thinned(rows, lambda row: row[0], lambda row: row[1])
+            rows = history_thinning.thinned(rows, lambda row: row[0], lambda row: row[1])
     for kind in ("random", "exact"):
         versions = [version for of, version in rows if of == kind]
         assert versions[0] == 0 and versions[-10:] == list(range(490, 500)) and len(versions) <= 20

@@ -21,10 +21,10 @@ from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Committer, write_block
 from selfplay.task import Task, ruleset_digest
-from trainers.language_learner import ReasoningLearner
-from trainers.lessons import lessons_from
-from trainers.reasoning_config import LearnerSettings, PolicySettings, ReasoningConfig, TaskSettings
-from trainers.tutor import Tutor, TutorJob
+from trainers.reasoning.config import LearnerSettings, PolicySettings, ReasoningConfig, TaskSettings
+from trainers.reasoning.learner import ReasoningLearner
+from trainers.reasoning.learner_actor import Tutor, TutorJob
+from trainers.reasoning.token_batch import lessons_from
 
 torch.set_num_threads(1)
 TASK = Task(registry.find_task("guess_number"))

@@ -6,10 +6,10 @@ import pytest
 
 from selfplay.actors.examiner import Exam, Marks
 from selfplay.arena.match import wilson
-from trainers import scoreboard
-from trainers.config import EvaluationConfig
-from trainers.run_state import State
-from trainers.scoreboard import QUICK_GAMES, Scoreboard
+from trainers.alphazero import scoreboard
+from trainers.alphazero.config import EvaluationConfig
+from trainers.alphazero.scoreboard import QUICK_GAMES, Scoreboard
+from trainers.run.run_state import State
 
 OPPONENTS = ("random", "mcts100", "checkpoints")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from trainers import cluster, ray_guard
+from trainers.run import ray_guard, ray_session
 
 #: Hangs, as a call into Ray may: in C, without Python's lock, and no signal ends it.
 HANG = "mutex = ctypes.create_string_buffer(64); c.pthread_mutex_lock(mutex); c.pthread_mutex_lock(mutex)"
@@ -77,7 +77,7 @@ def guarded(*, ray: Sequence[str] = (), says: Sequence[str] = (), kills: Sequenc
         stderr=subprocess.PIPE,
         text=True,
     )
-    words = cluster.LastWords(2, "it goes on", lambda sentence: None, guard)  # type: ignore[arg-type]
+    words = ray_session.LastWords(2, "it goes on", lambda sentence: None, guard)  # type: ignore[arg-type]
     processes = {name: subprocess.Popen(["sleep", "60"]) for name in ray}
     try:
         for name, process in processes.items():
@@ -115,10 +115,10 @@ def test_a_run_that_was_asked_to_end_says_so_where_ray_ends_with_it() -> None:
     """A signal to the whole process group reaches the processes of Ray, too."""
     said: list[str] = []
     stop = threading.Event()
-    words = cluster.LastWords(2, "it goes on", said.append, stop=stop)
-    cluster._died(words, "the node manager (raylet)")
+    words = ray_session.LastWords(2, "it goes on", said.append, stop=stop)
+    ray_session._died(words, "the node manager (raylet)")
     assert "Ray has died under the run: the node manager (raylet) has ended" in said.pop()
     stop.set()
-    cluster._died(words, "the node manager (raylet)")
+    ray_session._died(words, "the node manager (raylet)")
     assert said == ["the run was asked to end, and Ray was ended with it, before everything could be saved in order; "
                     "it goes on"]  # fmt: skip

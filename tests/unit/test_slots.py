@@ -18,12 +18,12 @@ from selfplay.episode import random_episode  # noqa: E402
 from selfplay.store import commit, neighbours  # noqa: E402
 from selfplay.store.counters import numbers_of, player_seed  # noqa: E402
 from selfplay.store.release.verifier.neighbours import Told, seeds_lie  # noqa: E402
-from trainers import office  # noqa: E402
-from trainers.config import RunConfig  # noqa: E402
-from trainers.crew import Crew  # noqa: E402
-from trainers.placement import Place  # noqa: E402
-from trainers.reasoning_config import ReasoningConfig  # noqa: E402
-from trainers.reasoning_crew import ReasoningCrew, ReasoningSizing  # noqa: E402
+from trainers.alphazero.actors import Crew  # noqa: E402
+from trainers.alphazero.config import RunConfig  # noqa: E402
+from trainers.reasoning.actors import ReasoningCrew, ReasoningSizing  # noqa: E402
+from trainers.reasoning.config import ReasoningConfig  # noqa: E402
+from trainers.run import services  # noqa: E402
+from trainers.run.placement import Place  # noqa: E402
 
 
 class Here:
@@ -40,7 +40,7 @@ class Here:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two writers of a slot under a driver."""
     monkeypatch.setattr(commit, "WRITERS_PER_DRIVER", 2)
-    monkeypatch.setattr(office.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(services.ray, "get", lambda answer: answer)
 
 
 def admitted(crew: Any, committer: store.Committer) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainers import speed
-from trainers.speed import Speed
+from trainers.run import throughput
+from trainers.run.throughput import Speed
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(speed, "time", clock)
+    monkeypatch.setattr(throughput, "time", clock)
     return clock
 
 

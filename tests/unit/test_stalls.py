@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from selfplay.actors.reasoner import Outcome
-from trainers.stalls import GamesStall, Reminder, RoundStall, nothing_finished, teaches
-from trainers.status import Status
+from trainers.alphazero.status import Status
+from trainers.run.stalls import GamesStall, Reminder, RoundStall, nothing_finished, teaches
 
 STATUS = Status("openspiel:y", "openspiel:y", "runs/y", "runs/y/corpus", total_s=600.0)
 

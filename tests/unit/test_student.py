@@ -18,12 +18,12 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.commit import Committer, Receipt
 from selfplay.store.write import write_block
-from trainers import student as students
-from trainers.alphazero import Loop
-from trainers.arithmetic import Training
-from trainers.config import LearnerConfig, RunSettings
-from trainers.derivation import Derivation
-from trainers.student import Student
+from trainers.alphazero import learner_actor as students
+from trainers.alphazero.config import LearnerConfig, RunSettings
+from trainers.alphazero.learner_actor import Student
+from trainers.alphazero.loop import Loop
+from trainers.run.arithmetic import Training
+from trainers.run.weights_lineage import Derivation
 
 GAME = load(spec_from_string("tic_tac_toe"))
 TARGETS = TargetSettings("gumbel", 50.0, 0.2, 0.5, 0.5, 0.5)

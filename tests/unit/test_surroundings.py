@@ -14,8 +14,8 @@ from selfplay.cli.main import call
 from selfplay.errors import UserError
 from selfplay.isolation import Host
 from selfplay.registry import find_task
-from trainers.cluster import _Job
-from trainers.metrics import ScalarWriter
+from trainers.run.metrics import ScalarWriter
+from trainers.run.ray_session import _Job
 
 #: Modules that the helper processes import, of Python's own library and of ours.
 NAMES = ("json", "random", "selfplay", "multiprocessing", "socket", "numpy", "envs")

@@ -16,10 +16,10 @@ from selfplay import sealed
 from selfplay.cli.main import call
 from selfplay.cli.top import lines_of, look
 from selfplay.store import acquire
-from trainers import beacon
-from trainers.beacon import METRICS, Beacon
-from trainers.reasoning_status import ReasoningStatus, Score
-from trainers.status import LostGames, Status, StrengthRow
+from trainers.alphazero.status import LostGames, Status, StrengthRow
+from trainers.reasoning.status import ReasoningStatus, Score
+from trainers.run import status_publisher
+from trainers.run.status_publisher import METRICS, Beacon
 
 
 def played(place: Path) -> Status:
@@ -96,7 +96,7 @@ def test_where_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_folder_that_cannot_be_written_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(beacon, "EVERY_S", 0.01)
+    monkeypatch.setattr(status_publisher, "EVERY_S", 0.01)
     (tmp_path / "file").write_text("")
     told(tmp_path / "file" / "run", played(tmp_path))
 
@@ -111,8 +111,8 @@ def test_every_metric_is_a_number_of_some_status(tmp_path: Path) -> None:
 def test_a_loop_that_hangs_is_told_of_by_another_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(beacon, "EVERY_S", 0.02)
-    monkeypatch.setattr(beacon, "STALLED_S", 0.1)
+    monkeypatch.setattr(status_publisher, "EVERY_S", 0.02)
+    monkeypatch.setattr(status_publisher, "STALLED_S", 0.1)
     seen: list[Status] = []
     with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), seen.append, lease, metrics=False) as tell:
         tell(played(tmp_path))

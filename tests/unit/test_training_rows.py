@@ -18,7 +18,7 @@ from selfplay.game import Game, load, spec_from_string
 from selfplay.generation import Generator, PlaySettings
 from selfplay.search import BatchedSearch, SearchConfig, SearchResult
 from selfplay.search.hash_net import HashNet
-from trainers.loss import value_losses
+from trainers.alphazero.loss import value_losses
 
 #: Priors and q are archived in units of 1 / 32767. Here sigma is at most (50 + 24) * 0.2 * q with q in [0, 1], and a
 #: prior is at least 0.002: no target moves by more than this.

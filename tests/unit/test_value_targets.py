@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfplay.nets import value_of
-from trainers.loss import value_losses
+from trainers.alphazero.loss import value_losses
 
 #: Results that positions come to, for the seat to act: a margin of victory d/21, as of a game of tallies.
 MARGINS = [[0.4], [0.6], [-0.6], [1 / 21, 5 / 21], [-1.0, 0.4, 0.9], [20 / 21, 1.0], [1.0, -1.0, 0.0]]

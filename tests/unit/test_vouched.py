@@ -19,12 +19,12 @@ from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import lineage
 from selfplay.store.table import ELSEWHERE
-from trainers.experiment import AnyConfig, reach
-from trainers.reasoning_config import ReasoningConfig
-from trainers.reasoning_crew import _kept, _kept_policy
-from trainers.recipe import load_recipe
-from trainers.run_folder import RunFolder
-from trainers.run_state import ReasoningState, State
+from trainers.reasoning.actors import _kept, _kept_policy
+from trainers.reasoning.config import ReasoningConfig
+from trainers.run.kinds import AnyConfig, reach
+from trainers.run.recipe import load_recipe
+from trainers.run.run_folder import RunFolder
+from trainers.run.run_state import ReasoningState, State
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "corpus_v1"
 

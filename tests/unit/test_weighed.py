@@ -52,8 +52,8 @@ from selfplay.weighed.kept import Kept
 from selfplay.weighed.report import GONE, MIXED
 from selfplay.weighed.values import Net
 from tests.tampering.weights import CASES, OTHER, WeightCase
-from trainers.config import RunConfig
-from trainers.crew import net_config, search_config
+from trainers.alphazero.actors import net_config, search_config
+from trainers.alphazero.config import RunConfig
 
 torch.set_num_threads(1)
 Tables = dict[str, list[dict[str, Any]]]

@@ -7,7 +7,7 @@ import pytest
 
 from selfplay.contract import Symmetry
 from selfplay.episode.rows import Rows, concatenate, take
-from trainers.window import ReplayWindow, WindowSettings
+from trainers.alphazero.replay_window import ReplayWindow, WindowSettings
 
 SHAPE = (2, 2, 3)
 ACTIONS = 5

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selfplay.nets import NetConfig, winograd
-from trainers.training_step import forward, trainable
+from trainers.alphazero.training_step import forward, trainable
 
 
 def with_gradients(convolve: object, x: Tensor, weight: Tensor, of_result: Tensor) -> tuple[Tensor, Tensor, Tensor]:

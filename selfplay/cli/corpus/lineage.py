@@ -51,7 +51,7 @@ def lineage(
     origin = found.of_weights(opened, weights, subject, elsewhere)
     told: dict[str, Any] = asdict(origin)
     if samples:
-        from trainers.uses import samples_of
+        from trainers.alphazero.provenance import samples_of
 
         told["samples"] = [
             {"episode_id": episode, "step": step, "times": times}

@@ -1,0 +1,1 @@
+"""Self-play on games: the loop, the learner and the evaluation."""

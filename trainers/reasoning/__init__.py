@@ -1,0 +1,1 @@
+"""Reasoning with verifiable rewards: the loop, the learner and its algorithms."""

@@ -1,0 +1,1 @@
+"""One file per algorithm that turns judged samples into what is learned."""
