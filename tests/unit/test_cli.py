@@ -123,13 +123,13 @@ RunFunction = Callable[..., Summary]
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunFunction], None]]:
     """Puts a function in the place of `trainers.run.launch.run`."""
-    import trainers
+    import trainers.run
 
     def put(function: RunFunction) -> None:
         module = ModuleType("trainers.run.launch")
         module.run = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "trainers.run.launch", module)
-        monkeypatch.setattr(trainers, "launch", module, raising=False)
+        monkeypatch.setattr(trainers.run, "launch", module, raising=False)
 
     yield put
 
