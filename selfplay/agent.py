@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 import pyspiel
 
-from selfplay import agent_file, registry, storage
+from selfplay import agent_file
 from selfplay.agent_file import SCHEMA
+from selfplay.environments import registry
+from selfplay.environments.game import Game, load
 from selfplay.errors import UserError
-from selfplay.game import Game, load
+from selfplay.io import storage
+from selfplay.io.run_files import AGENT_FILE, read_part, versions, weights_uri
+from selfplay.io.sealed import load_newest_valid
 from selfplay.nets import weights
 from selfplay.nets.averaged import Averaged
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Evaluator
 from selfplay.nets.policy_value import check_shapes
-from selfplay.run_files import AGENT_FILE, read_part, versions, weights_uri
-from selfplay.sealed import load_newest_valid
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 
 Array = np.ndarray[Any, Any]

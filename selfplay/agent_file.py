@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from selfplay import archived, registry
 from selfplay.contract import GameSpec
+from selfplay.environments import archived, registry
+from selfplay.environments.game import Game
 from selfplay.errors import Damaged, UserError
-from selfplay.game import Game
 from selfplay.nets.config import SCHEMA as NET_SCHEMA
 from selfplay.nets.config import NetConfig
 from selfplay.search import SearchConfig
@@ -56,7 +56,8 @@ class AgentFile:
             if known is None or registry.source_of(known).text != self.source:
                 raise UserError(
                     f"{self.env_id!r} came as a file of its own, {self.reference!r}: name yours (--env, or "
-                    "selfplay.registry.find), or trust the copy that the run keeps (--trust, or trust=True)"
+                    "selfplay.environments.registry.find), or trust the copy that the run keeps (--trust, or "
+                    "trust=True)"
                 )
             spec = known
         if not isinstance(spec, GameSpec):

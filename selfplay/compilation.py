@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from selfplay import scratch, surroundings
+from selfplay import surroundings
+from selfplay.io import scratch
 
 
 def cache_folder(package: Path) -> Path:

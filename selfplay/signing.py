@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from selfplay import scratch, storage
 from selfplay.errors import UserError
+from selfplay.io import scratch, storage
 
 FILE = "signing_key.pem"
 _NAME = re.compile(r"ed25519:[0-9a-f]{64}")

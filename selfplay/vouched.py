@@ -2,8 +2,8 @@
 
 A run's folder may be a stranger's. Its settings name other places: a corpus, a model's directory, the address of an
 endpoint, the variable that holds its key. A run that begins writes down those that its user named (`reach.json`), with
-a signature by a secret that only this user has (`selfplay.scratch.secret`). So a folder that was moved is known again
-by the user who began it, on the machines where that secret is, and what anybody else wrote there is not.
+a signature by a secret that only this user has (`selfplay.io.scratch.secret`). So a folder that was moved is known
+again by the user who began it, on the machines where that secret is, and what anybody else wrote there is not.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import hmac
 import json
 from collections.abc import Mapping
 
-from selfplay import scratch, sealed, storage
 from selfplay.errors import UserError
+from selfplay.io import scratch, sealed, storage
 
 FILE = "reach.json"
 

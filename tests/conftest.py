@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from selfplay import registry
+from selfplay.environments import registry
 
 
 @pytest.fixture(autouse=True)

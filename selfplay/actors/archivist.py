@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfplay import storage
+from selfplay.io import storage
 from selfplay.store.closings import close_earlier
 from selfplay.store.commit import Committer, Receipt, Registration
 from selfplay.store.table import append

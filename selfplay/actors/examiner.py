@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfplay import registry, storage
 from selfplay.agent import Agent
-from selfplay.arena.baselines import Compared, compared
-from selfplay.arena.exact import mistakes, test_sets
-from selfplay.arena.match import Player, play_match
-from selfplay.arena.openings import openings
-from selfplay.arena.players import mcts_player, random_player
-from selfplay.game import load
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.evaluation.baselines import Compared, compared
+from selfplay.evaluation.exact import mistakes, test_sets
+from selfplay.evaluation.match import Player, play_match
+from selfplay.evaluation.openings import openings
+from selfplay.evaluation.players import mcts_player, random_player
+from selfplay.io import storage
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from selfplay import registry, storage
 from selfplay.actors import notice
 from selfplay.actors.weights import Published
+from selfplay.environments import registry
+from selfplay.environments.game import Game, load
 from selfplay.episode import EPISODES, Episode, Provenance
-from selfplay.game import Game, load
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.io import storage
 from selfplay.nets.choice import Choice
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Backend, Dtype, Evaluator
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, Writer

@@ -19,13 +19,15 @@ import pyarrow as pa
 import ray
 import torch
 
-from selfplay import registry, storage
 from selfplay.actors import notice
 from selfplay.actors.weights import Published
-from selfplay.author import FAILURES, OTHER, TIMEOUT
 from selfplay.contract import TaskSpec
+from selfplay.environments import registry
+from selfplay.environments.author import FAILURES, OTHER, TIMEOUT
+from selfplay.environments.task import Posed, Task
 from selfplay.episode import EPISODES, Episode, Provenance
 from selfplay.episode.schema import CHANCE_ROLE
+from selfplay.io import storage
 from selfplay.nets.language import fresh
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import Tokenizer
@@ -36,7 +38,6 @@ from selfplay.rollout.engine import Engine
 from selfplay.rollout.sampling import Sampling
 from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block, Writer
-from selfplay.task import Posed, Task
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Ask:
 class Outcome:
     """What became of one sample. state, reason: of the verdict of seat 0; tokens: that policies wrote.
 
-    failure: why verification failed, one of `selfplay.author.FAILURES`; "" where it did not.
+    failure: why verification failed, one of `selfplay.environments.author.FAILURES`; "" where it did not.
     """
 
     group: str

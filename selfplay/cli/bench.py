@@ -17,7 +17,7 @@ from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
-    from selfplay.game import Game
+    from selfplay.environments.game import Game
     from selfplay.nets.config import NetConfig
     from selfplay.nets.inference import Dtype
 
@@ -89,8 +89,8 @@ def search(
         raise UserError(f"--algorithm {algorithm!r} is unknown; it is {' or '.join(ALGORITHMS)}")
     if dtype not in ("auto", "float32", "bfloat16", "int8"):
         raise UserError(f"--dtype {dtype!r} is unknown; it is auto, float32, bfloat16 or int8")
-    from selfplay import registry
-    from selfplay.game import load, unsearchable
+    from selfplay.environments import registry
+    from selfplay.environments.game import load, unsearchable
 
     spec = registry.find(game)
     reason = unsearchable(load(spec))
@@ -155,12 +155,12 @@ def count(work: Work, barrier: Any) -> Counts:
     """One process's share: warms up, waits for the others, plays for the time given."""
     import numpy as np
 
-    from selfplay import registry
+    from selfplay.environments import registry
+    from selfplay.environments.game import load
     from selfplay.episode import Provenance
-    from selfplay.game import load
-    from selfplay.generation import Generator, PlaySettings, Policy
     from selfplay.nets.config import NetConfig
     from selfplay.nets.inference import Evaluator
+    from selfplay.play.generator import Generator, PlaySettings, Policy
     from selfplay.search import SearchConfig
 
     game = load(registry.find(work.game))
@@ -219,7 +219,7 @@ def _seen_positions(game: Game, config: NetConfig) -> dict[str, Any]:
 
 def _play(generator: Any, seconds: float, version_positions: int) -> int:
     """Plays for `seconds`, under a new version every `version_positions`; returns the positions searched."""
-    from selfplay.generation import Policy
+    from selfplay.play.generator import Policy
 
     until = time.perf_counter() + seconds
     total = 0

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from selfplay.checks.report import Report, TaskReport
-from selfplay.checks.watch import MOST_STEPS, STEP_S, examine
 from selfplay.cli.console import Console, plain_markup
 from selfplay.commands import command
+from selfplay.environments.checks.report import Report, TaskReport
+from selfplay.environments.checks.watch import MOST_STEPS, STEP_S, examine
 
 
 def check_env(

@@ -127,7 +127,7 @@ def _home(name: str) -> Path | None:
 
 
 def environments() -> Iterator[Finding]:
-    from selfplay import registry
+    from selfplay.environments import registry
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -196,7 +196,7 @@ def graphics() -> Iterator[Finding]:
 def folder(out: str) -> Iterator[Finding]:
     """Whether runs can be written where they would go."""
     if "://" in out:
-        from selfplay import storage
+        from selfplay.io import storage
 
         probe = storage.join(out, "doctor-probe")
         storage.write(probe, b"probe")

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from selfplay import storage
 from selfplay.cli.findings import Finding
 from selfplay.errors import UserError
+from selfplay.io import storage
 
 #: Must be the same everywhere: these write what others read.
 ALIKE = ("ray", "selfplay-factory", "torch", "numpy", "pyarrow", "deltalake", "open_spiel", "numba")

@@ -18,8 +18,8 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
     A new one needs no installation: selfplay check-env ./my_game.py
     """
-    from selfplay import registry
     from selfplay.contract import GameSpec
+    from selfplay.environments import registry
 
     specs = registry.all_specs()
     sources = [registry.source_of(spec) for spec in specs]

@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 
 import typer
 
-from selfplay import scratch, surroundings
+from selfplay import surroundings
 from selfplay._version import VERSION
 from selfplay.cli import memory
 from selfplay.cli.terminal import Logged, one_line
 from selfplay.cli.untrusted import say
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
+from selfplay.io import scratch
 
 HELP = """A factory for verified self-play data: agents play games against themselves, every game is archived and can be
 replayed, and nets learn from the archive."""

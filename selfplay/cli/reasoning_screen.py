@@ -14,7 +14,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from selfplay.author import FAILURES, OTHER
 from selfplay.cli.screen import (
     ACCENT,
     DIM,
@@ -35,6 +34,7 @@ from selfplay.cli.screen import (
     spark,
 )
 from selfplay.cli.untrusted import compact, elided, one_line
+from selfplay.environments.author import FAILURES, OTHER
 from trainers.reasoning.status import ReasoningStatus, Sample, Score
 
 #: Digits in three lines of half blocks.

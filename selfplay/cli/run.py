@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay import run_files, scratch, storage
 from selfplay.cli.signals import stopping
 from selfplay.cli.terminal import Logged, Terminal, forget_logs, taken
 from selfplay.cli.untrusted import say, tame
 from selfplay.commands import command
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
+from selfplay.io import run_files, scratch, storage
 
 if TYPE_CHECKING:
     from selfplay.contract import EnvSpec
@@ -142,8 +142,8 @@ def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
     resumed: the run folder that they were read from, which may be a stranger's: a file that it names is then not used;
     None where the user named them himself. Raises `UserError`.
     """
-    from selfplay import archived, registry
     from selfplay.contract import GameSpec
+    from selfplay.environments import archived, registry
     from trainers.alphazero.config import RunConfig
 
     play, named = isinstance(config, RunConfig), named_in(config)
@@ -168,10 +168,10 @@ def named_in(config: AnyConfig) -> str:
 
 def file_of(config: AnyConfig) -> str:
     """The file of rules or questions that the settings name; "" where they name what is installed."""
-    from selfplay import jsonl
+    from selfplay.environments import question_file
 
     named = named_in(config)
-    return named if named.endswith(".py") or jsonl.is_reference(named) else ""
+    return named if named.endswith(".py") or question_file.is_reference(named) else ""
 
 
 def need_packages(*names: str) -> None:

@@ -16,7 +16,7 @@ from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
-    from selfplay.registry import Portable
+    from selfplay.environments.registry import Portable
     from trainers.alphazero.status import BaselineRow
 
 
@@ -42,9 +42,9 @@ def strength(
     for name in names:
         if name != "random" and not (name.startswith("mcts") and name[4:].isdigit()):
             raise UserError(f"--opponents {name!r} is unknown; say random or mctsN, such as mcts100")
-    from selfplay import registry
     from selfplay.agent import Agent
     from selfplay.cli import screen
+    from selfplay.environments import registry
     from trainers.alphazero import exact_results
 
     load_envs(env)
@@ -94,7 +94,7 @@ _trust = False
 def _begin(named: list[Portable], trust: bool) -> None:
     """In each process: what the user named on the command line is known there, too."""
     global _trust
-    from selfplay import registry
+    from selfplay.environments import registry
 
     _trust = trust
     for portable in named:
@@ -106,10 +106,10 @@ def _part(
 ) -> dict[str, tuple[int, int, int]]:
     """One process's share: (wins, draws or cut, losses) of a match, or by label (wrong, 0, positions)."""
     from selfplay.agent import Agent
-    from selfplay.arena.exact import mistakes, test_sets
-    from selfplay.arena.match import play_match
-    from selfplay.arena.openings import openings
-    from selfplay.arena.players import mcts_player, random_player
+    from selfplay.evaluation.exact import mistakes, test_sets
+    from selfplay.evaluation.match import play_match
+    from selfplay.evaluation.openings import openings
+    from selfplay.evaluation.players import mcts_player, random_player
 
     agent = Agent.load(run, version, trust=_trust)
 
@@ -130,7 +130,7 @@ def _part(
 
 
 def _match(parts: list[dict[str, tuple[int, int, int]]]) -> dict[str, Any]:
-    from selfplay.arena.match import wilson
+    from selfplay.evaluation.match import wilson
 
     wins, draws, losses = (sum(part["match"][i] for part in parts) for i in range(3))
     played = wins + draws + losses
@@ -149,8 +149,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """What a run would keep of an exam at this length, from what the processes found."""
     from selfplay.actors.examiner import Exam, Marks
-    from selfplay.arena.baselines import compared
-    from selfplay.arena.exact import test_sets
+    from selfplay.evaluation.baselines import compared
+    from selfplay.evaluation.exact import test_sets
     from trainers.alphazero import exact_results
 
     player = f"{simulations} simulations" if simulations else "raw policy"

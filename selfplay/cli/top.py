@@ -14,10 +14,10 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from selfplay import run_files, sealed, storage
 from selfplay.cli.console import Console
 from selfplay.cli.untrusted import one_line
 from selfplay.errors import UserError
+from selfplay.io import run_files, sealed, storage
 
 _LOOK_S = 2.0
 #: A run that has written nothing for so many of its periods gives no sign of life.

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.environments.game import Game
 from selfplay.episode.rows import Rows, ragged
 from selfplay.episode.schema import UNITS
 from selfplay.episode.targets import gumbel_targets, visit_targets
 from selfplay.errors import UserError
-from selfplay.game import Game
 
 Array = np.ndarray[Any, Any]
 

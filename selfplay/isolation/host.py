@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfplay import surroundings
-from selfplay.author import CRASH, TIMEOUT, Failure
 from selfplay.contract import TaskSpec
+from selfplay.environments.author import CRASH, TIMEOUT, Failure
 from selfplay.isolation import wire
 from selfplay.isolation.links import Worker, close, receive, send
 from selfplay.isolation.server import KILL, LENGTH, NOT_STARTED, ONE_CALL, REPORT, REQUEST, TIMED_OUT, WORKER
@@ -154,7 +154,7 @@ class Host:
         if self._server is not None and self._server.poll() is None:
             return
         self._end(CRASH, "lost its server")
-        from selfplay import registry
+        from selfplay.environments import registry
 
         portable = registry.pack(self._spec)
         told = {"reference": portable.reference, "text": portable.text, "confined": self._confined}

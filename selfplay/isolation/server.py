@@ -19,8 +19,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from selfplay import author, sandbox
+from selfplay import sandbox
 from selfplay.contract import TaskSpec
+from selfplay.environments import author
 from selfplay.isolation import wire
 from selfplay.sandbox.libc import close_from
 
@@ -92,7 +93,7 @@ def serve(descriptor: int) -> None:
 
 
 def _load(reference: str, text: str | None) -> TaskSpec:
-    from selfplay import registry
+    from selfplay.environments import registry
 
     spec = registry.unpack_any(registry.Portable(reference, text))
     assert isinstance(spec, TaskSpec)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfplay import author
-from selfplay.author import ERROR, UNCONFINED, Failure
 from selfplay.contract import Criterion, Message, Next, Problem, TaskSpec, Transcript, Turn, Verdict
+from selfplay.environments import author
+from selfplay.environments.author import ERROR, UNCONFINED, Failure
 
 #: Most bytes of an answer of a copy, which has read what a model wrote, and of the worker, which has not.
 MOST_BYTES, MOST_WORKER_BYTES = 2**20, 2**26

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from selfplay import run_files, sealed, storage
 from selfplay.errors import Damaged
+from selfplay.io import run_files, sealed, storage
 
 #: Rises when readers must know something new to use what `save` writes.
 SCHEMA = 1

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selfplay.author import ERROR, Failure, answers_in, unverifiable
 from selfplay.contract import Message, Transcript, Verdict
+from selfplay.environments.author import ERROR, Failure, answers_in, unverifiable
+from selfplay.environments.judging import Answer, Judging
 from selfplay.episode import Episode, PolicySpan, clock
 from selfplay.errors import UserError
-from selfplay.judging import Answer, Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.engine import Completion, Engine, Request
 from selfplay.rollout.recorder import Assignment, Recorder, opening, transcript_of, turn

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfplay.contract import Transcript, Turn, Verdict
+from selfplay.environments.judging import Judging
+from selfplay.environments.task import Posed, Task
 from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan, Provenance, clock
 from selfplay.episode.schema import CHANCE_ROLE
-from selfplay.judging import Judging
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
-from selfplay.task import Posed, Task
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfplay.game import Game, RawObservation
+from selfplay.environments.game import Game, RawObservation
 from selfplay.search import cache as table
 from selfplay.search import lockstep, rules
 from selfplay.search import tree as trees
@@ -82,7 +82,7 @@ class SearchStats:
 class BatchedSearch:
     """Searches in `slots` games of one kind.
 
-    game: two players, zero-sum, perfect information, deterministic, sequential (see `selfplay.game.unsearchable`).
+    game: two players, zero-sum, perfect information, deterministic, sequential (see `game.unsearchable`).
     evaluate: the net. max_simulations: the most that `start` will be asked for.
     cache_entries: positions kept in the evaluation cache, 0 for none.
     """

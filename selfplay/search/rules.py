@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from selfplay.game import Game
+from selfplay.environments.game import Game
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from selfplay.compilation import cache_folder
-from selfplay.game import Game, load, spec_from_string
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.search.batched import Array, BatchedSearch
 from selfplay.search.config import SearchConfig
 

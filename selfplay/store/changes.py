@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.history import brought, ends_of, had_at, lost_some, run_of
 from selfplay.store.limits import refuse_bomb, refuse_bombs
 from selfplay.store.read import Corpus, VersionGone, open

@@ -27,11 +27,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
-from selfplay import storage
 from selfplay.episode import clock
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
-from selfplay.object_store import Patience
+from selfplay.io import storage
+from selfplay.io.object_store import Patience
 from selfplay.store import counts, log
 from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
 from selfplay.store.counts import Counts

@@ -18,9 +18,9 @@ from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from selfplay import storage
 from selfplay.episode.batch import known
 from selfplay.episode.schema import EPISODES, PARTITION_BY
+from selfplay.io import storage
 from selfplay.store import log
 from selfplay.store.entries import sealed
 from selfplay.store.replayed import Added, State

@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from selfplay import registry, storage
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.episode.rows import Rows, concatenate, take
 from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
-from selfplay.game import load
+from selfplay.io import storage
 from selfplay.store.read import Corpus, readable
 from selfplay.store.table import EPISODES_TABLE
 from selfplay.store.targets import Targets, one_config, one_game, targets_of

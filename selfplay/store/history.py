@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.log import HISTORY
 from selfplay.store.table import episodes_uri, log_entries
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from selfplay.author import TIMEOUT, Failure
 from selfplay.contract import Next, Transcript, Turn, Verdict
+from selfplay.environments.author import TIMEOUT, Failure
 from selfplay.episode import Episode
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
@@ -14,7 +14,7 @@ from selfplay.store.sampled import DialogueSettings, chance_lies
 from selfplay.store.splits import side_lies
 
 if TYPE_CHECKING:
-    from selfplay.task import Posed, Task
+    from selfplay.environments.task import Posed, Task
 
 
 def judged(task: Task, episode: Episode, settings: DialogueSettings | None) -> Check:

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay import sealed, storage
 from selfplay.errors import Damaged, UserError
+from selfplay.io import sealed, storage
 
 HEARTBEAT_S = 5.0
 EXPIRES_S = 30.0

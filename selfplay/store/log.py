@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selfplay import storage
 from selfplay.commands import command
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import limits
 from selfplay.store.entries import actions as actions
 from selfplay.store.entries import run_counters

@@ -22,8 +22,8 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import history, log
 from selfplay.store.read import Corpus, itself, open
 from selfplay.store.table import episodes_uri, log_entries, open_table

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from selfplay import storage, vouched
+from selfplay import vouched
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.table import ELSEWHERE, EPISODES_TABLE
 
 #: Of the file that says where a corpus is.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from selfplay import scratch
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
+from selfplay.io import scratch
 from selfplay.store.read import readable
 from selfplay.store.table import SIDE_TABLES, first_line
 

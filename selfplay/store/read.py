@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from selfplay import storage
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
+from selfplay.io import storage
 from selfplay.store import limits, log
 from selfplay.store.columns import filled, refuse_other_side, refuse_others
 from selfplay.store.limits import refuse_bombs, refuse_long_cells

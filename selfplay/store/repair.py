@@ -21,9 +21,9 @@ from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import RemoveAction
 
-from selfplay import storage
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import log
 from selfplay.store.closings import not_counted
 from selfplay.store.deletions import enter_rows

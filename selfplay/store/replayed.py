@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import log
 from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
 from selfplay.store.drivers import NOT_COUNTED

@@ -48,7 +48,7 @@ def resignation_lies(
 
 
 def _played_on(seed: int, share: float) -> bool:
-    """What the seed of a game draws first; see `selfplay.draws.GameDraws`."""
+    """What the seed of a game draws first; see `selfplay.play.draws.GameDraws`."""
     return seed >= 0 and bool(np.random.Generator(np.random.PCG64(seed)).random() < share)
 
 

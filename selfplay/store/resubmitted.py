@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selfplay import storage
+from selfplay.io import storage
 from selfplay.store import log
 from selfplay.store.history import lost_some
 from selfplay.store.read import open

@@ -17,9 +17,9 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from selfplay import storage
 from selfplay.errors import UserError
-from selfplay.object_store import Patience
+from selfplay.io import storage
+from selfplay.io.object_store import Patience
 from selfplay.store import log
 from selfplay.store.entries import sealed
 from selfplay.store.limits import refuse_bombs

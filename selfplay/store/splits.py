@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from selfplay.environments.task import KEY_DIGITS, Posed, Side, never_trained_on, told_digest
 from selfplay.episode import Episode
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.store.spelling import is_digest
-from selfplay.task import KEY_DIGITS, Posed, Side, never_trained_on, told_digest
 
 #: How a run names the groups of its rounds and its warm start, and of what is measured.
 _LEARNED = re.compile(r"r\d{6}-\d{4}|w\d{6}")

@@ -24,10 +24,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.table import MAX_SUPPORTED_READER_VERSION, SUPPORTED_READER_FEATURES
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from selfplay import storage
 from selfplay.episode.schema import ADDED, EPISODES, PARTITION_BY, SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.object_store import Patience
+from selfplay.io import storage
+from selfplay.io.object_store import Patience
 from selfplay.store import log
 
 #: In a run's folder: where its corpus lies, if it shares one.

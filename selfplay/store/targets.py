@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from selfplay import archived
 from selfplay.contract import GameSpec
+from selfplay.environments import archived
+from selfplay.environments.game import load
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
-from selfplay.game import load
 from selfplay.store.kept_settings import TARGETS, fits_digest, makes_targets, settings_alone
 from selfplay.store.query import condition, told
 from selfplay.store.read import Corpus

@@ -54,7 +54,7 @@ from selfplay.store.table import first_line
 if TYPE_CHECKING:
     import pyspiel
 
-    from selfplay.task import Task
+    from selfplay.environments.task import Task
 
 Array = np.ndarray[Any, Any]
 
@@ -105,8 +105,8 @@ class Rules:
         return self._tasks[key]
 
     def _load_task(self, env_id: str, ruleset: str) -> Task | Missing:
-        from selfplay import archived
-        from selfplay.task import Task, ruleset_digest
+        from selfplay.environments import archived
+        from selfplay.environments.task import Task, ruleset_digest
 
         try:
             spec = archived.find_task(env_id)
@@ -122,9 +122,9 @@ class Rules:
         return task
 
     def _load(self, env_id: str, ruleset_digest: str, game_string: str) -> pyspiel.Game | Missing:
-        from selfplay import archived
-        from selfplay.game import load
-        from selfplay.playthrough import ruleset_digest as digest_of
+        from selfplay.environments import archived
+        from selfplay.environments.game import load
+        from selfplay.environments.playthrough import ruleset_digest as digest_of
 
         try:
             spec = archived.find_game(env_id, game_string)

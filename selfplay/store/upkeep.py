@@ -23,10 +23,10 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from selfplay import storage
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
-from selfplay.object_store import Patience
+from selfplay.io import storage
+from selfplay.io.object_store import Patience
 from selfplay.store import deletions, log, side_tables
 from selfplay.store.commit import is_fenced
 from selfplay.store.counts import Counts, counters

@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay import storage, surroundings
+from selfplay import surroundings
 from selfplay.errors import Damaged, UserError
+from selfplay.io import storage
 from selfplay.store import chain, log
 from selfplay.store.columns import of_newer
 from selfplay.store.counters import WRITERS_PER_DRIVER
@@ -155,7 +156,7 @@ def _side_by_side(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    from selfplay import registry
+    from selfplay.environments import registry
 
     context = multiprocessing.get_context("spawn")
     begin = (corpus.uri, corpus.version, registry.named(), renders)
@@ -255,7 +256,7 @@ _working: tuple[Corpus, Rules] | None = None
 
 def _begin(uri: str, version: int, trusted: list[Any], renders: Renders | None) -> None:
     global _working
-    from selfplay import registry
+    from selfplay.environments import registry
     from selfplay.store.read import open
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback of its own

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selfplay import storage
 from selfplay.episode import Episode, to_batch
 from selfplay.episode.schema import EPISODES, PARTITION_BY
+from selfplay.io import storage
 from selfplay.store.counts import Counts, of_batch
 from selfplay.store.table import STATISTICS, check_name, episodes_uri
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from selfplay.environments.game import Game
 from selfplay.episode import Episode
 from selfplay.errors import UserError
-from selfplay.game import Game
 from selfplay.store.kept_settings import by_digest
 from selfplay.store.read import Corpus
 from selfplay.store.rows import episodes_of

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyspiel
 
-from selfplay import archived
-from selfplay.draws import GameDraws, PlaySettings
+from selfplay.environments import archived
+from selfplay.environments.game import Game, load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, PolicySpan, Step
 from selfplay.errors import UserError
-from selfplay.game import Game, load
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.draws import GameDraws, PlaySettings
 from selfplay.search import SearchConfig
 
 Array = np.ndarray[Any, Any]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
+from selfplay.io.run_files import WEIGHTS_FOLDER
 from selfplay.nets import weights
-from selfplay.run_files import WEIGHTS_FOLDER
 from selfplay.store.places import is_own
 
 #: Weights that are in memory at once.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfplay.game import Game
+from selfplay.environments.game import Game
 from selfplay.search import BatchedSearch, Evaluate, SearchConfig, SearchResult
 from selfplay.weighed.games import Decision
 from selfplay.weighed.values import Net

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from selfplay import run_files, store
+from selfplay import store
+from selfplay.io import run_files
 from selfplay.store.verify import verify_corpus
 
 _COLUMNS = ["episode_id", "seed", "run_id", "slot", "epoch", "number", "status", "n_steps", "policy_spans"]

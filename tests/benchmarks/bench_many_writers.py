@@ -30,9 +30,9 @@ from statistics import median
 import numpy as np
 
 from selfplay import store
+from selfplay.environments.game import load, spec_from_string
 from selfplay.episode import Provenance, to_batch
-from selfplay.game import load, spec_from_string
-from selfplay.generation import Generator, PlaySettings
+from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import upkeep

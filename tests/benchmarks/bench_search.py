@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import Game, load
 from selfplay.episode import Provenance
-from selfplay.game import Game, load
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig, rules
 
 Array = np.ndarray

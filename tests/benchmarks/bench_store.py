@@ -23,13 +23,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.cli.corpus.stats import count
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Provenance, content_digests, to_batch
 from selfplay.episode.schema import EPISODES
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import upkeep

@@ -23,7 +23,7 @@ import psutil
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 
-from selfplay import run_files
+from selfplay.io import run_files
 
 _STORE_BYTES = 100 * 2**20
 _LOOK_S = 0.3

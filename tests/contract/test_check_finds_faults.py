@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 
-from selfplay import registry
-from selfplay.check import Report, check
-from selfplay.checks import aliases
-from selfplay.checks.rules import returns
-from selfplay.checks.subject import prepare
 from selfplay.contract import GameSpec, Symmetry
+from selfplay.environments import registry
+from selfplay.environments.check import Report, check
+from selfplay.environments.checks import aliases
+from selfplay.environments.checks.rules import returns
+from selfplay.environments.checks.subject import prepare
 
 SQUARES = np.arange(9).reshape(3, 3)
 MIRROR = tuple(SQUARES[:, ::-1].reshape(-1).tolist())

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.checks.report import Report, TaskReport
-from selfplay.checks.watch import examine
 from selfplay.cli.main import call
+from selfplay.environments.checks.report import Report, TaskReport
+from selfplay.environments.checks.watch import examine
 
 LEGAL = "        return [int(square) for square in np.flatnonzero(self.board == -1)]"
 FIVE = "        if (self.board >= 0).sum() == 5:\n            {}\n"

@@ -11,10 +11,10 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 MAIN = "from selfplay.cli.main import main; main()"
 LIGHT = """
 import json, sys
-from selfplay import registry
-from selfplay.check import check
-from selfplay.check_task import check_task
-from selfplay.checks import child, twin
+from selfplay.environments import registry
+from selfplay.environments.check import check
+from selfplay.environments.check_task import check_task
+from selfplay.environments.checks import child, twin
 from selfplay.cli import check_env
 from selfplay.contract import GameSpec
 spec = registry.find_any(sys.argv[1])

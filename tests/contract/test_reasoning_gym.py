@@ -17,17 +17,18 @@ from reasoning_gym.factory import DATASETS  # noqa: E402
 from envs.tasks._gym_scored import SCORED  # noqa: E402
 from envs.tasks._gym_sets import CHECKS, LEFT_OUT, VERSION  # noqa: E402
 from envs.tasks.reasoning_gym import FAMILY  # noqa: E402
-from selfplay import registry  # noqa: E402
-from selfplay.check_task import check_task  # noqa: E402
 from selfplay.contract import Transcript, Turn, Verdict  # noqa: E402
+from selfplay.environments import registry  # noqa: E402
+from selfplay.environments.check_task import check_task  # noqa: E402
+from selfplay.environments.task import Task, said  # noqa: E402
 from selfplay.errors import UserError  # noqa: E402
-from selfplay.task import Task, said  # noqa: E402
 
 SHIPPED = sorted({*CHECKS, *SCORED})
 #: Prints three problems of every level of the data sets whose names it is given, each with what is asked.
 REMAKE = """
 import json, sys
-from selfplay import author, registry
+from selfplay.environments import author
+from selfplay.environments import registry
 made = {}
 for name in sys.argv[1:]:
     spec = registry.find_task(f"reasoning_gym/{name}")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyspiel
 import pytest
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.errors import UserError
-from selfplay.game import load
-from selfplay.playthrough import ruleset_digest
 
 PLUGIN = Path(__file__).parents[1] / "plugin_dist"
 MAIN = "from selfplay.cli.main import main; main()"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import envs.games
-from selfplay import registry
-from selfplay.check import check
-from selfplay.game import load
+from selfplay.environments import registry
+from selfplay.environments.check import check
+from selfplay.environments.game import load
 
 FILES = sorted(path.stem for path in Path(envs.games.__path__[0]).glob("*.py") if not path.stem.startswith("_"))
 HEADINGS = ("Description:", "Actions:", "Observation:", "Returns:", "Episode end:", "Source:", "Version history:")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from selfplay import registry
-from selfplay.check_task import check_task
 from selfplay.contract import TaskSpec
+from selfplay.environments import registry
+from selfplay.environments.check_task import check_task
 
 SHIPPED = [spec for spec in registry.all_specs() if isinstance(spec, TaskSpec)]
 

@@ -17,7 +17,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 import envs
-from selfplay import run_files, store
+from selfplay import store
+from selfplay.io import run_files
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
@@ -148,7 +149,7 @@ def test_a_run_joins_a_cluster_and_leaves_it_as_it_was(
     driver.until(both_play, "a player on each node")
     assert driver.wait() == 0, driver.told
     assert "a Ray cluster: 2 cores" in driver.told
-    from selfplay import registry
+    from selfplay.environments import registry
 
     registry.find(str(tmp_path / "four_on_five.py"))
     rows = sound(out)

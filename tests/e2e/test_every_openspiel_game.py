@@ -11,17 +11,18 @@ import numpy as np
 import pyspiel
 import pytest
 
-from selfplay import registry, store
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.game import load, unsearchable
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Provenance, to_batch
 from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
-from selfplay.game import load, unsearchable
-from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Evaluator
 from selfplay.nets.policy_value import build, to_arrays
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.store.verify import verify_corpus
 from trainers.alphazero.learner import AlphaZeroLearner

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyspiel
 import pytest
 
-from selfplay import object_store, storage, store
+from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
+from selfplay.io import object_store, storage
 from tests.e2e.faulty_store import KINDS, FaultyStore
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 import envs
-from selfplay import registry, store
+from selfplay import store
 from selfplay.agent import Agent
+from selfplay.environments import registry
 from selfplay.store.verify import verify_corpus
 
 Start = Callable[..., Any]

@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import registry, run_files, store
-from selfplay.task import Task
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.task import Task
+from selfplay.io import run_files
 from trainers.reasoning.problems import Problems
 
 Start = Callable[..., Any]

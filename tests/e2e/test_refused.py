@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import agent, registry, run_files, store
-from selfplay.game import load
+from selfplay import agent, store
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.io import run_files
 from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
 from trainers.alphazero.actors import net_config, search_config

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import run_files
+from selfplay.io import run_files
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from selfplay import run_files, store
+from selfplay import store
+from selfplay.io import run_files
 from selfplay.nets import weights
 
 Start = Callable[..., Any]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import storage, store
+from selfplay import store
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.upkeep import compact
 from selfplay.store.verify import verify_corpus
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from selfplay.agent import Agent
-from selfplay.arena import exact
-from selfplay.arena.match import play_match
-from selfplay.arena.openings import all_openings
-from selfplay.arena.players import exact_player
+from selfplay.evaluation import exact
+from selfplay.evaluation.match import play_match
+from selfplay.evaluation.openings import all_openings
+from selfplay.evaluation.players import exact_player
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ from nets import TINY, config_of, opinionated
 from plain_game import PlainConnectFour
 from report import Report, Wrong
 
-from selfplay.draws import PlaySettings
+from selfplay.environments.game import Game
 from selfplay.episode.record import Provenance
-from selfplay.game import Game
-from selfplay.generation import Generator, Policy
 from selfplay.nets import Evaluator
+from selfplay.play.draws import PlaySettings
+from selfplay.play.generator import Generator, Policy
 from selfplay.search import SearchConfig, lockstep
 
 _OURS = ("selfplay", "envs", "gpu")

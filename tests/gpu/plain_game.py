@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from selfplay.game import Encoder, RawObservation
+from selfplay.environments.game import Encoder, RawObservation
 
 ROWS, COLUMNS = 6, 7
 _CELLS = ROWS * COLUMNS
@@ -94,7 +94,7 @@ class _Rules:
 
 
 class PlainConnectFour:
-    """As `selfplay.game.Game`, for a search and a generator."""
+    """As `selfplay.environments.game.Game`, for a search and a generator."""
 
     num_players, num_actions, value_scale, outcomes = 2, COLUMNS, 1.0, (1.0, 0.0, -1.0)
     string = "connect_four()"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import ray
 
-from selfplay import registry, store
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.episode import Provenance, to_batch
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.export import export

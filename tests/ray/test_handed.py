@@ -13,9 +13,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from selfplay.environments.game import load, spec_from_string
 from selfplay.episode import Provenance, to_batch
-from selfplay.game import load, spec_from_string
-from selfplay.generation import Generator, PlaySettings
+from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import Receipt, upkeep

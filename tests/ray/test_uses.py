@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import ray
 
-from selfplay import registry, run_files, store
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.game import load, spec_from_string
 from selfplay.episode import Episode, Provenance, to_batch
 from selfplay.episode.training import TargetSettings, row_places, rows_from
 from selfplay.errors import UserError
-from selfplay.game import load, spec_from_string
-from selfplay.generation import Generator, PlaySettings
+from selfplay.io import run_files
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.policy_value import build, to_arrays
+from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import lineage, upkeep

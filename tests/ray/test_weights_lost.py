@@ -12,9 +12,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from selfplay import run_files
 from selfplay.actors.weights import Published
 from selfplay.errors import UserError
+from selfplay.io import run_files
 from selfplay.nets import weights
 
 #: Starts Ray and takes a node away: half a minute.

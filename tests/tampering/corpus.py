@@ -19,15 +19,17 @@ import pyarrow as pa
 import torch
 
 import selfplay
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
+from selfplay.environments.task import Side, Task
+from selfplay.environments.task import ruleset_digest as task_digest
 from selfplay.episode import EPISODES, Episode, Provenance, to_batch
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.nets.language import fresh
 from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.rollout import Sampling
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Dialogues, Speaker
@@ -36,8 +38,6 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.spelling import kept
 from selfplay.store.table import SIDE_TABLES
-from selfplay.task import Side, Task
-from selfplay.task import ruleset_digest as task_digest
 from trainers.alphazero.config import RunConfig
 from trainers.reasoning.config import ReasoningConfig
 from trainers.run.settings import Experiment

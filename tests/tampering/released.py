@@ -10,9 +10,10 @@ from typing import Any
 import pyspiel
 import pytest
 
-from selfplay import registry, signing, store
+from selfplay import signing, store
+from selfplay.environments import registry
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, Provenance, random_episode, to_batch
-from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
 from selfplay.store.release.verifier import program
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from selfplay import agent as agents
-from selfplay import registry
 from selfplay.agent import Agent, describe
+from selfplay.environments import registry
+from selfplay.environments.game import load, spec_from_string
 from selfplay.errors import UserError
-from selfplay.game import load, spec_from_string
+from selfplay.io.run_files import AGENT_FILE, versions, weights_uri
 from selfplay.nets import Evaluator, NetConfig, build, to_arrays, weights
-from selfplay.run_files import AGENT_FILE, versions, weights_uri
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 

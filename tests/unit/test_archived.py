@@ -12,13 +12,14 @@ from typing import Any
 import pyspiel
 import pytest
 
-from selfplay import agent_file, archived, registry
+from selfplay import agent_file
 from selfplay.cli.run import configuration, environment
 from selfplay.contract import ENV_ID
+from selfplay.environments import archived, registry
+from selfplay.environments.game import load
+from selfplay.environments.openspiel_strings import FRAGILE, MOST, TIGHTER, refusal
 from selfplay.errors import UserError
-from selfplay.game import load
 from selfplay.nets.config import NetConfig
-from selfplay.openspiel_strings import FRAGILE, MOST, TIGHTER, refusal
 from selfplay.search import SearchConfig
 from selfplay.store.table import check_name
 from trainers.run.recipe import load_recipe

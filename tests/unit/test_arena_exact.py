@@ -9,10 +9,12 @@ import pyspiel
 import pytest
 
 from envs.games._tic_tac_toe_exact import exact as tic_tac_toe_exact
-from selfplay.arena import exact as arena
-from selfplay.arena.baselines import errs
-from selfplay.arena.exact import Positions, mean_share, mistakes, solve_positions
-from selfplay.arena.openings import (
+from selfplay.contract import GameSpec, Symmetry
+from selfplay.environments.game import Game, load, spec_from_string
+from selfplay.evaluation import exact as arena
+from selfplay.evaluation.baselines import errs
+from selfplay.evaluation.exact import Positions, mean_share, mistakes, solve_positions
+from selfplay.evaluation.openings import (
     BALANCED_COUNT,
     BALANCED_PLIES,
     BALANCED_SEED,
@@ -22,10 +24,8 @@ from selfplay.arena.openings import (
     random_openings,
     to_json,
 )
-from selfplay.arena.players import exact_player, mcts_player, random_player
-from selfplay.arena.positions import all_lines, is_quiet, key, random_lines
-from selfplay.contract import GameSpec, Symmetry
-from selfplay.game import Game, load, spec_from_string
+from selfplay.evaluation.players import exact_player, mcts_player, random_player
+from selfplay.evaluation.positions import all_lines, is_quiet, key, random_lines
 
 solver_module = pytest.importorskip("envs.games._connect_four_exact", reason="needs numba (the factory extra)")
 

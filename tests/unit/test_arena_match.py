@@ -8,10 +8,10 @@ import pyspiel
 import pytest
 
 from envs.games._tic_tac_toe_exact import exact
-from selfplay.arena.match import Match, Player, play_match, wilson
-from selfplay.arena.openings import all_openings, random_openings
-from selfplay.arena.players import exact_player, mcts_player, random_player
-from selfplay.game import Game, load, spec_from_string
+from selfplay.environments.game import Game, load, spec_from_string
+from selfplay.evaluation.match import Match, Player, play_match, wilson
+from selfplay.evaluation.openings import all_openings, random_openings
+from selfplay.evaluation.players import exact_player, mcts_player, random_player
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from selfplay.arena.rating import FURTHEST, PRIOR_DRAWS, Pairing, ratings
+from selfplay.evaluation.rating import FURTHEST, PRIOR_DRAWS, Pairing, ratings
 
 
 def newton(pairings: list[Pairing], players: list[str]) -> dict[str, float]:

@@ -9,10 +9,12 @@ import pyspiel
 import pytest
 from rich.console import Console
 
-from selfplay import registry
 from selfplay.actors.examiner import Exam, Marks
-from selfplay.arena import exact as arena
-from selfplay.arena.baselines import (
+from selfplay.cli import screen
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.evaluation import exact as arena
+from selfplay.evaluation.baselines import (
     RANDOM,
     ROLLOUTS,
     SEED,
@@ -25,11 +27,9 @@ from selfplay.arena.baselines import (
     expected_errors,
     two_ply_player,
 )
-from selfplay.arena.exact import Positions
-from selfplay.arena.match import wilson
-from selfplay.arena.players import mcts_player
-from selfplay.cli import screen
-from selfplay.game import load
+from selfplay.evaluation.exact import Positions
+from selfplay.evaluation.match import wilson
+from selfplay.evaluation.players import mcts_player
 from trainers.alphazero.config import EvaluationConfig
 from trainers.alphazero.scoreboard import Scoreboard
 from trainers.run.run_state import State
@@ -39,7 +39,7 @@ NAMES = [RANDOM, TWO_PLY, "MCTS-100", "MCTS-1000"]
 
 @pytest.mark.parametrize("name", ["connect_four", "tic_tac_toe"])
 def test_kept_results_are_what_the_players_do(name: str) -> None:
-    """The first positions of each set again; `python -m selfplay.arena.build_data baselines` makes all of them."""
+    """The first positions of each set again; `python -m selfplay.evaluation.build_data baselines` makes all of them."""
     game = load(registry.find(name))
     for number, one in enumerate(arena.test_sets(game)):
         kept = _stored(game.spec.id)[one.label]

@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from selfplay.game import Game, RawObservation, load, spec_from_string
+from selfplay.environments.game import Game, RawObservation, load, spec_from_string
 from selfplay.search import BatchedSearch, SearchConfig, SearchResult
 from selfplay.search import cache as table
 from selfplay.search.hash_net import HashNet

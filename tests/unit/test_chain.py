@@ -16,12 +16,13 @@ import pytest
 from deltalake.transaction import AddAction, RemoveAction
 from typer.testing import CliRunner
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.cli.corpus import app
+from selfplay.environments import registry
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, Provenance, content_digests, from_batch, random_episode, to_batch
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
-from selfplay.playthrough import ruleset_digest
 from selfplay.store import chain, closings, deletions, upkeep
 from selfplay.store.closings import Ledger
 from selfplay.store.coverage import END

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import Game, load
 from selfplay.errors import UserError
-from selfplay.game import Game, load
 from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.nets import choice as choices
 from selfplay.nets.choice import Choice, Function, Trial, Way

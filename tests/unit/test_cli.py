@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from selfplay import registry
 from selfplay.cli import main
 from selfplay.cli.play import Match
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.errors import UserError
-from selfplay.game import load
 from trainers.alphazero.status import Status, Summary
 
 

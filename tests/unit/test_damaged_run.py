@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfplay import agent, registry, run_files, sealed, store
+from selfplay import agent, store
 from selfplay.agent import Agent
 from selfplay.cli.main import call
 from selfplay.cli.run import configuration
 from selfplay.cli.top import look
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.errors import Damaged, UserError
-from selfplay.game import load
+from selfplay.io import run_files, sealed
 from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
 from selfplay.store import lease as leases

@@ -11,8 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from selfplay import registry  # noqa: E402
 from selfplay.contract import Message, Next, TaskSpec  # noqa: E402
+from selfplay.environments import registry  # noqa: E402
+from selfplay.environments.task import Task, ruleset_digest  # noqa: E402
 from selfplay.episode import Episode, Provenance, to_batch  # noqa: E402
 from selfplay.errors import UserError  # noqa: E402
 from selfplay.nets.language import LanguagePolicy, fresh  # noqa: E402
@@ -25,7 +26,6 @@ from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker  
 from selfplay.store.spelling import kept  # noqa: E402
 from selfplay.store.tokens import sequences_from  # noqa: E402
 from selfplay.store.verify import Rules, verify_episode  # noqa: E402
-from selfplay.task import Task, ruleset_digest  # noqa: E402
 
 torch.set_num_threads(1)
 TOKENIZER = of_characters(map(chr, range(10, 127)))

@@ -14,7 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from selfplay import registry  # noqa: E402
+from selfplay.environments import registry  # noqa: E402
+from selfplay.environments.task import Task, ruleset_digest  # noqa: E402
 from selfplay.episode import Episode, Provenance, to_batch  # noqa: E402
 from selfplay.errors import UserError  # noqa: E402
 from selfplay.nets.language.tokenizer import of_characters  # noqa: E402
@@ -24,7 +25,6 @@ from selfplay.rollout.endpoint import Endpoint, EndpointEngine  # noqa: E402
 from selfplay.rollout.engine import answers  # noqa: E402
 from selfplay.store.tokens import sequences_from  # noqa: E402
 from selfplay.store.verify import Rules, verify_episode  # noqa: E402
-from selfplay.task import Task, ruleset_digest  # noqa: E402
 
 TOKENIZER = of_characters(map(chr, range(10, 127)))
 SECRET = "sk-do-not-tell"

@@ -18,14 +18,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.contract import GameSpec
+from selfplay.environments import registry
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.episode import Episode, Provenance, Step, to_batch
 from selfplay.episode.random_play import random_episode
 from selfplay.episode.replay import final_state, replay
 from selfplay.errors import UserError
-from selfplay.game import Game, load, spec_from_string
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.export import export

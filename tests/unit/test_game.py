@@ -8,9 +8,9 @@ import numpy as np
 import pyspiel
 import pytest
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import Game, RawObservation, load, spec_from_string, unsearchable
 from selfplay.errors import UserError
-from selfplay.game import Game, RawObservation, load, spec_from_string, unsearchable
 
 SHIPPED = ("tic_tac_toe", "connect_four", "othello", "breakthrough", "hex", "go", "chess")
 DERIVED = (

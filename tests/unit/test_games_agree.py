@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, from_batch, random_episode, to_batch
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import truth

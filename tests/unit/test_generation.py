@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.episode import Episode, PolicySpan, Provenance, Step, from_batch, replay, replay_digest, to_batch
-from selfplay.game import Game, load, spec_from_string
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.search.rules import NONE, rules_of

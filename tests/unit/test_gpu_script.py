@@ -79,7 +79,7 @@ def test_the_plain_game_is_open_spiels_connect_four(monkeypatch: pytest.MonkeyPa
     from plain_game import PlainConnectFour
 
     from envs.games.connect_four import SPEC
-    from selfplay.game import load
+    from selfplay.environments.game import load
 
     plain, real = PlainConnectFour(), load(SPEC)
     assert isinstance(real.new_initial_state(), pyspiel.State)

@@ -18,12 +18,12 @@ pytest.importorskip("reasoning_gym")
 from envs.tasks import _gym_answers as by  # noqa: E402
 from envs.tasks._gym_scored import SCORED  # noqa: E402
 from envs.tasks.reasoning_gym import FAMILY, final, sample, verify, verify_lenient  # noqa: E402
-from selfplay import registry  # noqa: E402
-from selfplay.checks.hostile import payloads  # noqa: E402
 from selfplay.cli.main import call  # noqa: E402
 from selfplay.contract import Problem, Transcript, Turn  # noqa: E402
+from selfplay.environments import registry  # noqa: E402
+from selfplay.environments.checks.hostile import payloads  # noqa: E402
+from selfplay.environments.task import Task, said  # noqa: E402
 from selfplay.errors import UserError  # noqa: E402
-from selfplay.task import Task, said  # noqa: E402
 
 #: Those whose scorers hand an answer to `eval` or to sympy's parser.
 EVALUATING = [

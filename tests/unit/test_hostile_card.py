@@ -11,7 +11,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from selfplay import storage, store
+from selfplay import store
+from selfplay.io import storage
 from selfplay.store.release.card import card
 from selfplay.store.release.certificate import Facts, Verified, certificate, facts
 from selfplay.store.release.croissant import croissant

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import selfplay
-from selfplay import jsonl, run_files, sealed, storage
 from selfplay.cli import doctor_launch
 from selfplay.cli.main import call
 from selfplay.cli.run import configuration
+from selfplay.environments import question_file
 from selfplay.errors import Damaged, UserError
+from selfplay.io import run_files, sealed, storage
 from selfplay.nets.language import policy
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import log
@@ -50,7 +51,7 @@ def endless(file: Path, kind: str) -> None:
 def test_what_never_ends_is_not_read(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     endless(file, kind)
-    for read in (storage.read, sealed.read, jsonl.read):
+    for read in (storage.read, sealed.read, question_file.read):
         with pytest.raises(Damaged, match="not a regular file"):
             read(str(file))
 

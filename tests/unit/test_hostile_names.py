@@ -19,14 +19,15 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from selfplay import storage, store
+from selfplay import store
 from selfplay.agent import describe
+from selfplay.environments.game import load
+from selfplay.environments.registry import find
 from selfplay.episode.digest import content_digests
 from selfplay.episode.schema import EPISODES, PARTITION_BY
-from selfplay.game import load
+from selfplay.io import storage
+from selfplay.io.run_files import AGENT_FILE, STATUS_FILE, weights_uri
 from selfplay.nets import NetConfig, build, to_arrays, weights
-from selfplay.registry import find
-from selfplay.run_files import AGENT_FILE, STATUS_FILE, weights_uri
 from selfplay.search import SearchConfig
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, open_or_create, open_or_create_episodes
 from trainers.run.recipe import load_recipe

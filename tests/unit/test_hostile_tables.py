@@ -18,9 +18,10 @@ import pytest
 from deltalake import write_deltalake
 
 import selfplay
-from selfplay import storage, store
+from selfplay import store
 from selfplay.cli.main import call
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import chain, limits, lineage
 from selfplay.store.neighbours import Deleted
 from selfplay.store.release.verifier import chain as strangers_chain

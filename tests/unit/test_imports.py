@@ -59,12 +59,14 @@ def test_no_import_by_string_gets_around_the_order() -> None:
             if not isinstance(node, ast.Call):
                 continue
             word = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if word in ("import_module", "__import__") and name(path) != "selfplay/registry.py":
+            if word in ("import_module", "__import__") and name(path) != "selfplay/environments/registry.py":
                 guilty.append(name(path))
     assert guilty == []
 
 
-@pytest.mark.parametrize("module", ["selfplay.store", "selfplay.check", "selfplay.cli.main", "trainers.run.recipe"])
+@pytest.mark.parametrize(
+    "module", ["selfplay.store", "selfplay.environments.check", "selfplay.cli.main", "trainers.run.recipe"]
+)
 def test_the_base_install_is_enough_for(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from selfplay import registry
-from selfplay.author import Failure
 from selfplay.contract import Next, Problem, TaskSpec, Transcript, Turn, Verdict
+from selfplay.environments import registry
+from selfplay.environments.author import Failure
+from selfplay.environments.judging import Judging
+from selfplay.environments.task import Posed, Task, said
 from selfplay.errors import UserError
 from selfplay.isolation import host, wire
-from selfplay.judging import Judging
-from selfplay.task import Posed, Task, said
 
 #: Does what the answer, or the seed, says.
 DOES = '''

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import registry
-from selfplay.check_task import check_task
 from selfplay.cli.main import call
 from selfplay.contract import TaskSpec, Transcript, Turn, Verdict
+from selfplay.environments import registry
+from selfplay.environments.check_task import check_task
+from selfplay.environments.task import SIDES, Task, ruleset_digest, said
 from selfplay.errors import UserError
-from selfplay.task import SIDES, Task, ruleset_digest, said
 
 GSM8K = [
     {"question": f"{a} clips in April, half as many in May?", "answer": f"{a}/2=<<{a}/2={a // 2}>>.\n#### {a // 2:,}"}

@@ -17,10 +17,11 @@ import pytest
 from deltalake.transaction import AddAction
 from typer.testing import CliRunner
 
-from selfplay import storage, store
+from selfplay import store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import counts, history, log, log_trim, repair, upkeep, verify
 from selfplay.store.changes import follow, run_at
 from selfplay.store.log_trim import delete_orphans, is_due, trim_log

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfplay import run_files
 from selfplay.errors import UserError
+from selfplay.io import run_files
 from selfplay.nets import Evaluator, NetConfig, build, compiled, from_arrays, to_arrays, value_of, weights
 from selfplay.nets.inference import pick_device, pick_dtype
 

@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from selfplay.draws import GameDraws
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.episode import Episode, Provenance
-from selfplay.game import Game, load, spec_from_string
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.play.draws import GameDraws
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import BatchedSearch, SearchConfig
 from selfplay.search.hash_net import HashNet
 

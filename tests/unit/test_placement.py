@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from trainers.run import placement
 from trainers.run.placement import Shortage
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.actors.player import Player, PlayerJob
 from selfplay.actors.weights import Published
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Provenance
-from selfplay.game import load
-from selfplay.generation import PlaySettings
 from selfplay.nets import NetConfig, build, to_arrays
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import PlaySettings
 from selfplay.store.verify import verify_corpus
 from trainers.alphazero.actors import net_config, search_config
 from trainers.run.recipe import load_recipe

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay import registry
 from selfplay.actors.reasoner import Ask
 from selfplay.contract import Message, Problem
+from selfplay.environments import registry
+from selfplay.environments.task import Task
 from selfplay.errors import UserError
-from selfplay.task import Task
 from trainers.reasoning.actors import begun_with
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.memory_budget import Footprint, refuse_too_large

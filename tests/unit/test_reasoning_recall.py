@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfplay import run_files, store
+from selfplay import store
 from selfplay.actors.archivist import Archivist
 from selfplay.episode import Provenance, clock, to_batch
 from selfplay.episode.record import Episode
+from selfplay.io import run_files
 from selfplay.nets import weights
 from selfplay.store import newest
 from selfplay.store.closings import Ledger

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfplay import run_files
 from selfplay.errors import Damaged
+from selfplay.io import run_files
 from selfplay.nets import weights
 from selfplay.store import Fenced, acquire, lease
 from trainers.run import history_thinning, run_folder

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.task import Task, ruleset_digest
 from selfplay.episode import Episode, Provenance, to_batch
 from selfplay.nets.language import fresh
 from selfplay.nets.language.config import small
@@ -20,7 +21,6 @@ from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Committer, write_block
-from selfplay.task import Task, ruleset_digest
 from trainers.reasoning.config import LearnerSettings, PolicySettings, ReasoningConfig, TaskSettings
 from trainers.reasoning.learner import ReasoningLearner
 from trainers.reasoning.learner_actor import Tutor, TutorJob

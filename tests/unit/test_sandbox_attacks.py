@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import registry
 from selfplay.contract import Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.task import Task as Isolated
+from selfplay.environments import registry
+from selfplay.environments.task import Task as Isolated
 
 #: A verifier as it must not be: it evaluates what the answer says.
 EVALUATES = """
@@ -146,7 +146,7 @@ def test_time_and_memory_are_limited(evaluating: Isolated, code: str, error: str
 
 
 def test_nothing_that_an_answer_changes_outlives_it(evaluating: Isolated) -> None:
-    changed = ask(evaluating, "!sys.modules['selfplay.task'].__dict__.update(judged=None)")
+    changed = ask(evaluating, "!sys.modules['selfplay.environments.task'].__dict__.update(judged=None)")
     assert changed.state == "unverifiable"
     assert ask(evaluating, "!sys.modules['builtins'].__dict__.update(open=None)").state == "unverifiable"
     unharmed(evaluating)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfplay.actors.examiner import Exam, Marks
-from selfplay.arena.match import wilson
+from selfplay.evaluation.match import wilson
 from trainers.alphazero import scoreboard
 from trainers.alphazero.config import EvaluationConfig
 from trainers.alphazero.scoreboard import QUICK_GAMES, Scoreboard

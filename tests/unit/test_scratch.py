@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import scratch
 from selfplay.errors import UserError
+from selfplay.io import scratch
 
 OLD = time.time() - (scratch.KEEP_DAYS + 1) * 86400
 LOG = "20260101-000000-1.log"

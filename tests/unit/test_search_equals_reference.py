@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.game import Game, load, spec_from_string
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.search import BatchedSearch, SearchConfig, SearchResult
 from selfplay.search.hash_net import HashNet
 from selfplay.search.reference import Gumbel, History, NodeRecord, Puct, SearchRecord, gumbel_search, puct_search

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_regressions.file_regression import FileRegressionFixture
 
-from selfplay.game import Game, load, spec_from_string
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.search import reference
 from selfplay.search.hash_net import HashNet
 from selfplay.search.reference import Evaluate, Gumbel, Node, Puct, SearchRecord, gumbel_search, puct_search

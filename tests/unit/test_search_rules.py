@@ -9,7 +9,7 @@ import numpy as np
 import pyspiel
 import pytest
 
-from selfplay.game import Game, RawObservation, load, spec_from_string
+from selfplay.environments.game import Game, RawObservation, load, spec_from_string
 from selfplay.search import cache as table
 from selfplay.search import rules
 

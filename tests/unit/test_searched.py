@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Provenance, to_batch
 from selfplay.episode.schema import UNITS
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.search.schedule import considered_visits

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from selfplay.checks.shortcuts import Shown, constants, leaks
+from selfplay.environments.checks.shortcuts import Shown, constants, leaks
 
 RANDOM = Random(5)
 NUMBERS = [RANDOM.randrange(100, 1000) for _ in range(40)]

@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("ray")
 
-from selfplay import registry, store  # noqa: E402
+from selfplay import store
+from selfplay.environments import registry  # noqa: E402
 from selfplay.episode import random_episode  # noqa: E402
 from selfplay.store import commit, neighbours  # noqa: E402
 from selfplay.store.counters import numbers_of, player_seed  # noqa: E402

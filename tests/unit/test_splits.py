@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from envs.tasks import reasoning_gym
-from selfplay import archived, registry
-from selfplay.checks.twins import twins
 from selfplay.contract import Message, Problem, TaskSpec
+from selfplay.environments import archived, registry
+from selfplay.environments.checks.twins import twins
+from selfplay.environments.task import KEY_DIGITS, SIDES, Side, Task, ruleset_digest, side_of
 from selfplay.episode import Episode, Provenance
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.recorder import Assignment, Recorder
 from selfplay.store.coverage import SPLIT
 from selfplay.store.spelling import kept
 from selfplay.store.verify import Rules, verify_episode
-from selfplay.task import KEY_DIGITS, SIDES, Side, Task, ruleset_digest, side_of
 
 Data = dict[str, Any]
 #: From the end of a maze to its start.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import storage
 from selfplay.cli.main import call
 from selfplay.errors import UserError
+from selfplay.io import storage
 
 
 def test_one_spelling_for_one_place(tmp_path: Path) -> None:

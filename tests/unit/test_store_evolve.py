@@ -12,11 +12,12 @@ import pyspiel
 import pytest
 from deltalake import write_deltalake
 
-from selfplay import registry, store
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, Provenance, random_episode, to_batch
 from selfplay.episode.schema import EPISODES, GAME, SCHEMA_VERSION, STEP
 from selfplay.errors import UserError
-from selfplay.playthrough import ruleset_digest
 from selfplay.store import table
 from selfplay.store.table import open_table, stated_version
 from selfplay.store.upkeep import compact

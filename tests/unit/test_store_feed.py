@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from selfplay import registry, store
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.episode import Episode, Provenance, to_batch
 from selfplay.episode.training import TargetSettings, rows_from
 from selfplay.errors import UserError
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings
+from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import feed as feeds

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from selfplay import registry
+from selfplay.environments import registry
+from selfplay.environments.task import Task, ruleset_digest
 from selfplay.episode import Episode, PolicySpan, Provenance
 from selfplay.store.coverage import CONFIG, TOKENS
 from selfplay.store.verify import Check, Rules, verify_episode
-from selfplay.task import Task, ruleset_digest
 
 PARITY = registry.find_task("parity")
 RULES = Rules([])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import lease
 
 HOLD = (

@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from selfplay import registry  # noqa: E402
 from selfplay.contract import Message  # noqa: E402
+from selfplay.environments import registry  # noqa: E402
+from selfplay.environments.task import Task, ruleset_digest  # noqa: E402
 from selfplay.episode import Episode, Provenance  # noqa: E402
 from selfplay.nets.language import framing  # noqa: E402
 from selfplay.nets.language.framing import Framing  # noqa: E402
@@ -22,7 +23,6 @@ from selfplay.store.coverage import TEMPLATE  # noqa: E402
 from selfplay.store.prompts import Prompt  # noqa: E402
 from selfplay.store.spelling import kept  # noqa: E402
 from selfplay.store.verify import Rules, verify_episode  # noqa: E402
-from selfplay.task import Task, ruleset_digest  # noqa: E402
 
 SPEC = registry.find_task("parity")
 LETTERS = of_characters(map(chr, range(10, 127)))

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay import signing, storage, store
+from selfplay import signing, store
 from selfplay.cli.main import call
 from selfplay.episode import EPISODES, to_batch
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import release as releases
 from selfplay.store.release import merkle, proof
 from selfplay.store.release.check import released_version

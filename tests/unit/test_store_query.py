@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.cli.corpus import app
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.episode import Episode, Provenance, from_batch, to_batch
 from selfplay.errors import UserError
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.export import export

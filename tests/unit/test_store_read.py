@@ -131,7 +131,7 @@ def test_arrow_reads_through_a_filesystem_without_python(corpus_uri: str, monkey
     """A thread that still reads ahead in Python while the interpreter ends aborts the process (one time in three)."""
     from pyarrow.fs import LocalFileSystem, PyFileSystem, S3FileSystem
 
-    from selfplay import storage
+    from selfplay.io import storage
 
     inner = store.open(corpus_uri).dataset.filesystem.base_fs
     assert isinstance(inner, LocalFileSystem) and not isinstance(inner, PyFileSystem)

@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 import pyspiel
 import pytest
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.cli.main import call
+from selfplay.environments import registry
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, random_episode, to_batch
-from selfplay.playthrough import ruleset_digest
 from selfplay.store import release as releases
 from selfplay.store import spelling
 from selfplay.store.annotations import Label, annotate

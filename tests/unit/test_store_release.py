@@ -24,14 +24,16 @@ import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 from typer.testing import CliRunner
 
-from selfplay import registry, storage, store
+from selfplay import store
 from selfplay.cli.corpus import app
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import EPISODES, Episode, Provenance, random_episode, to_batch
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
-from selfplay.playthrough import ruleset_digest
+from selfplay.io import storage
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import release as releases

@@ -15,10 +15,11 @@ import pyspiel
 import pytest
 from typer.testing import CliRunner
 
-from selfplay import storage, store
+from selfplay import store
 from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store import log, upkeep
 from selfplay.store.changes import difference, follow, run_at
 from selfplay.store.read import VersionGone

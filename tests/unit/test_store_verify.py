@@ -15,12 +15,13 @@ import pytest
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from selfplay import registry, store
+from selfplay import store
 from selfplay.cli.corpus import app
+from selfplay.environments import registry
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step, random_episode, to_batch
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.playthrough import ruleset_digest
 from selfplay.store.table import episodes_uri
 from selfplay.store.truth import verify_batch
 from selfplay.store.verify import Check, Rules, verify_corpus, verify_episode

@@ -13,12 +13,12 @@ import pyspiel
 import pytest
 import torch
 
-from selfplay import registry
 from selfplay.contract import GameSpec
-from selfplay.draws import GameDraws, PlaySettings
-from selfplay.game import load
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.nets.language.config import LanguageConfig
 from selfplay.nets.language.transformer import Transformer
+from selfplay.play.draws import GameDraws, PlaySettings
 from selfplay.rollout.sampling import Sampling, sampled_logprobs
 from selfplay.search import reference
 from selfplay.search.hash_net import HashNet

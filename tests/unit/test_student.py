@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from selfplay.environments.game import load, spec_from_string
 from selfplay.episode import Episode, Provenance, to_batch
 from selfplay.episode.rows import Rows, concatenate
 from selfplay.episode.training import TargetSettings, count_rows, rows_from
-from selfplay.game import load, spec_from_string
-from selfplay.generation import Generator, PlaySettings
+from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.commit import Committer, Receipt

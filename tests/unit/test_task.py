@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay import registry
-from selfplay.author import judge
-from selfplay.check_task import check_task
 from selfplay.contract import Criterion, Message, Problem, TaskSpec, Transcript, Turn, Verdict
+from selfplay.environments import registry
+from selfplay.environments.author import judge
+from selfplay.environments.check_task import check_task
+from selfplay.environments.task import SIDES, Task, said
 from selfplay.errors import UserError
-from selfplay.task import SIDES, Task, said
 
 PARITY = registry.find_task("parity")
 

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.tasks import _countdown, _expression, countdown, guess_number, knights, maze, modular, nim
-from selfplay import registry
-from selfplay.author import judge as judged
 from selfplay.contract import Problem, TaskSpec, Transcript, Turn, Verdict
-from selfplay.task import Task, said
+from selfplay.environments import registry
+from selfplay.environments.author import judge as judged
+from selfplay.environments.task import Task, said
 
 SPECS = {
     spec.name: spec

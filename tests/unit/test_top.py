@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import sealed
 from selfplay.cli.main import call
 from selfplay.cli.top import lines_of, look
+from selfplay.io import sealed
 from selfplay.store import acquire
 from trainers.alphazero.status import LostGames, Status, StrengthRow
 from trainers.reasoning.status import ReasoningStatus, Score

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from selfplay.environments.game import Game, load, spec_from_string
 from selfplay.episode import Episode, Provenance, from_batch, to_batch
 from selfplay.episode.rows import Rows
 from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
-from selfplay.game import Game, load, spec_from_string
-from selfplay.generation import Generator, PlaySettings
+from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import BatchedSearch, SearchConfig, SearchResult
 from selfplay.search.hash_net import HashNet
 from trainers.alphazero.loss import value_losses

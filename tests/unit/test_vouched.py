@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from selfplay import run_files, scratch, sealed, store, vouched
+from selfplay import store, vouched
 from selfplay.cli.main import call
 from selfplay.cli.run import configuration
 from selfplay.errors import Damaged, UserError
+from selfplay.io import run_files, scratch, sealed
 from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters

@@ -21,20 +21,24 @@ import torch
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from selfplay import registry, storage, store
+from selfplay import store
 from selfplay.cli.corpus import app
-from selfplay.draws import PlaySettings
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
+from selfplay.environments.task import Task
+from selfplay.environments.task import ruleset_digest as task_digest
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, to_batch
 from selfplay.errors import UserError
-from selfplay.game import load
-from selfplay.generation import Generator, Policy
+from selfplay.io import storage
 from selfplay.nets import build, to_arrays, weights
 from selfplay.nets.inference import Evaluator
 from selfplay.nets.language import fresh
 from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec
 from selfplay.nets.language.tokenizer import of_characters
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.draws import PlaySettings
+from selfplay.play.generator import Generator, Policy
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.sampling import Sampling
@@ -44,8 +48,6 @@ from selfplay.store.release.certificate import Verified, facts
 from selfplay.store.release.check import check_release, released_version
 from selfplay.store.release.job import described
 from selfplay.store.table import append
-from selfplay.task import Task
-from selfplay.task import ruleset_digest as task_digest
 from selfplay.weighed import games as weighed_games
 from selfplay.weighed.check import FALSE, NOT_WEIGHED, TRUE, WeightCheck
 from selfplay.weighed.kept import Kept

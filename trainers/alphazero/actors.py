@@ -7,16 +7,17 @@ from typing import Any
 
 import ray
 
-from selfplay import agent, registry
+from selfplay import agent
 from selfplay.actors.examiner import Examiner
 from selfplay.actors.player import Player, PlayerJob
 from selfplay.contract import GameSpec
+from selfplay.environments import registry
+from selfplay.environments.game import load, unsearchable
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
-from selfplay.game import load, unsearchable
-from selfplay.generation import PlaySettings
 from selfplay.nets.config import NetConfig
-from selfplay.playthrough import ruleset_digest
+from selfplay.play.generator import PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.store.counters import player_seed
 from trainers.alphazero.config import RunConfig, with_ply_limit

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from selfplay.actors.examiner import Marks
-from selfplay.arena.baselines import RANDOM
-from selfplay.arena.exact import kind_of
-from selfplay.arena.match import wilson
+from selfplay.evaluation.baselines import RANDOM
+from selfplay.evaluation.exact import kind_of
+from selfplay.evaluation.match import wilson
 from trainers.alphazero.status import BaselineRow, ExactRow, MistakesRow
 
 Row = Mapping[str, Any]

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import registry, run_files, storage
+from selfplay.environments import registry
+from selfplay.environments.game import load
 from selfplay.episode.training import TargetSettings, rows_from
-from selfplay.game import load
+from selfplay.io import run_files, storage
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt, counts

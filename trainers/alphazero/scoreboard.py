@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from selfplay.actors.examiner import Exam, Marks
-from selfplay.arena.match import wilson
-from selfplay.arena.rating import Pairing, ratings
+from selfplay.evaluation.match import wilson
+from selfplay.evaluation.rating import Pairing, ratings
 from trainers.alphazero import exact_results
 from trainers.alphazero.config import EvaluationConfig
 from trainers.alphazero.status import BaselineRow, ExactRow, MistakesRow, RatingPoint, StrengthRow

@@ -13,10 +13,13 @@ from typing import Any
 
 import ray
 
-from selfplay import registry, run_files, storage, store, vouched
+from selfplay import store, vouched
 from selfplay.actors.reasoner import Reasoner, ReasonerJob
 from selfplay.contract import TaskSpec
+from selfplay.environments import registry
+from selfplay.environments.task import Task, ruleset_digest
 from selfplay.errors import Damaged, UserError
+from selfplay.io import run_files, storage
 from selfplay.nets.inference import pick_device
 from selfplay.nets.language.config import small
 from selfplay.nets.language.policy import PolicySpec, fresh, load
@@ -24,7 +27,6 @@ from selfplay.nets.language.tokenizer import Tokenizer, of_characters
 from selfplay.rollout.endpoint import Endpoint
 from selfplay.store import spelling
 from selfplay.store.counters import numbers_of
-from selfplay.task import Task, ruleset_digest
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.learner_actor import Tutor, TutorJob
 from trainers.reasoning.lost_episodes import missing

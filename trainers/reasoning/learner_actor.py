@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay import run_files, storage
+from selfplay.environments.task import HELD_OUT_OF, side_of
 from selfplay.errors import UserError
+from selfplay.io import run_files, storage
 from selfplay.nets import weights
 from selfplay.nets.language.policy import PolicySpec, save
 from selfplay.nets.language.tokenizer import Tokenizer
@@ -24,7 +25,6 @@ from selfplay.store import open as open_corpus
 from selfplay.store.changes import run_at
 from selfplay.store.newest import since
 from selfplay.store.read import Corpus
-from selfplay.task import HELD_OUT_OF, side_of
 from trainers.reasoning.algorithms.expert_iteration import Sample, keep
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.token_batch import COLUMNS, Array, Lessons, lessons_from

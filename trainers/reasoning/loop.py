@@ -22,10 +22,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from selfplay import run_files
 from selfplay.actors.reasoner import Ask, ReasonerReport
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
+from selfplay.io import run_files
 from selfplay.rollout.sampling import Sampling
 from selfplay.store.changes import run_at
 from selfplay.store.newest import since

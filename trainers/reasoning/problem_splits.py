@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from selfplay.contract import TaskSpec
+from selfplay.environments.task import Side, Task
 from selfplay.errors import UserError
-from selfplay.task import Side, Task
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.problems import first_seed
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfplay.actors.reasoner import Ask
+from selfplay.environments.task import Side, Task
 from selfplay.errors import UserError
-from selfplay.task import Side, Task
 
 #: Gives a level and the probability that it was drawn with.
 Draw = Callable[[np.random.Generator], tuple[float, float]]

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from selfplay import store
 from selfplay.actors.reasoner import Outcome, ReasonerReport
-from selfplay.author import FAILURES, OTHER
 from selfplay.contract import TaskSpec
+from selfplay.environments.author import FAILURES, OTHER
 from selfplay.store import counts
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.curriculum import Curriculum

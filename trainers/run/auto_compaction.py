@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from selfplay import storage
+from selfplay.io import storage
 from selfplay.store import open as open_corpus
 from selfplay.store import side_tables, upkeep
 from selfplay.store.log_trim import Trimmed, delete_orphans, is_due, trim_log

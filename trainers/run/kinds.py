@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfplay import run_files, sealed, storage
 from selfplay.errors import Damaged
+from selfplay.io import run_files, sealed, storage
 from trainers.alphazero import config
 from trainers.alphazero.config import RunConfig
 from trainers.alphazero.status import Status, Summary

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay import run_files, storage
 from selfplay.commands import command
 from selfplay.contract import EnvSpec, GameSpec, TaskSpec
 from selfplay.errors import UserError
+from selfplay.io import run_files, storage
 from selfplay.store import Fenced, Lease, OutOfOrder, Taken, acquire
 from trainers.alphazero.config import RunConfig
 from trainers.alphazero.status import Summary

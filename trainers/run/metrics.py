@@ -17,7 +17,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from selfplay import scratch, storage, surroundings
+from selfplay import surroundings
+from selfplay.io import scratch, storage
 from trainers.run.run_folder import RunFolder
 from trainers.run.settings import Experiment
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfplay import jsonl
 from selfplay.commands import command
 from selfplay.contract import TaskSpec
+from selfplay.environments import question_file
 from selfplay.errors import UserError
 from trainers.run.kinds import AnyConfig, from_data, from_toml
 
@@ -46,8 +46,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
 
 
 def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
-    from selfplay import registry
-    from selfplay.game import load, unsearchable
+    from selfplay.environments import registry
+    from selfplay.environments.game import load, unsearchable
 
     is_id = not (name.endswith(".py") or "/" in name or ":" in name)
     try:
@@ -77,7 +77,7 @@ def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
 
 def _from_task(spec: TaskSpec, name: str, overrides: Sequence[str]) -> AnyConfig:
     """Settings for a task of which only the solver is known: a warm start where there is one, then GRPO."""
-    questions = jsonl.parsed(name) if jsonl.is_reference(name) else None
+    questions = question_file.parsed(name) if question_file.is_reference(name) else None
     file = questions.path if questions is not None else name if name.endswith(".py") else ""
     options = questions.options if questions is not None else ""
     run_name = slug(Path(file).stem if file else spec.name)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from selfplay import run_files, sealed, storage
 from selfplay.errors import Damaged, UserError
+from selfplay.io import run_files, sealed, storage
 from selfplay.nets import weights
 from selfplay.store import open as open_corpus
 from selfplay.store.lease import holder_of

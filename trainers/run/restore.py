@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfplay import run_files, sealed
 from selfplay.errors import Damaged
+from selfplay.io import run_files, sealed
 
 
 @dataclass(frozen=True)

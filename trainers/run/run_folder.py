@@ -29,9 +29,10 @@ from typing import Any, Generic
 
 from deltalake.exceptions import TableNotFoundError
 
-from selfplay import run_files, sealed, storage, vouched
+from selfplay import vouched
 from selfplay.commands import command
 from selfplay.errors import Damaged, UserError
+from selfplay.io import run_files, sealed, storage
 from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
 from selfplay.store.log import DamagedLog

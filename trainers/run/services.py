@@ -12,11 +12,13 @@ from typing import Any
 import ray
 
 import selfplay
-from selfplay import registry, run_files, sealed, store
+from selfplay import store
 from selfplay.actors.archivist import Archivist
 from selfplay.actors.weights import Published, WeightServer
 from selfplay.contract import EnvSpec
+from selfplay.environments import registry
 from selfplay.episode import Provenance
+from selfplay.io import run_files, sealed
 from selfplay.nets import weights
 from selfplay.store import Receipt, Registration
 from selfplay.store.closings import Ledger

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from selfplay import run_files, sealed, storage
+from selfplay.io import run_files, sealed, storage
 from selfplay.store import Lease
 from trainers.alphazero.status import Status
 from trainers.run.kinds import AnyStatus

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay import registry, storage
+from selfplay.environments import registry
 from selfplay.errors import UserError
+from selfplay.io import storage
 from trainers.alphazero.config import RunConfig
 from trainers.reasoning.config import DEVELOPMENT, ReasoningConfig
 from trainers.reasoning.status import ReasoningStatus

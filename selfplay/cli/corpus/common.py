@@ -36,7 +36,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def load_envs(files: list[str] | None) -> None:
     """Makes one-file environments known, so that their episodes can be replayed."""
-    from selfplay import registry
+    from selfplay.environments import registry
 
     for file in files or ():
         registry.find_any(file)

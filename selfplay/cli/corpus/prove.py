@@ -84,7 +84,8 @@ def _release_of(corpus: str, release: str, episode: str) -> tuple[Corpus, Releas
 def _check(place: str, key: str | None, root: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from selfplay import signing, storage
+    from selfplay import signing
+    from selfplay.io import storage
     from selfplay.store.release import proof
 
     wanted = None if key is None else signing.named(key)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfplay import storage
 from selfplay.cli.console import Console
 from selfplay.cli.corpus.common import ElsewhereOption, JsonOption, VersionOption, open_corpus, to_change
 from selfplay.cli.untrusted import cell, say
 from selfplay.commands import command
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
+from selfplay.io import storage
 
 if TYPE_CHECKING:
     from selfplay.signing import Key

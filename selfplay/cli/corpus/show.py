@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pyspiel
     from rich.console import RenderableType
 
+    from selfplay.environments.game import Game
     from selfplay.episode import Episode, Step
-    from selfplay.game import Game
     from selfplay.store import Corpus
 
 #: How many candidates of a decision are printed.
@@ -210,8 +210,8 @@ def _is_board(state: pyspiel.State | None) -> bool:
 
 
 def _game(episode: Episode) -> Game | None:
-    from selfplay import archived
-    from selfplay.game import load
+    from selfplay.environments import archived
+    from selfplay.environments.game import load
 
     assert episode.game is not None
     env_id, game_string = episode.provenance.env_id, episode.game.game_string

@@ -48,7 +48,8 @@ def weigh(
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay import machine, storage
+    from selfplay import machine
+    from selfplay.io import storage
     from selfplay.store.release.job import FOLDER
     from selfplay.store.verify import Check
     from selfplay.weighed.check import FALSE, TRUE, WeightCheck

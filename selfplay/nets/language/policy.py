@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.nets.inference import pick_device
 from selfplay.nets.language.config import LanguageConfig, from_hugging_face
 from selfplay.nets.language.probe import refuse_unusable

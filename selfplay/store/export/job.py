@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import selfplay
-from selfplay import storage
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
+from selfplay.io import storage
 from selfplay.store.export.formats import Format, find
 from selfplay.store.query import condition
 from selfplay.store.rows import episodes_of

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyspiel
 
-from selfplay import archived
+from selfplay.environments import archived
+from selfplay.environments.game import Encoder, Game, load
 from selfplay.episode import Episode
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.errors import UserError
-from selfplay.game import Encoder, Game, load
 from selfplay.store.export.sgf import ENDS_OTHERWISE, NOT_LEGAL, agrees
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfplay.environments.game import load
 from selfplay.episode.rows import Rows
 from selfplay.episode.training import COLUMNS, count_rows, row_places, rows_from
-from selfplay.game import load
 from selfplay.store.targets import one_config, one_game, targets_of
 
 if TYPE_CHECKING:

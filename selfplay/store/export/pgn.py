@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import chess
 import chess.pgn
 
+from selfplay.environments.game import Game
 from selfplay.episode import Episode
 from selfplay.episode.replay import ReplayError, advance
-from selfplay.game import Game
 from selfplay.store.export.sgf import ENDS_OTHERWISE, NOT_LEGAL, Rules, agrees, began, comment, player
 from selfplay.store.release.markdown import visible
 

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from selfplay import archived
+from selfplay.environments import archived
+from selfplay.environments.game import Game, load
 from selfplay.episode import Episode, Step
 from selfplay.episode.replay import ReplayError, advance
 from selfplay.errors import UserError
-from selfplay.game import Game, load
 from selfplay.store.release.markdown import visible
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfplay import storage
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.query import query
 from selfplay.store.read import Corpus
 

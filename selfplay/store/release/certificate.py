@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from selfplay import storage
 from selfplay._version import VERSION
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.coverage import meaning
 from selfplay.store.query import query
 from selfplay.store.read import Corpus

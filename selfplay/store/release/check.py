@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from selfplay import storage
 from selfplay.errors import Damaged, UserError
+from selfplay.io import storage
 from selfplay.store.read import Corpus, open
 from selfplay.store.release import carried, signature
 from selfplay.store.release.certificate import digest_of, merkle_root, summary

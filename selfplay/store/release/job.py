@@ -16,8 +16,10 @@ from typing import Any
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from selfplay import archived, signing, storage
+from selfplay import signing
+from selfplay.environments import archived
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.coverage import Tally
 from selfplay.store.lease import acquire
 from selfplay.store.prompts import Renders

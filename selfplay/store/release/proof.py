@@ -26,12 +26,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay import storage
 from selfplay.commands import command
 from selfplay.episode import content_digests
 from selfplay.episode.digest import CONTENT_COLUMNS
 from selfplay.episode.schema import EPISODES
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.read import Corpus
 from selfplay.store.release import merkle, signature
 from selfplay.store.release.job import FOLDER, Released

@@ -26,9 +26,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
-from selfplay import signing, storage
+from selfplay import signing
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
+from selfplay.io import storage
 from selfplay.store.prompts import Renders
 from selfplay.store.read import Corpus, open, readable
 from selfplay.store.release import redaction

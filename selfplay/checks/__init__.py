@@ -1,1 +1,0 @@
-"""What `selfplay.check` looks at: the rules, and the views of them that an author declares."""

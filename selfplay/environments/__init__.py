@@ -1,0 +1,1 @@
+"""Games and tasks: found by name, loaded, checked, judged."""

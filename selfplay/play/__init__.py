@@ -1,0 +1,1 @@
+"""Self-play: many games at once, each of them a sealed episode."""
