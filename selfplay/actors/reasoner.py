@@ -29,7 +29,7 @@ from selfplay.episode import EPISODES, Episode, Provenance
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.io import storage
 from selfplay.nets.language import fresh
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker

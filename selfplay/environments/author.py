@@ -1,7 +1,7 @@
 """An author's functions, called and checked: the same code in this process and in those that run them apart.
 
 Whatever an author's code raises or returns that is not what the contract says becomes a `Failure`, or a verdict that is
-"unverifiable". Nothing here limits time or memory; `selfplay.isolation` does.
+"unverifiable". Nothing here limits time or memory; `selfplay.environments.isolation` does.
 """
 
 from __future__ import annotations

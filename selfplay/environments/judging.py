@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from selfplay.contract import Next, Transcript, Verdict
 from selfplay.environments import author
 from selfplay.environments.author import BUDGET, Failure
+from selfplay.environments.isolation import wire
 from selfplay.environments.task import Posed, Task
-from selfplay.isolation import wire
 
 #: How long one look at the processes waits before the budget is looked at again, seconds.
 _LOOK_S = 1.0

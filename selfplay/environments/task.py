@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 from selfplay.contract import Message, Next, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.environments import author, registry
 from selfplay.environments.author import ERROR, Failure
+from selfplay.environments.isolation import Host, wire
 from selfplay.errors import UserError
-from selfplay.isolation import Host, wire
 
 #: One problem of so many, by its key, is held out, where the task does not say otherwise: never trained on.
 HELD_OUT_OF = 10

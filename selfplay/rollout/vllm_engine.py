@@ -16,7 +16,8 @@ import numpy as np
 
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
-from selfplay.nets.language.policy import PolicySpec, fresh, save
+from selfplay.nets.language.config import PolicySpec
+from selfplay.nets.language.policy import fresh, save
 from selfplay.rollout.engine import Array, Completion, Request
 from selfplay.rollout.sampling import Sampling
 

@@ -21,8 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from selfplay.nets.language import LanguagePolicy, fresh, save
-from selfplay.nets.language.config import LanguageConfig, small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import LanguageConfig, PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout import Request, Sampling
 from selfplay.rollout.continuous import ContinuousEngine

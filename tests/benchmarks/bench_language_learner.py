@@ -13,8 +13,8 @@ import time
 import numpy as np
 import torch
 
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec, fresh
+from selfplay.nets.language.config import PolicySpec, small
+from selfplay.nets.language.policy import fresh
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling, sampled_logprobs
 from trainers.reasoning.algorithms.sft import sft_loss

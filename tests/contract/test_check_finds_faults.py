@@ -10,8 +10,8 @@ import pytest
 
 from selfplay.contract import GameSpec, Symmetry
 from selfplay.environments import registry
-from selfplay.environments.check import Report, check
 from selfplay.environments.checks import aliases
+from selfplay.environments.checks.game_check import Report, check
 from selfplay.environments.checks.rules import returns
 from selfplay.environments.checks.subject import prepare
 

@@ -12,8 +12,8 @@ MAIN = "from selfplay.cli.main import main; main()"
 LIGHT = """
 import json, sys
 from selfplay.environments import registry
-from selfplay.environments.check import check
-from selfplay.environments.check_task import check_task
+from selfplay.environments.checks.game_check import check
+from selfplay.environments.checks.task_check import check_task
 from selfplay.environments.checks import child, twin
 from selfplay.cli import check_env
 from selfplay.contract import GameSpec

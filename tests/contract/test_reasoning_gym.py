@@ -19,7 +19,7 @@ from envs.tasks._gym_sets import CHECKS, LEFT_OUT, VERSION  # noqa: E402
 from envs.tasks.reasoning_gym import FAMILY  # noqa: E402
 from selfplay.contract import Transcript, Turn, Verdict  # noqa: E402
 from selfplay.environments import registry  # noqa: E402
-from selfplay.environments.check_task import check_task  # noqa: E402
+from selfplay.environments.checks.task_check import check_task  # noqa: E402
 from selfplay.environments.task import Task, said  # noqa: E402
 from selfplay.errors import UserError  # noqa: E402
 

@@ -10,7 +10,7 @@ import pytest
 
 import envs.games
 from selfplay.environments import registry
-from selfplay.environments.check import check
+from selfplay.environments.checks.game_check import check
 from selfplay.environments.game import load
 
 FILES = sorted(path.stem for path in Path(envs.games.__path__[0]).glob("*.py") if not path.stem.startswith("_"))

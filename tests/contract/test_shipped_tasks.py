@@ -6,7 +6,7 @@ import pytest
 
 from selfplay.contract import TaskSpec
 from selfplay.environments import registry
-from selfplay.environments.check_task import check_task
+from selfplay.environments.checks.task_check import check_task
 
 SHIPPED = [spec for spec in registry.all_specs() if isinstance(spec, TaskSpec)]
 

@@ -12,8 +12,8 @@ from machine import bandwidth, seconds_of
 from report import Report, Skip, Wrong, bounded
 
 from selfplay.nets.inference import has_bfloat16
-from selfplay.nets.language.config import LanguageConfig
-from selfplay.nets.language.policy import LanguagePolicy, PolicySpec
+from selfplay.nets.language.config import LanguageConfig, PolicySpec
+from selfplay.nets.language.policy import LanguagePolicy
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.nets.language.transformer import Transformer
 from selfplay.rollout import Request, Sampling

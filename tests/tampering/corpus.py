@@ -26,8 +26,7 @@ from selfplay.environments.task import Side, Task
 from selfplay.environments.task import ruleset_digest as task_digest
 from selfplay.episode import EPISODES, Episode, Provenance, to_batch
 from selfplay.nets.language import fresh
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.rollout import Sampling

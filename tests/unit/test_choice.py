@@ -20,8 +20,7 @@ from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.nets import choice as choices
 from selfplay.nets.choice import Choice, Function, Trial, Way
 from selfplay.nets.inference import Evaluator
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
 from trainers.alphazero import loop as alphazero

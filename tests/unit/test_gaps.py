@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from selfplay.errors import UserError
 from selfplay.nets.language import fresh
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
 from trainers.reasoning.algorithms.sft import gapped

@@ -13,10 +13,10 @@ import pytest
 from selfplay.contract import Next, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.environments import registry
 from selfplay.environments.author import Failure
+from selfplay.environments.isolation import host, wire
 from selfplay.environments.judging import Judging
 from selfplay.environments.task import Posed, Task, said
 from selfplay.errors import UserError
-from selfplay.isolation import host, wire
 
 #: Does what the answer, or the seed, says.
 DOES = '''

@@ -7,10 +7,10 @@ import math
 
 import pytest
 
+from selfplay.environments.isolation import wire
 from selfplay.environments.registry import find_task
 from selfplay.environments.task import Task
 from selfplay.errors import UserError
-from selfplay.isolation import wire
 
 
 def test_a_process_that_is_not_confined_reads_nothing_that_a_model_wrote() -> None:

@@ -10,7 +10,7 @@ import pytest
 from selfplay.cli.main import call
 from selfplay.contract import TaskSpec, Transcript, Turn, Verdict
 from selfplay.environments import registry
-from selfplay.environments.check_task import check_task
+from selfplay.environments.checks.task_check import check_task
 from selfplay.environments.task import SIDES, Task, ruleset_digest, said
 from selfplay.errors import UserError
 

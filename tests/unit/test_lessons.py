@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
 from trainers.reasoning.advantages import prepare

@@ -14,8 +14,7 @@ from selfplay.environments import registry
 from selfplay.environments.task import Task, ruleset_digest
 from selfplay.episode import Episode, Provenance, to_batch
 from selfplay.nets.language import fresh
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker

@@ -11,9 +11,9 @@ import pytest
 
 from selfplay import surroundings
 from selfplay.cli.main import call
+from selfplay.environments.isolation import Host
 from selfplay.environments.registry import find_task
 from selfplay.errors import UserError
-from selfplay.isolation import Host
 from trainers.run.metrics import ScalarWriter
 from trainers.run.ray_session import _Job
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from selfplay.contract import Criterion, Message, Problem, TaskSpec, Transcript, Turn, Verdict
 from selfplay.environments import registry
 from selfplay.environments.author import judge
-from selfplay.environments.check_task import check_task
+from selfplay.environments.checks.task_check import check_task
 from selfplay.environments.task import SIDES, Task, said
 from selfplay.errors import UserError
 

@@ -19,8 +19,7 @@ import torch
 
 from selfplay.errors import UserError
 from selfplay.nets.language import fresh
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.continuous import ContinuousEngine
 from selfplay.rollout.engine import Request, answers

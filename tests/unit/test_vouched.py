@@ -15,8 +15,7 @@ from selfplay.cli.main import call
 from selfplay.cli.run import configuration
 from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, scratch, sealed
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import lineage
 from selfplay.store.table import ELSEWHERE

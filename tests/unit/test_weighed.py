@@ -34,8 +34,7 @@ from selfplay.io import storage
 from selfplay.nets import build, to_arrays, weights
 from selfplay.nets.inference import Evaluator
 from selfplay.nets.language import fresh
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.play.draws import PlaySettings
 from selfplay.play.generator import Generator, Policy

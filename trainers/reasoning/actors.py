@@ -21,8 +21,8 @@ from selfplay.environments.task import Task, ruleset_digest
 from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, storage
 from selfplay.nets.inference import pick_device
-from selfplay.nets.language.config import small
-from selfplay.nets.language.policy import PolicySpec, fresh, load
+from selfplay.nets.language.config import PolicySpec, small
+from selfplay.nets.language.policy import fresh, load
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters
 from selfplay.rollout.endpoint import Endpoint
 from selfplay.store import spelling

@@ -19,7 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from selfplay.errors import Damaged, UserError
 from selfplay.nets import weights
 from selfplay.nets.inference import has_bfloat16, pick_device
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec
 from selfplay.rollout.sampling import Sampling
 from trainers.reasoning.advantages import loss_of, prepare
 from trainers.reasoning.algorithms.role_conditioned import SeatBaselines

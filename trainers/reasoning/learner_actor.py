@@ -17,7 +17,8 @@ from selfplay.environments.task import HELD_OUT_OF, side_of
 from selfplay.errors import UserError
 from selfplay.io import run_files, storage
 from selfplay.nets import weights
-from selfplay.nets.language.policy import PolicySpec, save
+from selfplay.nets.language.config import PolicySpec
+from selfplay.nets.language.policy import save
 from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfplay.errors import UserError
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 #: Share of a device that weights, gradients and moments may take; the rest is for activations and the cache.

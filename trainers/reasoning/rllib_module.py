@@ -15,7 +15,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from selfplay.nets.language import LanguagePolicy, fresh
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec
 from selfplay.rollout.sampling import Sampling
 from trainers.reasoning import training_step
 from trainers.reasoning.algorithms.ppo import value_loss

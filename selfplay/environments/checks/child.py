@@ -60,9 +60,9 @@ def main(link: int, memory: int, stacks: int) -> None:
 def _check(reference: str, say: Say) -> None:
     from selfplay.contract import TaskSpec
     from selfplay.environments import registry
-    from selfplay.environments.check import check
-    from selfplay.environments.check_task import check_task
     from selfplay.environments.checks import twin
+    from selfplay.environments.checks.game_check import check
+    from selfplay.environments.checks.task_check import check_task
 
     with warnings.catch_warnings(record=True) as warned:
         spec = registry.find_any(reference)
@@ -88,8 +88,8 @@ def _check(reference: str, say: Say) -> None:
 
 def _compare(order: dict[str, Any], say: Say) -> None:
     from selfplay.environments import registry
-    from selfplay.environments.check import what_was_raised
     from selfplay.environments.checks import clock, twin
+    from selfplay.environments.checks.game_check import what_was_raised
 
     if order["clock"]:
         clock.shift()

@@ -80,7 +80,7 @@ class Report(_Checked):
 
 @dataclass(frozen=True)
 class TaskReport(_Checked):
-    """What `selfplay.environments.check_task` found.
+    """What `selfplay.environments.checks.task_check` found.
 
     example: a problem as it is asked, its gold answer and its worked solution.
     """

@@ -217,7 +217,7 @@ def _environment(hash_seed: int, home: str | None) -> dict[str, str]:
 
 
 def examine(reference: str, step_s: float = STEP_S) -> Report | TaskReport:
-    """Checks what the user named, in other processes; see `check` and `check_task` of `selfplay.environments`.
+    """Checks what the user named, in other processes; see `game_check` and `task_check`.
 
     step_s: how long one step of the author's code may take. Raises `UserError` for a name of nothing that can be
     loaded; all that is wrong with what it names is in the report.

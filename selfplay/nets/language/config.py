@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 #: Architectures of Hugging Face that our own transformer computes; weights of any other run in `transformers`.
@@ -145,3 +146,32 @@ def small(
         context=context,
         unturned=tuple(range({"rotary": layers, "first": 1, "none": 0}[positions], layers)),
     )
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """All that an actor on another machine needs besides weights; plain values.
+
+    path: of a Hugging Face directory, None for a fresh model. config: of our transformer, None where `transformers`
+    computes it. tokenizer: its files. value_head: one more output, the expected return. lora_rank, lora_alpha: of
+    low-rank adapters on all linear layers (Hu et al., arXiv:2106.09685); 0: all weights are trained. dtype: of
+    weights and arithmetic, "float32" or "bfloat16". context: most tokens of a line.
+    """
+
+    path: str | None
+    config: LanguageConfig | None
+    tokenizer: dict[str, str]
+    context: int
+    value_head: bool = False
+    lora_rank: int = 0
+    lora_alpha: int = 32
+    dtype: str = "float32"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PolicySpec:
+        plain = json.loads(text)
+        config = plain.pop("config")
+        return cls(config=None if config is None else LanguageConfig(**config), **plain)

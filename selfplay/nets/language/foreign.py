@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfplay.errors import UserError
-from selfplay.nets.language.policy import PolicySpec
+from selfplay.nets.language.config import PolicySpec
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 

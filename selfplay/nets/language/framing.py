@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 
 from selfplay import sandbox, surroundings
 from selfplay.contract import Message
+from selfplay.environments.isolation.links import Worker, close
 from selfplay.errors import UserError
-from selfplay.isolation.links import Worker, close
 from selfplay.nets.language.tokenizer import FILES, Tokenizer, of_characters
 from selfplay.sandbox.limits import one_thread
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.nets.inference import pick_device
-from selfplay.nets.language.config import LanguageConfig, from_hugging_face
+from selfplay.nets.language.config import LanguageConfig, PolicySpec, from_hugging_face
 from selfplay.nets.language.probe import refuse_unusable
 from selfplay.nets.language.tokenizer import ENDS_FILE, FILES, Tokenizer
 from selfplay.nets.language.transformer import Transformer
@@ -30,35 +29,6 @@ _MOST_CONFIG_BYTES, _MOST_TOKENIZER_BYTES = 2**20, 2**28
 _MOST_CONTEXT = 2**24
 #: A model of so few weights and layers is built whatever its files hold: reading these says what is wrong with them.
 _CHEAP = 2**24, 200
-
-
-@dataclass(frozen=True)
-class PolicySpec:
-    """All that an actor on another machine needs besides weights; plain values.
-
-    path: of a Hugging Face directory, None for a fresh model. config: of our transformer, None where `transformers`
-    computes it. tokenizer: its files. value_head: one more output, the expected return. lora_rank, lora_alpha: of
-    low-rank adapters on all linear layers (Hu et al., arXiv:2106.09685); 0: all weights are trained. dtype: of
-    weights and arithmetic, "float32" or "bfloat16". context: most tokens of a line.
-    """
-
-    path: str | None
-    config: LanguageConfig | None
-    tokenizer: dict[str, str]
-    context: int
-    value_head: bool = False
-    lora_rank: int = 0
-    lora_alpha: int = 32
-    dtype: str = "float32"
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> PolicySpec:
-        plain = json.loads(text)
-        config = plain.pop("config")
-        return cls(config=None if config is None else LanguageConfig(**config), **plain)
 
 
 class LanguagePolicy(nn.Module):

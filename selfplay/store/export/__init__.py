@@ -4,7 +4,8 @@ One format is one module; each is proved by loading it with the tool that its re
 on the episodes alone, not on how their files lie: the same version, filter and packages give the same bytes.
 """
 
-from selfplay.store.export.formats import FORMATS, Format, find
-from selfplay.store.export.job import Exported, export
+from selfplay.store.export.formats import FORMATS, find
+from selfplay.store.export.job import Format
+from selfplay.store.export.run import Exported, export
 
 __all__ = ["FORMATS", "Exported", "Format", "export", "find"]

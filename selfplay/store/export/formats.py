@@ -3,31 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from selfplay.errors import UserError
-
-if TYPE_CHECKING:
-    from selfplay.store.export.job import Job
-
-
-@dataclass(frozen=True)
-class Format:
-    """One format.
-
-    write: fills the job's folder. kinds: of episodes that it can hold. needs: import names of the packages that the
-    base install lacks, extra: what brings them. options: name -> what it means, of `--option NAME=VALUE`.
-    """
-
-    name: str
-    summary: str
-    write: Callable[[Job], None]
-    kinds: tuple[str, ...]
-    needs: tuple[str, ...] = ()
-    extra: str = "export"
-    options: dict[str, str] = field(default_factory=dict)
+from selfplay.store.export.job import Format, Job
 
 
 def _npz(job: Job) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from selfplay import sandbox
 from selfplay.contract import TaskSpec
 from selfplay.environments import author
-from selfplay.isolation import wire
+from selfplay.environments.isolation import wire
 from selfplay.sandbox.libc import close_from
 
 #: A frame from the owner: what to do, the number of the copy, its seconds of time (0: no limit).

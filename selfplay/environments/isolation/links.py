@@ -8,7 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from selfplay.isolation.wire import MOST_WORKER_BYTES
+from selfplay.environments.isolation.wire import MOST_WORKER_BYTES
 
 
 @dataclass

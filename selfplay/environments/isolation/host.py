@@ -17,16 +17,25 @@ from typing import Any
 from selfplay import surroundings
 from selfplay.contract import TaskSpec
 from selfplay.environments.author import CRASH, TIMEOUT, Failure
-from selfplay.isolation import wire
-from selfplay.isolation.links import Worker, close, receive, send
-from selfplay.isolation.server import KILL, LENGTH, NOT_STARTED, ONE_CALL, REPORT, REQUEST, TIMED_OUT, WORKER
+from selfplay.environments.isolation import wire
+from selfplay.environments.isolation.links import Worker, close, receive, send
+from selfplay.environments.isolation.server import (
+    KILL,
+    LENGTH,
+    NOT_STARTED,
+    ONE_CALL,
+    REPORT,
+    REQUEST,
+    TIMED_OUT,
+    WORKER,
+)
 
 #: How long the server may take to load the task, and to say that a copy has ended after its time was over, seconds.
 START_S = 60.0
 GRACE_S = 10.0
 #: What reads no text that a model wrote may take so many times `timeout_s`.
 _MAKING = 10.0
-_CODE = "from selfplay.isolation.server import serve; serve({})"
+_CODE = "from selfplay.environments.isolation.server import serve; serve({})"
 _KEPT = ("PATH", "LANG", "PYTHONPATH", "HOME")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.contract import Problem, TaskSpec, Transcript
-from selfplay.environments.check import run_check
+from selfplay.environments.checks.game_check import run_check
 from selfplay.environments.checks.hostile import CHECK, payloads
 from selfplay.environments.checks.progress import progress
 from selfplay.environments.checks.report import Listener, TaskReport
