@@ -7,21 +7,21 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from selfplay.cli import reasoning_screen, screen
+from selfplay.cli import plain_screen, reasoning_screen, screen
 from selfplay.cli.console import Console
-from selfplay.cli.farewell import AnySummary, farewell
+from selfplay.cli.farewell import farewell
 from selfplay.cli.untrusted import one_line
 from trainers.alphazero.status import Status
 from trainers.reasoning.status import ReasoningStatus, Score
+from trainers.run.kind import RunStatus, RunSummary
 
 LINE_EVERY_S = 10.0
-AnyStatus = Status | ReasoningStatus
 #: Phases in which there is progress to tell.
 WORKING = ("playing", "warming", "learning")
 
@@ -33,13 +33,13 @@ class Display(Protocol):
     `stopping` is called from a signal handler, at the first Ctrl-C: it must show at once that it was heard.
     """
 
-    def update(self, status: AnyStatus) -> None: ...
+    def update(self, status: RunStatus) -> None: ...
 
     def stopping(self) -> None: ...
 
     def close(self) -> None: ...
 
-    def finish(self, summary: AnySummary, file: str = "") -> None: ...
+    def finish(self, summary: RunSummary, file: str = "") -> None: ...
 
 
 def make(out: TextIO, err: TextIO, as_json: bool) -> Display:
@@ -77,7 +77,7 @@ class LiveDisplay:
     def __init__(self, console: Console, stream: TextIO) -> None:
         self._console = console
         self._stream = stream
-        self._status: AnyStatus | None = None
+        self._status: RunStatus | None = None
         self._stopping = False
         self._live = Live(
             get_renderable=self._render,
@@ -98,10 +98,11 @@ class LiveDisplay:
             return Text(" starting", screen.DIM)
         status = self._status
         if self._stopping and status.phase not in ("draining", "finished"):
-            status = replace(status, phase="draining", activity="")
+            draining: Any = status
+            status = replace(draining, phase="draining", activity="")
         return drawn(status, self._console.width, self._console.height)
 
-    def update(self, status: AnyStatus) -> None:
+    def update(self, status: RunStatus) -> None:
         self._status = status
 
     def stopping(self) -> None:
@@ -110,7 +111,7 @@ class LiveDisplay:
     def close(self) -> None:
         self._live.stop()
 
-    def finish(self, summary: AnySummary, file: str = "") -> None:
+    def finish(self, summary: RunSummary, file: str = "") -> None:
         self.close()
         self._console.print(farewell(summary, file), crop=False)
 
@@ -123,18 +124,19 @@ class LineDisplay:
         self._final = final
         self._every_s = every_s
         self._last_line = float("-inf")
-        self._seen: AnyStatus | None = None
+        self._seen: RunStatus | None = None
         self._stopping = self._told = False
 
-    def update(self, status: AnyStatus) -> None:
+    def update(self, status: RunStatus) -> None:
         before = self._seen
         self._seen = status
         if self._stopping and not self._told:
             self._told = True
-            what = "games" if isinstance(status, Status) else "answers"
-            self._line(status, f"stopping: {what} are sealed and everything is saved; Ctrl-C again gives that up")
-        if before is None or (status.sizing and status.sizing != before.sizing):
-            self._line(status, status.sizing or f"{status.recipe}: {status.activity or status.phase}")
+            self._line(
+                status, f"stopping: {_episodes(status)} are sealed and everything is saved; Ctrl-C again gives that up"
+            )
+        if before is None or (_sizing(status) and _sizing(status) != _sizing(before)):
+            self._line(status, _sizing(status) or f"{status.recipe}: {status.activity or status.phase}")
         elif status.phase != before.phase or (status.phase == "starting" and status.activity != before.activity):
             self._line(status, status.activity or status.phase)
         for news in told(before, status):
@@ -147,35 +149,55 @@ class LineDisplay:
                 self._line(status, message)
         if status.phase in WORKING and time.monotonic() - self._last_line >= self._every_s:
             self._last_line = time.monotonic()
-            self._line(status, progress(status) if isinstance(status, Status) else reasoning_progress(status))
+            self._line(status, in_one_line(status))
 
     def stopping(self) -> None:
         # Not printed here: a signal handler may interrupt a print.
         self._stopping = True
 
-    def _line(self, status: AnyStatus, text: str) -> None:
+    def _line(self, status: RunStatus, text: str) -> None:
         self._console.print(Text(f"[{screen.clock(status.elapsed_s):>5}] {one_line(text, 2000)}"), soft_wrap=True)
 
     def close(self) -> None:
         pass
 
-    def finish(self, summary: AnySummary, file: str = "") -> None:
+    def finish(self, summary: RunSummary, file: str = "") -> None:
         if self._final:
             self._console.print(farewell(summary, file), crop=False)
 
 
-def drawn(status: AnyStatus, width: int, height: int) -> RenderableType:
-    """The live screen of either kind of run."""
+def drawn(status: RunStatus, width: int, height: int) -> RenderableType:
+    """The live screen of any kind of run."""
     if isinstance(status, ReasoningStatus):
         return reasoning_screen.screen(status, width, height)
-    return screen.screen(status, width, height)
+    if isinstance(status, Status):
+        return screen.screen(status, width, height)
+    return plain_screen.drawn(status, width, height)
 
 
-def told(before: AnyStatus | None, status: AnyStatus) -> Iterator[str | RenderableType]:
+def in_one_line(status: RunStatus) -> str:
+    """A run of any kind in one line."""
+    if isinstance(status, ReasoningStatus):
+        return reasoning_progress(status)
+    return progress(status) if isinstance(status, Status) else plain_screen.progress(status)
+
+
+def _episodes(status: RunStatus) -> str:
+    """What its episodes are called."""
+    if isinstance(status, ReasoningStatus):
+        return "answers"
+    return "games" if isinstance(status, Status) else "episodes"
+
+
+def _sizing(status: RunStatus) -> str:
+    return str(getattr(status, "sizing", ""))
+
+
+def told(before: RunStatus | None, status: RunStatus) -> Iterator[str | RenderableType]:
     """What has been measured or seen for the first time since `before`, as lines and boards."""
     if isinstance(status, ReasoningStatus):
         yield from _scored(before if isinstance(before, ReasoningStatus) else None, status)
-    else:
+    elif isinstance(status, Status):
         yield from _played(before if isinstance(before, Status) else None, status)
 
 

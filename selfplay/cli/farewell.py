@@ -16,16 +16,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from selfplay.cli import reasoning_screen, screen
+from selfplay.cli import plain_screen, reasoning_screen, screen
 from selfplay.cli.untrusted import one_line
 from selfplay.commands import command
 from trainers.alphazero.status import MistakesRow, Status, StrengthRow, Summary
 from trainers.reasoning.status import ReasoningStatus, ReasoningSummary, Sample, Score
+from trainers.run.kind import RunSummary
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-AnySummary = Summary | ReasoningSummary
 #: How a reasoning run ended, in words.
 _ENDED = {
     "time": "finished",
@@ -35,12 +35,14 @@ _ENDED = {
 }
 
 
-def farewell(summary: AnySummary, file: str = "") -> RenderableType:
+def farewell(summary: RunSummary, file: str = "") -> RenderableType:
     """Everything that stays on the terminal when a run has ended.
 
     file: the rules or questions of the run, where they are a file of the user's own: commands have to name it.
     """
-    return _of_answers(summary, file) if isinstance(summary, ReasoningSummary) else _of_games(summary, file)
+    if isinstance(summary, ReasoningSummary):
+        return _of_answers(summary, file)
+    return _of_games(summary, file) if isinstance(summary, Summary) else plain_screen.farewell(summary)
 
 
 def _of_games(summary: Summary, file: str) -> RenderableType:

@@ -26,9 +26,8 @@ def recipes(
     Examples:  selfplay recipes  ·  selfplay recipes connect_four --set simulations=64  ·
     selfplay recipes "openspiel:hex(board_size=5)"  ·  selfplay recipes --keys
     """
-    from trainers.alphazero.config import RunConfig
-    from trainers.reasoning.config import ReasoningConfig
-    from trainers.run import recipe
+    from trainers import recipe
+    from trainers.kinds import kind_of, kinds
     from trainers.run.settings import keys as keys_of
 
     console = Console(highlight=False)
@@ -41,8 +40,12 @@ def recipes(
         rows = [(key, _at(data, key), meaning) for key, meaning, _ in keys_of(type(resolved))]
         console.print(_table(rows, "value"))
     elif keys:
-        kinds: dict[str, type[RunConfig] | type[ReasoningConfig]] = {"game": RunConfig, "reasoning": ReasoningConfig}
-        every = {name: [(key, default, meaning) for key, meaning, default in keys_of(kinds[name])] for name in kinds}
+        every = {
+            "game" if kind.name == "self-play" else kind.name: [
+                (key, default, meaning) for key, meaning, default in keys_of(kind.config)
+            ]
+            for kind in kinds()
+        }
         if as_json:
             listed = [
                 {"kind": kind, "key": k, "default": d, "meaning": m} for kind, rows in every.items() for k, d, m in rows
@@ -61,10 +64,7 @@ def recipes(
         for column in ("recipe", "minutes", "net", "learns by", ""):
             table.add_column(column, justify="right" if column == "minutes" else "left")
         for key, item in found.items():
-            if isinstance(item, RunConfig):
-                net, how = f"{item.net.channels}x{item.net.blocks}", f"search, {item.search.simulations} simulations"
-            else:
-                net, how = item.policy.path or f"{item.policy.hidden}x{item.policy.layers}", item.learner.algorithm
+            net, how = kind_of(item).in_brief(item)
             table.add_row(f"[bold]{key}[/]", f"{item.run.minutes:g}", net, how, item.summary)
         console.print(table)
         console.print('Any searchable OpenSpiel game runs by its string: selfplay run "openspiel:hex(board_size=5)"')

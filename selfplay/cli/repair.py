@@ -32,7 +32,7 @@ def repair(
     from selfplay.store.places import corpus_of
     from selfplay.store.read import inside
     from selfplay.store.repair import carry_out, plan
-    from trainers.run import repair as of_run
+    from trainers import repair as of_run
 
     place = agreed_elsewhere(where, elsewhere) or where if yes else to_read(where)
     corpus, run = corpus_of(place), of_run.is_run(where)

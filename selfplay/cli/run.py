@@ -1,4 +1,4 @@
-"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.run.launch.run`."""
+"""`selfplay run`: settings, terminal, signals; the run itself is `trainers.launch.run`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from selfplay.io import run_files, scratch, storage
 
 if TYPE_CHECKING:
     from selfplay.contract import EnvSpec
-    from trainers.run.kinds import AnyConfig, AnyStatus, AnySummary
+    from trainers.run.kind import RunStatus, RunSummary
     from trainers.run.ray_session import LastWords
+    from trainers.run.settings import Experiment
 
 
 def run(
@@ -75,14 +76,14 @@ def run(
             print(json.dumps(summary.to_dict()), file=terminal.out, flush=True)
 
 
-def configuration(recipe: str | None, out: str | None, overrides: Sequence[str], trust: bool = False) -> AnyConfig:
+def configuration(recipe: str | None, out: str | None, overrides: Sequence[str], trust: bool = False) -> Experiment:
     """The settings of the recipe, or of the run in `out` where no recipe is named.
 
     Raises `UserError` where that run reaches out of its folder and no command of this user has let it, or a recipe file
     names a program that the command itself does not, and whoever gave the command does not agree. trust: he does.
     """
-    from trainers.run.kinds import from_data, read_config
-    from trainers.run.recipe import load_recipe
+    from trainers.kinds import from_data, read_config
+    from trainers.recipe import load_recipe
 
     named = {override.partition("=")[0].strip() for override in overrides}
     if recipe is not None:
@@ -106,10 +107,10 @@ def configuration(recipe: str | None, out: str | None, overrides: Sequence[str],
     return config
 
 
-def _refuse_reach(config: AnyConfig, out: str, named: set[str]) -> None:
+def _refuse_reach(config: Experiment, out: str, named: set[str]) -> None:
     """See `configuration`. named: settings of this command line."""
     from selfplay import vouched
-    from trainers.run.kinds import reach
+    from trainers.run.reach import reach
 
     known = vouched.read(storage.normalise(out))
     new = {key: value for key, value in reach(config, out).items() if key not in named and known.get(key) != value}
@@ -136,37 +137,37 @@ def _agreed(sentence: str, question: str) -> bool:
     return typer.confirm(question, err=True)
 
 
-def environment(config: AnyConfig, resumed: str | None) -> EnvSpec:
+def environment(config: Experiment, resumed: str | None) -> EnvSpec:
     """The environment that the settings name.
 
     resumed: the run folder that they were read from, which may be a stranger's: a file that it names is then not used;
     None where the user named them himself. Raises `UserError`.
     """
-    from selfplay.contract import GameSpec
-    from selfplay.environments import archived, registry
-    from trainers.alphazero.config import RunConfig
+    from selfplay.environments import archived
+    from trainers.kinds import kind_of
 
-    play, named = isinstance(config, RunConfig), named_in(config)
+    kind = kind_of(config)
+    named = kind.environment_of(config)
     if resumed is None:
-        return registry.find(named) if play else registry.find_task(named)
+        return kind.find(named)
     try:
         spec = archived.find_reference(named)
     except UserError as error:
         advice = f"name it (`{command('run', named, '--out', resumed)}`), or say --trust"
         raise UserError(f"the run in {resumed} asks for {named!r}: {error}; if that is yours, {advice}") from None
-    if isinstance(spec, GameSpec) != play:
-        raise UserError(f"the run in {resumed} asks for {spec.id}, which is a {'task' if play else 'game'}")
+    if not isinstance(spec, kind.spec):
+        raise UserError(f"the run in {resumed} asks for {spec.id}, which is not a {kind.environment}")
     return spec
 
 
-def named_in(config: AnyConfig) -> str:
+def named_in(config: Experiment) -> str:
     """The environment, as the settings name it."""
-    from trainers.alphazero.config import RunConfig
+    from trainers.kinds import kind_of
 
-    return config.env.id if isinstance(config, RunConfig) else config.task.id
+    return kind_of(config).environment_of(config)
 
 
-def file_of(config: AnyConfig) -> str:
+def file_of(config: Experiment) -> str:
     """The file of rules or questions that the settings name; "" where they name what is installed."""
     from selfplay.environments import question_file
 
@@ -211,12 +212,12 @@ def run_log(out: str, name: str) -> Iterator[Path]:
 
 
 def watch(
-    config: AnyConfig, spec: EnvSpec, out: str, address: str | None, terminal: Terminal, as_json: bool
-) -> AnySummary:
+    config: Experiment, spec: EnvSpec, out: str, address: str | None, terminal: Terminal, as_json: bool
+) -> RunSummary:
     """Runs, feeds the display, and turns signals into an orderly end."""
     from selfplay.cli.display import make
     from selfplay.cli.farewell import going_on
-    from trainers.run.kinds import first_status
+    from trainers.kinds import kind_of
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -244,10 +245,11 @@ def watch(
 
     try:
         with stopping(asked, lambda: end("aborted", 130)) as rearm:
-            display.update(first_status(config, spec.id, out, "starting Ray and loading torch"))
-            from trainers.run import launch, ray_session
+            display.update(kind_of(config).first_status(config, spec.id, out, "starting Ray and loading torch"))
+            from trainers import launch
+            from trainers.run import ray_session
 
-            def on_status(status: AnyStatus) -> None:
+            def on_status(status: RunStatus) -> None:
                 rearm()
                 terminal.rotate()
                 display.update(status)

@@ -98,17 +98,18 @@ def screen(found: Sequence[dict[str, Any]]) -> RenderableType:
 def lines_of(told: dict[str, Any]) -> tuple[str, str, str]:
     """A run's title, its numbers, its newest word."""
     s = told["status"]
-    reasoning = told["kind"] == "reasoning"
     state = s["phase"] if told["alive"] or s["phase"] == "finished" else f"silent for {told['age_s']:,.0f} s"
     if told["alive"] and told["stalled_s"]:
         state = f"stalled for {told['stalled_s']:,.0f} s"
-    speed = f"{s['tokens_per_s']:,.0f} tok/s" if reasoning else f"{s['positions_per_s']:,.0f} pos/s"
+    speeds = (("tokens_per_s", "tok/s"), ("positions_per_s", "pos/s"), ("steps_per_s", "steps/s"))
+    speed = [f"{s[name]:,.0f} {unit}" for name, unit in speeds if name in s][:1]
     behind = f" (plays {s['staleness']:.0f} behind)" if s.get("staleness") else ""
     queued, lag = s.get("queued_blocks", 0), s.get("archive_lag_s", 0.0)
-    lost = s.get("lost", 0) if reasoning else s["lost"]["count"]
+    lost = s.get("lost", 0)
+    lost = lost["count"] if isinstance(lost, dict) else lost
     numbers = [
         f"{s['episodes']:,} episodes",
-        *([speed] if told["alive"] else []),
+        *(speed if told["alive"] else []),
         *([f"{s['players']} players"] if s.get("players") else []),
         f"version {s['version']}{behind}",
         *([headline(s)] if headline(s) else []),
@@ -124,7 +125,7 @@ def headline(status: dict[str, Any]) -> str:
     if "scores" in status:
         scores = status["scores"]
         return f"held-out {scores[0]['accuracy']:.0%} ({_wide(scores[0])})" if scores else ""
-    rows = [row for row in status["strength"] if not row["opponent"].startswith("version")]
+    rows = [row for row in status.get("strength", ()) if not row["opponent"].startswith("version")]
     return f"{rows[-1]['score']:.0%} of {rows[-1]['opponent']} ({_wide(rows[-1])})" if rows else ""
 
 

@@ -1,4 +1,4 @@
-"""`selfplay tune`: settings of a recipe against each other; the trials themselves are `trainers.run.tuning`."""
+"""`selfplay tune`: settings of a recipe against each other; the trials themselves are `trainers.tuning`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def tune(
     """
     need_packages("ray", "torch")
     from selfplay.cli.farewell import going_on
-    from trainers.run import tuning
-    from trainers.run.recipe import load_recipe, slug
+    from trainers import tuning
+    from trainers.recipe import load_recipe, slug
 
     configuration(recipe, None, list(settings or ()), trust)  # asks before a recipe's code is run
     wanted = tuning.read_space(space, recipe)

@@ -33,7 +33,7 @@ import psutil
 from cluster_run import say
 from plasma import Stores
 
-from trainers.run.recipe import load_recipe
+from trainers.recipe import load_recipe
 
 _LEARNERS = ("ray::Student", "ray::Tutor")
 #: No measurement, which would pause it, and no end but by us.

@@ -14,7 +14,7 @@ import pytest
 from selfplay import store
 from selfplay.nets.language.tokenizer import of_characters
 from trainers.alphazero.config import RunConfig
-from trainers.run.recipe import load_recipe, shipped
+from trainers.recipe import load_recipe, shipped
 
 Start = Callable[..., Any]
 

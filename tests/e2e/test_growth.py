@@ -26,12 +26,12 @@ from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.nets import weights
 from selfplay.store import counts, log, repair, table
 from selfplay.store.counts import archived_by
+from trainers.kinds import SELF_PLAY
+from trainers.recipe import load_recipe
 from trainers.run import auto_compaction
 from trainers.run.auto_compaction import Tidier
 from trainers.run.placement import Place
-from trainers.run.recipe import load_recipe
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import State
 
 GAME = pyspiel.load_game("tic_tac_toe")
 WEEKS, SLOTS, COMMITS, BLOCKS, VERSIONS = 7, 1000, 20, 5, 10
@@ -85,7 +85,7 @@ class Week:
     def __init__(self, run: Path, number: int) -> None:
         self.uri, self.number = str(run / "corpus"), number
         self.lease = store.acquire(str(run), "a driver")
-        self.folder = RunFolder(str(run), load_recipe("tic_tac_toe"), State, self.lease)
+        self.folder = RunFolder(str(run), load_recipe("tic_tac_toe"), SELF_PLAY, self.lease)
         self.folder.run_id = "run"
         self.folder.begin("{}")
         self.committer = store.Committer(self.uri, "run", self.lease.epoch)

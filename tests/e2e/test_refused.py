@@ -21,9 +21,9 @@ from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
 from trainers.alphazero.actors import net_config, search_config
 from trainers.alphazero.learner import AlphaZeroLearner
-from trainers.run.recipe import load_recipe
+from trainers.kinds import SELF_PLAY
+from trainers.recipe import load_recipe
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import State
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run(tmp_path: Path) -> Path:
     """A run of tic_tac_toe that has just begun: everything a folder holds, but for games."""
     config = load_recipe("tic_tac_toe")
-    folder = RunFolder(str(tmp_path / "run"), config, State)
+    folder = RunFolder(str(tmp_path / "run"), config, SELF_PLAY)
     game = load(registry.find("tic_tac_toe"))
     net, search = net_config(config, game), search_config(config)
     folder.begin(agent.describe(game, net, search, folder.run_id))

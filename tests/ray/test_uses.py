@@ -29,7 +29,7 @@ from trainers.alphazero.learner_actor import Student, StudentJob
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.alphazero.loop import Loop
 from trainers.alphazero.provenance import sampler_of, samples_of, versions_of
-from trainers.run.run_state import State
+from trainers.alphazero.state import State
 from trainers.run.services import Office
 from trainers.run.weights_lineage import Derivation
 

@@ -183,7 +183,7 @@ def read_certificate(reader: Reader, file: Path, corpus: Path) -> None:
 
 
 def read_space(reader: Reader, file: Path) -> None:
-    from trainers.run.tuning import read_space
+    from trainers.tuning import read_space
 
     reader.do(f"tune of {file.name}", lambda: read_space(str(file), "tic_tac_toe"))
 

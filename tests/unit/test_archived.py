@@ -22,7 +22,7 @@ from selfplay.errors import UserError
 from selfplay.nets.config import NetConfig
 from selfplay.search import SearchConfig
 from selfplay.store.table import check_name
-from trainers.run.recipe import load_recipe
+from trainers.recipe import load_recipe
 
 RULES = "from selfplay.contract import GameSpec\nSPEC = GameSpec('my_hex-v0', 'hex(board_size=3)', 'Small hex', 9)\n"
 

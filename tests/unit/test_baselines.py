@@ -32,7 +32,7 @@ from selfplay.evaluation.match import wilson
 from selfplay.evaluation.players import mcts_player
 from trainers.alphazero.config import EvaluationConfig
 from trainers.alphazero.scoreboard import Scoreboard
-from trainers.run.run_state import State
+from trainers.alphazero.state import State
 
 NAMES = [RANDOM, TWO_PLY, "MCTS-100", "MCTS-1000"]
 

@@ -14,8 +14,8 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 from selfplay import machine
 from selfplay.errors import Damaged, UserError
 from selfplay.store import OutOfOrder, Taken, acquire
+from trainers.launch import _in_words
 from trainers.run.failure_causes import cause_of, in_words, passes
-from trainers.run.launch import _in_words
 from trainers.run.ray_session import LastWords, _died, _reason
 
 

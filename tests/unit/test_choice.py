@@ -23,13 +23,14 @@ from selfplay.nets.inference import Evaluator
 from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.sampling import Sampling
+from trainers.alphazero import arithmetic
 from trainers.alphazero import loop as alphazero
+from trainers.alphazero.arithmetic import Training
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.reasoning.config import LearnerSettings as ReasoningSettings
 from trainers.reasoning.learner import ReasoningLearner
 from trainers.reasoning.token_batch import Lessons
-from trainers.run import arithmetic
-from trainers.run.arithmetic import Training
+from trainers.run import fastest
 
 F32, BF16, INT8 = (Way("openvino", dtype) for dtype in ("float32", "bfloat16", "int8"))
 
@@ -145,7 +146,7 @@ def test_training_is_measured_where_it_is_left_open(game: Game) -> None:
         with pytest.raises(UserError, match="winograd needs a CPU and float32"):
             arithmetic.measured(net(game), impossible, impossible.device)
     assert tried.name in dict(tried.us) and len(tried.us) >= 2
-    assert dict(tried.us)[tried.name] <= arithmetic.WORTH * min(dict(tried.us).values())
+    assert dict(tried.us)[tried.name] <= fastest.WORTH * min(dict(tried.us).values())
     assert arithmetic.usual(settings, "cpu") == arithmetic.usual(settings, "cpu")
     assert str(Training(False, "channels_last", (("float32", 178.0), ("bfloat16", 277.0)))) == (
         "float32, 178 µs a row (bfloat16 277)"

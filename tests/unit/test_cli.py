@@ -122,13 +122,13 @@ RunFunction = Callable[..., Summary]
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunFunction], None]]:
-    """Puts a function in the place of `trainers.run.launch.run`."""
+    """Puts a function in the place of `trainers.launch.run`."""
     import trainers.run
 
     def put(function: RunFunction) -> None:
-        module = ModuleType("trainers.run.launch")
+        module = ModuleType("trainers.launch")
         module.run = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "trainers.run.launch", module)
+        monkeypatch.setitem(sys.modules, "trainers.launch", module)
         monkeypatch.setattr(trainers.run, "launch", module, raising=False)
 
     yield put
@@ -230,9 +230,9 @@ def run(config, spec, out, address, on_status, stop, words):
         time.sleep(0.2)
     assert stop.is_set()
     return Summary("id", "interrupted", status)
-module = types.ModuleType("trainers.run.launch")
+module = types.ModuleType("trainers.launch")
 module.run = run
-sys.modules["trainers.run.launch"] = trainers.run.launch = module
+sys.modules["trainers.launch"] = trainers.launch = module
 from selfplay.cli.main import call
 raise SystemExit(call(["run", "tic_tac_toe", "--out", sys.argv[1]]))
 """

@@ -14,9 +14,9 @@ from selfplay.store.release.verifier.searching import playing_of
 from selfplay.store.sampled import dialogue_settings
 from selfplay.store.searched import search_settings
 from trainers.alphazero.config import RunConfig
+from trainers.kinds import from_data, from_toml, kind_of
 from trainers.reasoning.config import ReasoningConfig
-from trainers.run.kinds import from_json, from_toml, incompatible
-from trainers.run.recipe import derive, load_recipe, shipped, slug
+from trainers.recipe import derive, load_recipe, shipped, slug
 from trainers.run.settings import apply_overrides, from_mapping, keys
 
 SMALL = {"name": "x", "env": {"id": "connect_four"}}
@@ -26,7 +26,7 @@ SMALL = {"name": "x", "env": {"id": "connect_four"}}
 def test_shipped_recipes_hold(name: str) -> None:
     config = load_recipe(name)
     assert config.name == name and config.summary
-    assert from_json(config.to_json(), "copy") == config
+    assert from_data(json.loads(config.to_json()), "copy") == config
 
 
 def test_all_seven_games_have_a_recipe() -> None:
@@ -99,15 +99,15 @@ def test_every_setting_is_described(model: type[RunConfig] | type[ReasoningConfi
 
 def test_digest_follows_content() -> None:
     config = from_mapping(RunConfig, SMALL, "x")
-    assert config.digest == from_json(config.to_json(), "y").digest
+    assert config.digest == from_data(json.loads(config.to_json()), "y").digest
     assert config.digest != from_mapping(RunConfig, apply_overrides(RunConfig, SMALL, ["seed=3"]), "x").digest
 
 
 def test_a_run_goes_on_only_as_itself() -> None:
     config = load_recipe("connect_four")
-    assert incompatible(config, load_recipe("connect_four", ["minutes=3", "lr=1e-3"])) is None
-    assert "net.channels" in str(incompatible(config, load_recipe("connect_four", ["channels=64"])))
-    assert "name" in str(incompatible(config, load_recipe("othello")))
+    assert kind_of(config).incompatible(config, load_recipe("connect_four", ["minutes=3", "lr=1e-3"])) is None
+    assert "net.channels" in str(kind_of(config).incompatible(config, load_recipe("connect_four", ["channels=64"])))
+    assert "name" in str(kind_of(config).incompatible(config, load_recipe("othello")))
 
 
 def test_any_searchable_game_has_settings() -> None:

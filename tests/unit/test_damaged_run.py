@@ -28,17 +28,19 @@ from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
 from selfplay.store import lease as leases
 from trainers.alphazero.actors import net_config, search_config
-from trainers.run.kinds import AnyConfig
-from trainers.run.recipe import load_recipe
+from trainers.alphazero.state import State
+from trainers.kinds import REASONING, SELF_PLAY
+from trainers.reasoning.state import ReasoningState
+from trainers.recipe import load_recipe
 from trainers.run.restore import restore
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import ReasoningState, State
 from trainers.run.services import Office
+from trainers.run.settings import Experiment
 
 VERSIONS, SCORES = 3, [{"version": 1, "level": 1.0}]
 
 
-def begin(place: Path, config: AnyConfig, kind: Any, about: str, tensors: dict[str, Any]) -> Path:
+def begin(place: Path, config: Experiment, kind: Any, about: str, tensors: dict[str, Any]) -> Path:
     """A run as two drivers leave it: two checkpoints, three versions, a state of each driver."""
     for epoch in (1, 2):
         with store.acquire(str(place), "selfplay run") as lease:
@@ -67,14 +69,14 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = net_config(config, game)
     about = agent.describe(game, net, search_config(config), "a-run")
     place = tmp_path_factory.mktemp("games") / "run"
-    return begin(place, config, State, about, to_arrays(build(net, 0)))
+    return begin(place, config, SELF_PLAY, about, to_arrays(build(net, 0)))
 
 
 @pytest.fixture(scope="module")
 def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = {"a": np.arange(6, dtype=np.float32)}
     about = json.dumps({"schema": 1, "kind": "reasoning", "policy": {}})
-    return begin(tmp_path_factory.mktemp("cot") / "run", load_recipe("parity_cot"), ReasoningState, about, tensors)
+    return begin(tmp_path_factory.mktemp("cot") / "run", load_recipe("parity_cot"), REASONING, about, tensors)
 
 
 def changed(data: bytes) -> bytes:
@@ -145,7 +147,7 @@ def test_every_file_in_every_way(
         (run / name).write_bytes(data)
         same = data == (whole / name).read_bytes()
         try:
-            state, said = start(run, State if kind == "games" else ReasoningState)
+            state, said = start(run, SELF_PLAY if kind == "games" else REASONING)
         except UserError as error:
             sentence = str(error)
             assert name in sentence and "\n" not in sentence, (name, sentence)
@@ -158,7 +160,7 @@ def test_every_file_in_every_way(
             (sentence,) = said
             assert sentence.startswith(f"{name} is damaged (") and "the run goes on with " in sentence
             assert (run / "damaged" / name).read_bytes() == data
-        again, said = start(run, State if kind == "games" else ReasoningState)
+        again, said = start(run, SELF_PLAY if kind == "games" else REASONING)
         assert not said and again.checkpoint == state.checkpoint, (name, said)
 
 
@@ -344,7 +346,7 @@ def test_the_untrained_net_stays_where_a_damaged_one_lay(games: Path, tmp_path: 
             self.folder.state.version = version
 
     with store.acquire(str(run), "me") as lease:
-        folder = RunFolder(str(run), configuration(None, str(run), []), State, lease)
+        folder = RunFolder(str(run), configuration(None, str(run), []), SELF_PLAY, lease)
         Books(folder).publish_kept(lambda: tensors)
         folder.tell_damage(lambda word: None)
     assert folder.state.version == 0 and run_files.versions(str(run)) == [0]

@@ -24,7 +24,7 @@ from selfplay.nets.language import policy
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import log
 from selfplay.store.replayed import Added, Orphan, State, _Coverage
-from trainers.run.recipe import load_recipe
+from trainers.recipe import load_recipe
 
 GOLDEN = Path(selfplay.__file__).parent.parent / "tests/golden/corpus_v1"
 

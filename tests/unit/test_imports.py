@@ -65,7 +65,7 @@ def test_no_import_by_string_gets_around_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["selfplay.store", "selfplay.environments.checks.game_check", "selfplay.cli.main", "trainers.run.recipe"]
+    "module", ["selfplay.store", "selfplay.environments.checks.game_check", "selfplay.cli.main", "trainers.recipe"]
 )
 def test_the_base_install_is_enough_for(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'numba') if m in sys.modules])"

@@ -10,11 +10,11 @@ import pyspiel
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from trainers.alphazero.config import RunSettings
+from trainers.alphazero.config import SelfPlayRunSettings
 from trainers.run.auto_compaction import longest_history
 
 GAME = pyspiel.load_game("tic_tac_toe")
-DEFAULT = RunSettings().keep_days
+DEFAULT = SelfPlayRunSettings().keep_days
 
 
 def archive(uri: str, run_id: str) -> None:

@@ -18,7 +18,7 @@ from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.play.generator import PlaySettings
 from selfplay.store.verify import verify_corpus
 from trainers.alphazero.actors import net_config, search_config
-from trainers.run.recipe import load_recipe
+from trainers.recipe import load_recipe
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from trainers.reasoning.memory_budget import Footprint, refuse_too_large
 from trainers.reasoning.problem_splits import refuse_empty_sides
 from trainers.reasoning.problems import Found, Problems
 from trainers.reasoning.status import ReasoningStatus, Score
-from trainers.run.tuning import score_of
+from trainers.tuning import score_of
 
 TASK = Task(registry.find_task("parity"))
 LEVELS = [12.0, 16.0]

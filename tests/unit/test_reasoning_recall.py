@@ -23,9 +23,9 @@ from trainers.reasoning.actors import ReasoningCrew
 from trainers.reasoning.learner_actor import Tutor
 from trainers.reasoning.loop import Course
 from trainers.reasoning.lost_episodes import missing
+from trainers.reasoning.state import ReasoningState
 from trainers.reasoning.token_batch import Lessons
 from trainers.reasoning.workers import Staff
-from trainers.run.run_state import ReasoningState
 from trainers.run.weights_lineage import Derivation
 
 PROMPTS, GROUP = 4, 2

@@ -14,23 +14,24 @@ from selfplay.errors import Damaged
 from selfplay.io import run_files
 from selfplay.nets import weights
 from selfplay.store import Fenced, acquire, lease
+from trainers.kinds import REASONING, SELF_PLAY
+from trainers.launch import sweep
+from trainers.recipe import load_recipe
 from trainers.run import history_thinning, run_folder
-from trainers.run.launch import sweep
-from trainers.run.recipe import load_recipe
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import SCHEMA, ReasoningState, State
+from trainers.run.run_state import SCHEMA
 
 
 def test_a_driver_that_was_replaced_writes_nothing_over(tmp_path: Path) -> None:
     config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
     with acquire(str(run), "first") as first:
-        before = RunFolder(str(run), config, State, first)
+        before = RunFolder(str(run), config, SELF_PLAY, first)
         before.begin("{}")
         before.state.version = 3
         before.save()
         first.release()  # as its heartbeats stop to arrive
         with acquire(str(run), "second") as second:
-            after = RunFolder(str(run), config, State, second)
+            after = RunFolder(str(run), config, SELF_PLAY, second)
             after.state.version = 7
             after.save()
             with pytest.raises(Fenced):
@@ -41,22 +42,22 @@ def test_a_driver_that_was_replaced_writes_nothing_over(tmp_path: Path) -> None:
 def test_a_late_write_of_a_driver_that_was_replaced_changes_nothing(tmp_path: Path) -> None:
     config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
     with acquire(str(run), "first") as first:
-        RunFolder(str(run), config, State, first).begin("{}")
+        RunFolder(str(run), config, SELF_PLAY, first).begin("{}")
     (sent,) = (run / "state").iterdir()
     late = sent.read_text().replace('"version": -1', '"version": 3')
     with acquire(str(run), "second") as second:
-        after = RunFolder(str(run), config, State, second)
+        after = RunFolder(str(run), config, SELF_PLAY, second)
         after.begin("{}")
         sent.write_text(late)  # a put that was under way while the lease ran out
         assert after.reload().version == -1
-    assert RunFolder(str(run), config, State).state.version == -1
+    assert RunFolder(str(run), config, SELF_PLAY).state.version == -1
 
 
 def test_states_of_drivers_long_gone_are_deleted(tmp_path: Path) -> None:
     config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
     for _ in range(4):
         with acquire(str(run), "somebody") as held:
-            folder = RunFolder(str(run), config, State, held)
+            folder = RunFolder(str(run), config, SELF_PLAY, held)
             folder.begin("{}")
             folder.forget_old()
     assert run_files.state_epochs(str(run)) == [3, 4]
@@ -65,14 +66,14 @@ def test_states_of_drivers_long_gone_are_deleted(tmp_path: Path) -> None:
 def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
     config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
     with acquire(str(run), "first") as first:
-        RunFolder(str(run), config, State, first).begin("{}")
+        RunFolder(str(run), config, SELF_PLAY, first).begin("{}")
     (saved,) = (run / "state").iterdir()
     saved.rename(run / "state.json")
     old = json.loads((run / "state.json").read_text())
     del old["sha256"]  # schema 1 had no seal
     (run / "state.json").write_text(json.dumps({**old, "schema": 1, "version": 3}))
     with acquire(str(run), "second") as second:
-        folder = RunFolder(str(run), config, State, second)
+        folder = RunFolder(str(run), config, SELF_PLAY, second)
         assert folder.state.version == 3
         folder.begin("{}")
     saved = run_files.read_state(str(run))
@@ -87,7 +88,7 @@ def test_claims_and_weights_do_not_pile_up_and_no_number_is_given_twice(
     tensors = {"a": np.zeros(1, np.float32)}
     monkeypatch.setattr(run_folder, "MOST_WEIGHTS", 5)
     with acquire(run, "somebody") as held:
-        folder = RunFolder(run, config, State, held)
+        folder = RunFolder(run, config, SELF_PLAY, held)
         folder.begin("{}")
         for version in range(1, 205):
             assert weights.save_version(run, version, tensors, {}) == version
@@ -142,11 +143,11 @@ def test_damaged_files_of_one_name_are_all_kept(tmp_path: Path) -> None:
 def test_what_is_left_of_a_run_is_not_taken_for_an_empty_folder(tmp_path: Path, lost: str) -> None:
     config, run = load_recipe("tic_tac_toe"), tmp_path / "run"
     with acquire(str(run), "somebody") as held:
-        RunFolder(str(run), config, State, held).begin("{}")
+        RunFolder(str(run), config, SELF_PLAY, held).begin("{}")
     shutil.rmtree(run / "begun")
     (run / lost).unlink()
     with pytest.raises(Damaged, match=f"{lost} is damaged: it is missing"):
-        RunFolder(str(run), config, State)
+        RunFolder(str(run), config, SELF_PLAY)
 
 
 def test_only_what_a_run_writes_is_swept_where_its_folder_has_vanished(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_only_what_a_run_writes_is_swept_where_its_folder_has_vanished(tmp_path:
 def test_counts_are_written_beside_the_state_that_belongs_to_the_checkpoint(tmp_path: Path) -> None:
     config, run = load_recipe("parity_cot"), str(tmp_path / "run")
     with acquire(run, "first") as first:
-        folder = RunFolder(run, config, ReasoningState, first)
+        folder = RunFolder(run, config, REASONING, first)
         folder.begin("{}")
         folder.state.round = 3
         folder.save()
@@ -193,5 +194,5 @@ def test_counts_are_written_beside_the_state_that_belongs_to_the_checkpoint(tmp_
         assert (folder.reload().round, folder.state.lost_episodes) == (3, 2)
         first.release()
         with acquire(run, "second") as second, pytest.raises(Fenced):
-            assert RunFolder(run, config, ReasoningState, second).state.in_flight == {"r000004-0000": 8}
+            assert RunFolder(run, config, REASONING, second).state.in_flight == {"r000004-0000": 8}
             folder.amend(in_flight={})

@@ -9,7 +9,7 @@ from selfplay.evaluation.match import wilson
 from trainers.alphazero import scoreboard
 from trainers.alphazero.config import EvaluationConfig
 from trainers.alphazero.scoreboard import QUICK_GAMES, Scoreboard
-from trainers.run.run_state import State
+from trainers.alphazero.state import State
 
 OPPONENTS = ("random", "mcts100", "checkpoints")
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from selfplay.actors.reasoner import Outcome
+from trainers.alphazero.stalls import GamesStall, nothing_finished
 from trainers.alphazero.status import Status
-from trainers.run.stalls import GamesStall, Reminder, RoundStall, nothing_finished, teaches
+from trainers.reasoning.stalls import RoundStall, teaches
+from trainers.run.stalls import Reminder
 
 STATUS = Status("openspiel:y", "openspiel:y", "runs/y", "runs/y/corpus", total_s=600.0)
 

@@ -19,10 +19,10 @@ from selfplay.search.hash_net import HashNet
 from selfplay.store.commit import Committer, Receipt
 from selfplay.store.write import write_block
 from trainers.alphazero import learner_actor as students
-from trainers.alphazero.config import LearnerConfig, RunSettings
+from trainers.alphazero.arithmetic import Training
+from trainers.alphazero.config import LearnerConfig, SelfPlayRunSettings
 from trainers.alphazero.learner_actor import Student
 from trainers.alphazero.loop import Loop
-from trainers.run.arithmetic import Training
 from trainers.run.weights_lineage import Derivation
 
 GAME = load(spec_from_string("tic_tac_toe"))
@@ -161,14 +161,15 @@ def test_a_receipt_must_fit_its_episodes(tmp_path: Path, episodes: list[Episode]
 def test_the_learning_rate_falls_at_the_end_of_the_run() -> None:
     share = 0.0
     loop = Loop.__new__(Loop)
-    config = SimpleNamespace(learner=LearnerConfig(lr=1e-2, lr_final=1e-3, lr_decay_from=0.6), run=RunSettings())
+    learner = LearnerConfig(lr=1e-2, lr_final=1e-3, lr_decay_from=0.6)
+    config = SimpleNamespace(learner=learner, run=SelfPlayRunSettings())
     loop.__dict__.update(config=config, watch=SimpleNamespace(share_done=lambda: share))
     found = []
     for share in (0.0, 0.6, 0.8, 1.0):  # noqa: B007  (read by the watch)
         found.append(loop.learning_rate())
     assert found == pytest.approx([1e-2, 1e-2, 5.5e-3, 1e-3])
     # A deterministic run that ends by the clock must not learn by it; one that ends by positions may.
-    config.run = RunSettings(deterministic=True)
+    config.run = SelfPlayRunSettings(deterministic=True)
     assert loop.learning_rate() == 1e-2
-    config.run = RunSettings(deterministic=True, positions=1000)
+    config.run = SelfPlayRunSettings(deterministic=True, positions=1000)
     assert loop.learning_rate() == pytest.approx(1e-3)

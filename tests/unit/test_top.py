@@ -17,6 +17,7 @@ from selfplay.cli.top import lines_of, look
 from selfplay.io import sealed
 from selfplay.store import acquire
 from trainers.alphazero.status import LostGames, Status, StrengthRow
+from trainers.kinds import SELF_PLAY
 from trainers.reasoning.status import ReasoningStatus, Score
 from trainers.run import status_publisher
 from trainers.run.status_publisher import METRICS, Beacon
@@ -35,7 +36,7 @@ def played(place: Path) -> Status:
 def told(place: Path, status: Status | ReasoningStatus) -> None:
     seen = []
     with tempfile.TemporaryDirectory() as run, acquire(run, "test") as lease:
-        with Beacon(str(place), seen.append, lease, metrics=False) as tell:
+        with Beacon(str(place), SELF_PLAY, seen.append, lease, metrics=False) as tell:
             tell(status)
     assert seen == [status]
 
@@ -66,7 +67,7 @@ def test_where_there_is_no_terminal_it_prints_once_and_ends(tmp_path: Path, caps
 
 
 def test_who_has_lost_the_run_tells_nothing_of_it(tmp_path: Path) -> None:
-    with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), print, lease, metrics=False) as tell:
+    with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), SELF_PLAY, print, lease, metrics=False) as tell:
         lease.taken.set()
         tell(played(tmp_path))
     assert not (tmp_path / "status.json").exists()
@@ -114,7 +115,10 @@ def test_a_loop_that_hangs_is_told_of_by_another_thread(
     monkeypatch.setattr(status_publisher, "EVERY_S", 0.02)
     monkeypatch.setattr(status_publisher, "STALLED_S", 0.1)
     seen: list[Status] = []
-    with acquire(str(tmp_path), "test") as lease, Beacon(str(tmp_path), seen.append, lease, metrics=False) as tell:
+    with (
+        acquire(str(tmp_path), "test") as lease,
+        Beacon(str(tmp_path), SELF_PLAY, seen.append, lease, metrics=False) as tell,
+    ):
         tell(played(tmp_path))
         until = time.monotonic() + 10
         while len(seen) < 3 and time.monotonic() < until:

@@ -19,12 +19,13 @@ from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import lineage
 from selfplay.store.table import ELSEWHERE
+from trainers.kinds import REASONING, SELF_PLAY
 from trainers.reasoning.actors import _kept, _kept_policy
 from trainers.reasoning.config import ReasoningConfig
-from trainers.run.kinds import AnyConfig, reach
-from trainers.run.recipe import load_recipe
+from trainers.recipe import load_recipe
+from trainers.run.reach import reach
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import ReasoningState, State
+from trainers.run.settings import Experiment
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "corpus_v1"
 
@@ -41,8 +42,8 @@ def stranger(state: Path) -> None:
     shutil.rmtree(state)
 
 
-def begun(place: Path, config: AnyConfig, agent: str = "{}") -> str:
-    RunFolder(str(place), config, State).begin(agent)
+def begun(place: Path, config: Experiment, agent: str = "{}") -> str:
+    RunFolder(str(place), config, SELF_PLAY).begin(agent)
     return str(place)
 
 
@@ -143,10 +144,10 @@ def test_the_model_of_a_run_is_the_one_that_its_settings_name(tmp_path: Path) ->
     def kept(spec: PolicySpec) -> PolicySpec | None:
         agent = json.dumps({"policy": json.loads(spec.to_json())})
         sealed.write(str(place / run_files.AGENT_FILE), json.loads(agent))
-        folder = RunFolder(str(place), config, ReasoningState)
+        folder = RunFolder(str(place), config, REASONING)
         return _kept_policy(folder, config, _kept(folder))
 
-    RunFolder(str(place), config, ReasoningState).begin(json.dumps({"policy": json.loads(spec.to_json())}))
+    RunFolder(str(place), config, REASONING).begin(json.dumps({"policy": json.loads(spec.to_json())}))
     assert kept(spec) == spec
     with pytest.raises(Damaged, match="its model is in /theirs, and policy.path is None"):
         kept(replace(spec, path="/theirs"))

@@ -21,11 +21,11 @@ from selfplay.play.generator import PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.store.counters import player_seed
 from trainers.alphazero.config import RunConfig, with_ply_limit
+from trainers.alphazero.sizing import Sizing
+from trainers.alphazero.state import State
 from trainers.run import placement
 from trainers.run.placement import Place
-from trainers.run.ray_session import Sizing
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import State
 from trainers.run.services import Office
 
 

@@ -1,7 +1,7 @@
 """The settings of a run: an experiment = environment + net + search + self-play + learner + evaluation.
 
 One frozen pydantic model with `extra="forbid"`: a key that nothing reads is an error, and so is an inconsistent pair of
-values. A recipe is a TOML file of these keys (`trainers.run.recipe`); the resolved configuration is saved as JSON in
+values. A recipe is a TOML file of these keys (`trainers.recipe`); the resolved configuration is saved as JSON in
 the run folder. Values inside nets and searches are in [-1, 1] from the point of view of the seat to act.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from selfplay.net_limits import MOST
-from trainers.run.settings import Experiment, NonNegative, Positive, Settings, Share, first_change
+from trainers.run.settings import Experiment, NonNegative, Positive, RunSettings, Settings, Share, first_change
 
 Opponent = Annotated[str, Field(pattern=r"^(random|checkpoints|mcts[1-9][0-9]{0,6})\z")]
 
@@ -182,26 +182,13 @@ class EvaluationConfig(Settings):
     """Largest share of the machine's processor time spent on evaluation."""
 
 
-class RunSettings(Settings):
+class SelfPlayRunSettings(RunSettings):
     minutes: Annotated[float, Field(gt=0)] = 10.0
     """Length of the run, counted from the first game."""
-    corpus: str | None = None
-    """Where episodes go, a path or s3://…; many runs may share one. Not set: the folder `corpus` of the run's own."""
-    seed: NonNegative = 0
-    """Root of every random generator of the run."""
     positions: Positive | None = None
     """End after this many positions instead of after `minutes`."""
     deterministic: bool = False
     """Actors and learner take turns at fixed counts, so that the whole run repeats."""
-    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds between two checkpoints."""
-    keep_checkpoints: Positive = 5
-    """The newest checkpoints kept."""
-    keep_every: Positive = 10
-    """Besides, every k-th version's weights are kept; every 2k-th, 4k-th, … where that would be more than 1,000."""
-    keep_days: Annotated[float, Field(ge=1)] | None = 7.0
-    """Days of history to keep. Log entries and replaced files that only older, unreleased versions of the corpus need
-    are deleted; none: keep everything. Runs that share a corpus keep the largest of their values."""
 
 
 class RunConfig(Experiment):
@@ -213,7 +200,7 @@ class RunConfig(Experiment):
     selfplay: SelfplaySettings = SelfplaySettings()
     learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    run: RunSettings = RunSettings()
+    run: SelfPlayRunSettings = SelfPlayRunSettings()
 
 
 def with_ply_limit(config: RunConfig, of_game: int) -> RunConfig:

@@ -27,9 +27,9 @@ from selfplay.episode.rows import Rows, take
 from selfplay.errors import Damaged, UserError
 from selfplay.nets import NetConfig, weights
 from selfplay.nets.inference import pick_device
+from trainers.alphazero.arithmetic import measured, usual
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.alphazero.rllib_module import MODULE, PolicyValueLearner, PolicyValueModule
-from trainers.run.arithmetic import measured, usual
 
 #: Rises when `save` writes something that older code would misread.
 SCHEMA = 1

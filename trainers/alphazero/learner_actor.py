@@ -19,9 +19,9 @@ from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
 from selfplay.store import Receipt, counts
 from selfplay.store.changes import run_at
+from trainers.alphazero.arithmetic import Training
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.alphazero.provenance import REFILL_EPISODES, newest_episodes, sampler_of
-from trainers.run.arithmetic import Training
 from trainers.run.committed_blocks import episodes_of
 from trainers.run.restore import Restored, restore
 from trainers.run.throughput import Spent, timed

@@ -31,13 +31,13 @@ from trainers.alphazero.actors import Crew
 from trainers.alphazero.config import RunConfig
 from trainers.alphazero.evaluation import Exams
 from trainers.alphazero.scoreboard import Scoreboard
+from trainers.alphazero.state import State
 from trainers.alphazero.status import Summary
 from trainers.alphazero.status_tracker import Watch
 from trainers.run.event_log import note
 from trainers.run.failure_causes import cause_of, in_words
 from trainers.run.restore import Restored
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import State
 from trainers.run.supervisor import Arrivals, Roster
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from selfplay.evaluation.match import wilson
 from selfplay.evaluation.rating import Pairing, ratings
 from trainers.alphazero import exact_results
 from trainers.alphazero.config import EvaluationConfig
+from trainers.alphazero.state import State
 from trainers.alphazero.status import BaselineRow, ExactRow, MistakesRow, RatingPoint, StrengthRow
 from trainers.run.history_thinning import thinned
-from trainers.run.run_state import State
 
 #: Games and positions of the first look at a net, so that a figure is there within seconds.
 QUICK_GAMES = 20

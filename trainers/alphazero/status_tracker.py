@@ -14,13 +14,13 @@ from selfplay.contract import GameSpec
 from selfplay.store import counts
 from trainers.alphazero.config import RunConfig
 from trainers.alphazero.scoreboard import Scoreboard
+from trainers.alphazero.stalls import GamesStall, first_games, nothing_finished
+from trainers.alphazero.state import State
 from trainers.alphazero.status import Candidate, LastGame, LostGames, Status, Summary
 from trainers.run.event_log import note
 from trainers.run.metrics import ScalarWriter
 from trainers.run.process_memory import proportional_bytes
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import State
-from trainers.run.stalls import GamesStall, first_games, nothing_finished
 from trainers.run.throughput import Busy, Speed, Spent
 
 if TYPE_CHECKING:

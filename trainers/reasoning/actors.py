@@ -32,10 +32,10 @@ from trainers.reasoning.learner_actor import Tutor, TutorJob
 from trainers.reasoning.lost_episodes import missing
 from trainers.reasoning.memory_budget import Footprint, parameters_of, refuse_too_large
 from trainers.reasoning.problem_splits import refuse_empty_sides
+from trainers.reasoning.state import ReasoningState
 from trainers.run import placement
 from trainers.run.placement import Place
 from trainers.run.run_folder import AGENT_MODEL, RunFolder
-from trainers.run.run_state import ReasoningState
 from trainers.run.services import Office
 
 SCHEMA = 1

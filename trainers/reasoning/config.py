@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from selfplay.contract import TaskSpec
 from selfplay.errors import UserError
-from trainers.run.settings import Experiment, NonNegative, Positive, Settings, Share, first_change
+from trainers.run.settings import Experiment, NonNegative, Positive, RunSettings, Settings, Share, first_change
 
 Unit = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -222,27 +222,18 @@ class EvaluationSettings(Settings):
     """Seconds between two measurements."""
 
 
-class ReasoningRunSettings(Settings):
+class ReasoningRunSettings(RunSettings):
     minutes: Rate = 5.0
     """Length of the run, warm start and all."""
-    corpus: str | None = None
-    """Where episodes go, a path or s3://…; many runs may share one. Not set: the folder `corpus` of the run's own."""
     rounds: Positive | None = None
     """End after this many rounds, if that is sooner."""
     target: Unit | None = None
     """End when the accuracy on the development split, which is neither trained on nor held out, has been at least this
     twice in a row, if that is sooner. It is measured whenever the held-out problems are."""
-    seed: NonNegative = 0
-    """Root of every random generator of the run."""
     checkpoint_every_s: Rate = 30.0
     """Seconds between two checkpoints."""
     keep_checkpoints: Positive = 3
     """The newest checkpoints kept."""
-    keep_every: Positive = 10
-    """Besides the newest, every k-th version's weights are kept; every 2k-th, 4k-th, … where that were over 1,000."""
-    keep_days: Annotated[float, Field(ge=1)] | None = 7.0
-    """Days of history to keep. Log entries and replaced files that only older, unreleased versions of the corpus need
-    are deleted; none: keep everything. Runs that share a corpus keep the largest of their values."""
 
 
 class ReasoningConfig(Experiment):

@@ -24,11 +24,12 @@ from selfplay.rollout.sampling import Sampling
 from trainers.reasoning.advantages import loss_of, prepare
 from trainers.reasoning.algorithms.role_conditioned import SeatBaselines
 from trainers.reasoning.algorithms.sft import gapped
+from trainers.reasoning.arithmetic import LanguageTraining
 from trainers.reasoning.config import LearnerSettings
 from trainers.reasoning.policy_loss import Size
 from trainers.reasoning.rllib_module import MODULE, LanguageLearner, LanguageModule, Objective
 from trainers.reasoning.token_batch import Array, Lessons
-from trainers.run.arithmetic import LanguageTraining, fastest
+from trainers.run.fastest import fastest
 
 SCHEMA = 1
 #: About how many tokens the passes have that are timed.

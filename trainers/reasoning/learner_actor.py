@@ -27,9 +27,9 @@ from selfplay.store.changes import run_at
 from selfplay.store.newest import since
 from selfplay.store.read import Corpus
 from trainers.reasoning.algorithms.expert_iteration import Sample, keep
+from trainers.reasoning.arithmetic import LanguageTraining
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.token_batch import COLUMNS, Array, Lessons, lessons_from
-from trainers.run.arithmetic import LanguageTraining
 from trainers.run.committed_blocks import episodes_of
 from trainers.run.restore import Restored, restore
 from trainers.run.throughput import Spent, timed
@@ -87,10 +87,8 @@ class Tutor:
     def __init__(self, job: TutorJob) -> None:
         storage.refuse_unseen(job.run_uri)
         from trainers.reasoning.learner import ReasoningLearner  # RLlib: not in the driver, which imports this module
-        from trainers.run.kinds import from_json
 
-        config = from_json(job.config, "the run's settings")
-        assert isinstance(config, ReasoningConfig)
+        config = ReasoningConfig.model_validate_json(job.config)
         self._job, self._config = job, config
         self._learner = ReasoningLearner(
             PolicySpec.from_json(job.policy),

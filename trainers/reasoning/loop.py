@@ -36,12 +36,12 @@ from trainers.reasoning.curriculum import Curriculum
 from trainers.reasoning.learner_actor import Lesson, Recalled, round_of, sampling_of
 from trainers.reasoning.problem_splits import frontier_of, levels_of
 from trainers.reasoning.problems import Found, Problems
+from trainers.reasoning.state import ReasoningState
 from trainers.reasoning.status import ReasoningSummary
 from trainers.reasoning.status_tracker import ReasoningWatch
 from trainers.reasoning.workers import Call, Staff, TutorDied
 from trainers.run.restore import Restored
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import ReasoningState
 from trainers.run.weights_lineage import Issue
 
 _WARM_CHUNK_S = 2.0

@@ -20,8 +20,8 @@ from selfplay.rollout.sampling import Sampling
 from trainers.reasoning import training_step
 from trainers.reasoning.algorithms.ppo import value_loss
 from trainers.reasoning.algorithms.sft import sft_loss
+from trainers.reasoning.arithmetic import LanguageTraining
 from trainers.reasoning.policy_loss import PolicyLoss, Report, Size, merged, policy_loss
-from trainers.run.arithmetic import LanguageTraining
 
 MODULE = "default_policy"
 Array = np.ndarray[Any, Any]

@@ -18,14 +18,14 @@ from selfplay.store import counts
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.curriculum import Curriculum
 from trainers.reasoning.learner_actor import Lesson
+from trainers.reasoning.stalls import RoundStall
+from trainers.reasoning.state import ReasoningState
 from trainers.reasoning.status import ReasoningPhase, ReasoningStatus, ReasoningSummary, Sample, Score
 from trainers.run.event_log import note
 from trainers.run.history_thinning import thinned
 from trainers.run.metrics import ScalarWriter
 from trainers.run.process_memory import proportional_bytes
 from trainers.run.run_folder import RunFolder
-from trainers.run.run_state import ReasoningState
-from trainers.run.stalls import RoundStall
 from trainers.run.throughput import Busy, Spent
 
 _SHOW_S = 0.25

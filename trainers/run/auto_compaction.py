@@ -23,10 +23,10 @@ from selfplay.io import storage
 from selfplay.store import open as open_corpus
 from selfplay.store import side_tables, upkeep
 from selfplay.store.log_trim import Trimmed, delete_orphans, is_due, trim_log
-from trainers.alphazero.config import RunSettings
 from trainers.run.event_log import note
 from trainers.run.failure_causes import in_words
 from trainers.run.placement import Place
+from trainers.run.settings import RunSettings
 
 #: So many small files are made into few.
 MOST_FILES = 1000

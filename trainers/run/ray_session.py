@@ -1,4 +1,4 @@
-"""Starting Ray or joining it, and sizing a run to the machine."""
+"""Starting Ray or joining it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from ray.job_config import JobConfig
 
 from selfplay import machine
 from selfplay.errors import UserError
-from trainers.alphazero.config import RunConfig
-from trainers.run import placement, ray_guard, ray_temporary_folders
+from trainers.run import ray_guard, ray_temporary_folders
 from trainers.run.ray_watch import RayWatch
 
 _OBJECT_STORE_BYTES = 512 * 2**20
@@ -31,26 +30,6 @@ _KNOCK_S = 10.0
 _SIGNALLED_S = 0.5
 #: In what Ray says where its processes were not up in time.
 _LATE = "timed out during startup"
-
-
-@dataclass(frozen=True)
-class Sizing:
-    """What a run uses. players: self-play processes. gpus: of the machines, 0 for CPU only."""
-
-    players: int
-    cores: int
-    gpus: int
-    joined: bool
-
-    def sentence(self, config: RunConfig) -> str:
-        where = "a Ray cluster" if self.joined else "this machine"
-        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "no GPU"
-        games = config.selfplay.games
-        return (
-            f"{where}: {self.cores} cores, {device}; {self.players} self-play "
-            f"process{'es' * (self.players != 1)} of {games} games, "
-            f"{max(1, config.learner.learners)} learner{'s' * (config.learner.learners > 1)}"
-        )
 
 
 @dataclass
@@ -245,14 +224,3 @@ def _guard(own: bool, words: LastWords | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=quiet, stderr=words.err if words else quiet, start_new_session=True
     )
-
-
-def size(config: RunConfig, joined: bool) -> Sizing:
-    """How many players: as configured, or one a core. Raises `UserError` where a GPU was demanded and there is none."""
-    cores, gpus = max(1, placement.cores()), placement.gpus()
-    for name, device in (("selfplay.device", config.selfplay.device), ("learner.device", config.learner.device)):
-        if device == "cuda" and not gpus:
-            raise UserError(f"{name} = cuda, but Ray sees no GPU here; say {name}=auto or run where there is one")
-    wanted = config.selfplay.actors
-    players = cores if wanted == "auto" else wanted
-    return Sizing(1 if config.run.deterministic and wanted == "auto" else players, cores, gpus, joined)

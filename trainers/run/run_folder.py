@@ -38,8 +38,10 @@ from selfplay.store import Fenced, Lease
 from selfplay.store.log import DamagedLog
 from selfplay.store.table import ELSEWHERE, episodes_uri, is_name, open_table
 from trainers.run.event_log import note
-from trainers.run.kinds import AnyConfig, incompatible, reach, read_config
+from trainers.run.kind import RunKind
+from trainers.run.reach import reach
 from trainers.run.run_state import SCHEMA, AnyState, state_from
+from trainers.run.settings import Experiment, from_mapping
 
 #: Of the versions that a run keeps for their number, no more than this.
 MOST_WEIGHTS = 1000
@@ -52,31 +54,34 @@ class RunFolder(Generic[AnyState]):
     """
 
     uri: str
-    config: AnyConfig
+    config: Experiment
     new: bool
     run_id: str
     state: AnyState
 
-    def __init__(self, uri: str, config: AnyConfig, state: type[AnyState], lease: Lease | None = None) -> None:
+    def __init__(self, uri: str, config: Experiment, kind: RunKind[AnyState], lease: Lease | None = None) -> None:
         """Raises `UserError` for a folder of another experiment or of a newer schema. lease: of who writes to it."""
         self.uri, self._lease = storage.normalise(uri), lease
-        self.config, self._kind = config, state
+        self.config, self._kind = config, kind.state
         self.new = True
         self.run_id = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        self.state = state()
+        self.state = kind.state()
         self._written: dict[str, Any] = {}  # the state as it was saved last
         self._passed: list[tuple[Damaged, str]] = []  # damaged files, and what is used in their place
         self._aside: set[str] = set()  # those that were moved
         self.mended: list[str] = []  # what the committer repaired of the corpus, to be told
         try:
-            before, damaged = read_config(self.uri)
+            before, damaged = run_files.read_part(self.uri, run_files.CONFIG_FILE, "config")
             identity, more = self._identity()
         except FileNotFoundError:
             self._refuse_remains()
             return
         self.new = False
         self.pass_over([*damaged, *more], "the record of the last start")
-        reason = incompatible(before, config)
+        reason: str | None = f"it is not {kind.name}, and this is"
+        if kind.section in before:
+            source = storage.join(self.uri, run_files.CONFIG_FILE)
+            reason = kind.incompatible(from_mapping(kind.config, before, source), config)
         if reason is not None:
             raise UserError(f"{self.uri} holds another run: {reason}; give another --out")
         self.run_id = identity

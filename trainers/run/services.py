@@ -26,9 +26,9 @@ from selfplay.store.drivers import FINISHED, INTERRUPTED
 from selfplay.store.write import Block
 from trainers.run.auto_compaction import Tidier
 from trainers.run.event_log import note, note_block
-from trainers.run.kinds import AnyConfig
 from trainers.run.placement import Place
 from trainers.run.run_folder import RunFolder
+from trainers.run.settings import Experiment
 from trainers.run.weights_lineage import Issue
 
 
@@ -41,7 +41,7 @@ class Office:
 
     def __init__(
         self,
-        config: AnyConfig,
+        config: Experiment,
         spec: EnvSpec,
         folder: RunFolder[Any],
         epoch: int,

@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -43,6 +43,11 @@ class Experiment(Settings):
     summary: str = ""
     """One sentence for `selfplay recipes`."""
 
+    if TYPE_CHECKING:  # declared last by each kind, as its settings are written in that order
+
+        @property
+        def run(self) -> RunSettings: ...
+
     def to_json(self) -> str:
         """The resolved configuration, every key present, as indented JSON."""
         return self.model_dump_json(indent=2) + "\n"
@@ -52,6 +57,26 @@ class Experiment(Settings):
         """sha256 hex of the canonical JSON, as stored with every episode."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class RunSettings(Settings):
+    """The section `run`, as far as every kind of run has it."""
+
+    minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Length of the run."""
+    corpus: str | None = None
+    """Where episodes go, a path or s3://…; many runs may share one. Not set: the folder `corpus` of the run's own."""
+    seed: NonNegative = 0
+    """Root of every random generator of the run."""
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds between two checkpoints."""
+    keep_checkpoints: Positive = 5
+    """The newest checkpoints kept."""
+    keep_every: Positive = 10
+    """Besides, every k-th version's weights are kept; every 2k-th, 4k-th, … where that would be more than 1,000."""
+    keep_days: Annotated[float, Field(ge=1)] | None = 7.0
+    """Days of history to keep. Log entries and replaced files that only older, unreleased versions of the corpus need
+    are deleted; none: keep everything. Runs that share a corpus keep the largest of their values."""
 
 
 def first_change(old: Settings, new: Settings, keys: Sequence[str]) -> str | None:

@@ -20,12 +20,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from selfplay.io import run_files, sealed, storage
 from selfplay.store import Lease
-from trainers.alphazero.status import Status
-from trainers.run.kinds import AnyStatus
+from trainers.run.kind import RunKind, RunStatus
 
 EVERY_S = 5.0
 #: A loop that has not turned for so long, while there is work under way, has stalled.
@@ -69,16 +68,18 @@ class Beacon:
     them to Ray, which exports them where its agents run; else they go to a file.
     """
 
-    def __init__(self, uri: str, on_status: Callable[[Any], None], lease: Lease, metrics: bool) -> None:
-        self._uri, self._on_status, self._lease = uri, on_status, lease
-        self._newest: AnyStatus | None = None
+    def __init__(
+        self, uri: str, kind: RunKind[Any], on_status: Callable[[Any], None], lease: Lease, metrics: bool
+    ) -> None:
+        self._uri, self._kind, self._on_status, self._lease = uri, kind, on_status, lease
+        self._newest: RunStatus | None = None
         self._turned = time.monotonic()  # when the loop was last heard of
         self._warned = 0.0  # after how many seconds without a turn that was said last
         self._gauges: dict[str, Any] | None = {} if metrics else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="beacon", daemon=True)
 
-    def __call__(self, status: AnyStatus) -> None:
+    def __call__(self, status: RunStatus) -> None:
         self._newest, self._turned, self._warned = status, time.monotonic(), 0.0
         self._on_status(status)
 
@@ -102,44 +103,42 @@ class Beacon:
         """Whether another driver tells of the run, or it is not there any more."""
         return self._lease.taken.is_set() or self._lease.vanished.is_set()
 
-    def _tell(self, status: AnyStatus) -> None:
+    def _tell(self, status: RunStatus) -> None:
         silent = time.monotonic() - self._turned
         stalled = silent >= STALLED_S and status.phase in _AT_WORK
         if stalled:
-            still: dict[str, Any] = {"positions_per_s" if isinstance(status, Status) else "tokens_per_s": 0.0}
-            status = replace(status, **still)
+            status = _replaced(status, **{self._kind.rate: 0.0})
             self._warn(status, silent)
-        kind = "self-play" if isinstance(status, Status) else "reasoning"
         now = datetime.now(UTC)
-        about = {"schema": SCHEMA, "kind": kind, "written_at": now.isoformat(), "pid": os.getpid()}
+        about = {"schema": SCHEMA, "kind": self._kind.name, "written_at": now.isoformat(), "pid": os.getpid()}
         about |= {"turned_at": (now - timedelta(seconds=silent)).isoformat(), "stalled": stalled}
-        told = {**about, "host": socket.gethostname(), "every_s": EVERY_S, "status": asdict(status)}
+        told = {**about, "host": socket.gethostname(), "every_s": EVERY_S, "status": asdict(cast(Any, status))}
         storage.write(storage.join(self._uri, run_files.STATUS_FILE), sealed.dumps(told).encode())
         if self._gauges is not None:
             self._export(status, self._gauges)
         else:
             storage.write(storage.join(self._uri, METRICS_FILE), self._exposed(status).encode())
 
-    def _warn(self, status: AnyStatus, silent: float) -> None:
+    def _warn(self, status: RunStatus, silent: float) -> None:
         """Tells the display, now and when the stall is twice as long."""
         if silent >= 2 * self._warned:
             self._warned = silent
             word = f"nothing has moved for {silent:.0f} s: the run waits for its archive or its learner"
-            self._on_status(replace(status, messages=(*status.messages[-4:], word)))
+            self._on_status(_replaced(status, messages=(*status.messages[-4:], word)))
 
-    def _export(self, status: AnyStatus, gauges: dict[str, Any]) -> None:
+    def _export(self, status: RunStatus, gauges: dict[str, Any]) -> None:
         from ray.util.metrics import Gauge
 
         labels = {"run": self._uri, "recipe": status.recipe}
-        for name, meaning, more, value in _values(status):
+        for name, meaning, more, value in _values(status, self._kind):
             if name not in gauges:
                 gauges[name] = Gauge(f"selfplay_{name}", meaning, (*labels, *more))
             gauges[name].set(value, {**labels, **more})
 
-    def _exposed(self, status: AnyStatus) -> str:
+    def _exposed(self, status: RunStatus) -> str:
         """The metrics in Prometheus' text format, under the names that Ray gives them."""
         lines: dict[str, None] = {}
-        for name, meaning, more, value in _values(status):
+        for name, meaning, more, value in _values(status, self._kind):
             labels = {"run": self._uri, "recipe": status.recipe, **more}
             told = ",".join(f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in labels.items())
             lines[f"# HELP ray_selfplay_{name} {meaning}"] = None
@@ -148,18 +147,17 @@ class Beacon:
         return "".join(f"{line}\n" for line in lines)
 
 
-def _lost(status: AnyStatus) -> int:
-    return status.lost.count if isinstance(status, Status) else status.lost
-
-
-def _values(status: AnyStatus) -> Iterator[tuple[str, str, dict[str, str], float]]:
+def _values(status: RunStatus, kind: RunKind[Any]) -> Iterator[tuple[str, str, dict[str, str], float]]:
     """Those of the metrics that this status has: name, meaning, labels beyond those of the run, value."""
+    name_of_lost, lost = kind.lost
     for name, meaning in METRICS.items():
-        if name in ("lost_games", "lost_episodes"):
-            value = _lost(status) if isinstance(status, Status) == (name == "lost_games") else None
-        else:
-            value = getattr(status, name, None)
+        value = lost(status) if name == name_of_lost else getattr(status, name, None)
         if value is not None:
             yield name, meaning, {}, float(value)
     for why, answers, _ in getattr(status, "failures", ()):
         yield _FAILED, "Answers whose verification failed, by reason (reasoning).", {"reason": why}, float(answers)
+
+
+def _replaced(status: RunStatus, **changed: Any) -> Any:
+    plain: Any = status
+    return replace(plain, **changed)

@@ -13,9 +13,10 @@ from selfplay.commands import command
 from selfplay.contract import TaskSpec
 from selfplay.environments import question_file
 from selfplay.errors import UserError
-from trainers.run.kinds import AnyConfig, from_data, from_toml
+from trainers.kinds import from_data, from_toml
+from trainers.run.settings import Experiment
 
-SHIPPED = Path(__file__).parents[1] / "recipes"
+SHIPPED = Path(__file__).with_name("recipes")
 
 
 def shipped() -> dict[str, Path]:
@@ -23,7 +24,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """The settings for `name`, changed by "KEY=VALUE" overrides.
 
     name: a shipped recipe ("connect_four"), a recipe file ("./mine.toml"), or a game: an environment id
@@ -45,7 +46,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
     return _from_environment(name, overrides)
 
 
-def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
+def _from_environment(name: str, overrides: Sequence[str]) -> Experiment:
     from selfplay.environments import registry
     from selfplay.environments.game import load, unsearchable
 
@@ -75,7 +76,7 @@ def _from_environment(name: str, overrides: Sequence[str]) -> AnyConfig:
     return from_data(data, f"settings derived for {name}", overrides)
 
 
-def _from_task(spec: TaskSpec, name: str, overrides: Sequence[str]) -> AnyConfig:
+def _from_task(spec: TaskSpec, name: str, overrides: Sequence[str]) -> Experiment:
     """Settings for a task of which only the solver is known: a warm start where there is one, then GRPO."""
     questions = question_file.parsed(name) if question_file.is_reference(name) else None
     file = questions.path if questions is not None else name if name.endswith(".py") else ""

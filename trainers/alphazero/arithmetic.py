@@ -1,16 +1,10 @@
-"""In which arithmetic and memory layout a net is trained fastest on this machine: found by trying a few steps.
-
-bfloat16 halves what is moved and is multiplied by units of its own where a processor or GPU has them; on some
-processors that have them a step takes half as long again as in float32.
-"""
+"""In which arithmetic and memory layout a net is trained fastest on this machine: found by trying a few steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 import torch
 
@@ -19,12 +13,10 @@ from selfplay.nets import NetConfig
 from selfplay.nets.inference import has_bfloat16
 from trainers.alphazero.learner_settings import Layout, LearnerSettings
 from trainers.alphazero.training_step import forward, trainable
+from trainers.run.fastest import fastest, with_costs
 
-#: A reduced way must be faster than float32 by this factor.
-WORTH = 1.1
-#: About how long (s) one pass may take that is timed, and how many passes of each way are.
-_PASS_S, _ROUNDS = 0.05, 3
-_FEW = 16
+#: About how long (s) one pass may take that is timed, and the rows of the pass that tells.
+_PASS_S, _FEW = 0.05, 16
 
 
 @dataclass(frozen=True)
@@ -45,58 +37,10 @@ class Training:
 
     def __str__(self) -> str:
         """ "float32, 178 µs a row (bfloat16 277)"."""
-        return _with_costs(self.name, self.us, "row")
+        return with_costs(self.name, self.us, "row")
 
 
 _LAYOUTS: dict[Layout, str] = {"channels_last": "", "contiguous": ", channels first", "winograd": " by Winograd"}
-
-
-@dataclass(frozen=True)
-class LanguageTraining:
-    """How a language model is trained. threads: of torch. us: microseconds a token of each way that was tried."""
-
-    bf16: bool
-    threads: int
-    us: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """ "float32, 2 threads"."""
-        return f"{'bfloat16' if self.bf16 else 'float32'}, {self.threads} thread{'s' * (self.threads != 1)}"
-
-    def __str__(self) -> str:
-        """ "float32, 2 threads, 31 µs a token (float32, 1 thread 44)"."""
-        return _with_costs(self.name, self.us, "token")
-
-
-def _with_costs(name: str, us: tuple[tuple[str, float], ...], unit: str) -> str:
-    costs = dict(us)
-    others = "; ".join(f"{other} {_figure(cost)}" for other, cost in us if other != name)
-    cost = f", {_figure(costs[name])} µs a {unit}" if name in costs else ""
-    return f"{name}{cost}{f' ({others})' if others else ''}"
-
-
-def _figure(us: float) -> str:
-    return f"{us:,.0f}" if us >= 100 else f"{us:.2g}"
-
-
-Way = TypeVar("Way", Training, LanguageTraining)
-
-
-def fastest(ways: Sequence[Way], seconds: Callable[[Way], float], count: int) -> Way:
-    """The fastest of ways that take turns at the same pass of `count` rows or tokens; the best of some rounds counts.
-
-    Of those that are about as fast, the first.
-    """
-    best = {way.name: float("inf") for way in ways}
-    for way in ways:  # the first pass of a shape prepares what the next ones use
-        seconds(way)
-    for _ in range(_ROUNDS):
-        for way in ways:
-            best[way.name] = min(best[way.name], seconds(way))
-    us = sorted(((name, 1e6 * cost / count) for name, cost in best.items()), key=lambda item: item[1])
-    close = [way for way in ways if best[way.name] <= WORTH * min(best.values())]
-    return replace(close[0], us=tuple(us))
 
 
 def usual(settings: LearnerSettings, device: str) -> Training:

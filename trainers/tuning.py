@@ -16,14 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay.environments import registry
 from selfplay.errors import UserError
 from selfplay.io import storage
-from trainers.alphazero.config import RunConfig
-from trainers.reasoning.config import DEVELOPMENT, ReasoningConfig
-from trainers.reasoning.status import ReasoningStatus
-from trainers.run.kinds import AnyConfig, AnyStatus
-from trainers.run.recipe import load_recipe
+from trainers.kinds import kind_of
+from trainers.recipe import load_recipe
+from trainers.run.kind import RunStatus
 from trainers.run.settings import keys, parse
 
 _REPORT_S = 5.0
@@ -76,14 +73,6 @@ def _flat(data: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def _word(value: Any) -> str:
     """As `--set` takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def score_of(status: AnyStatus) -> float | None:
-    """In [0, 1], higher is better: points against the hardest fixed opponent, or accuracy on the development split."""
-    if isinstance(status, ReasoningStatus):
-        return status.development
-    fixed = [row.score for row in status.strength if not row.opponent.startswith("version")]
-    return fixed[-1] if fixed else None
 
 
 def tune(
@@ -147,25 +136,23 @@ def _objective(config: dict[str, Any]) -> None:
     """One trial, in a process of its own."""
     from ray import tune as ray_tune
 
-    from trainers.run import launch
+    from trainers import launch
 
     name = ray_tune.get_context().get_trial_id()
     out = storage.join(config["out"], name)
     chosen = [f"{key}={_word(value)}" for key, value in config["space"].items()]
     given = [*config["overrides"], *chosen]
-    settings: AnyConfig = load_recipe(config["recipe"], given)
-    play = isinstance(settings, RunConfig)
-    own = [f"{'selfplay' if play else 'generation'}.actors={config['cores']}"]
-    if isinstance(settings, ReasoningConfig) and settings.evaluation.development is None:
-        own.append(f"evaluation.development={DEVELOPMENT}")
+    settings = load_recipe(config["recipe"], given)
+    kind = kind_of(settings)
+    own = kind.for_trial(settings, config["cores"])
     missing = [one for one in own if not any(word.startswith(one.partition("=")[0]) for word in given)]
     settings = load_recipe(config["recipe"], [*given, *missing])
-    spec = registry.find(settings.env.id) if isinstance(settings, RunConfig) else registry.find_task(settings.task.id)
+    spec = kind.find(kind.environment_of(settings))
     told = 0.0
 
-    def report(status: AnyStatus) -> None:
+    def report(status: RunStatus) -> None:
         nonlocal told
-        score = score_of(status)
+        score = kind.score(status)
         if score is not None and (status.phase == "finished" or time.monotonic() - told >= _REPORT_S):
             told = time.monotonic()
             ray_tune.report({"score": score, "episodes": status.episodes, "elapsed_s": status.elapsed_s, "out": out})

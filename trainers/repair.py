@@ -16,10 +16,10 @@ from selfplay.nets import weights
 from selfplay.store import open as open_corpus
 from selfplay.store.lease import holder_of
 from selfplay.store.repair import SET_ASIDE, Repair, Step
-from trainers.alphazero.config import RunConfig
-from trainers.run.kinds import from_data, kind_of
+from trainers.kinds import from_data, kind_in
+from trainers.run.kind import RunKind
 from trainers.run.run_folder import run_id_of
-from trainers.run.run_state import SCHEMA, ReasoningState, State, state_from
+from trainers.run.run_state import SCHEMA, state_from
 
 RESTORE = "restore"
 _ONCE = ((run_files.CONFIG_FILE, "config"), (run_files.RUN_FILE, "run"), (run_files.AGENT_FILE, "agent"))
@@ -40,7 +40,7 @@ def plan(run_uri: str, corpus: str | None) -> Repair:
     begun = run_files.read_begun(uri)
     record = {**_from_corpus(uri, corpus), **{part: begun[part] for _, part in _ONCE if _holds(begun, part, uri)}}
     steps = [step for name, part in _ONCE for step in _written_once(uri, name, part, record.get(part))]
-    kind = State if _plays(uri, record) else ReasoningState
+    kind = _kind(uri, record).state
     states = [run_files.state_uri(uri, epoch) for epoch in run_files.state_epochs(uri)]
     beginnings = [run_files.begun_uri(uri, epoch) for epoch in run_files.begun_epochs(uri)]
     checkpoints = [run_files.checkpoint_uri(uri, name) for name in run_files.checkpoints(uri)]
@@ -137,13 +137,13 @@ def _from_corpus(uri: str, corpus: str | None) -> dict[str, Any]:
     return {"run": {"schema": SCHEMA, "run_id": newest["run_id"]}, "config": config}
 
 
-def _plays(uri: str, record: dict[str, Any]) -> bool:
-    """Whether the run plays games; otherwise it reasons."""
+def _kind(uri: str, record: dict[str, Any]) -> RunKind[Any]:
+    """Of the run."""
     try:
         settings = sealed.read(storage.join(uri, run_files.CONFIG_FILE))
     except (Damaged, FileNotFoundError):
         settings = record.get("config", {})
-    return kind_of(settings) is RunConfig
+    return kind_in(settings)
 
 
 def _outlook(uri: str, bad: set[str], *kinds: list[str]) -> Iterator[str]:
