@@ -12,7 +12,8 @@ from typing import Any
 
 from selfplay.io import storage
 from selfplay.store.closings import close_earlier
-from selfplay.store.commit import Committer, Receipt, Registration
+from selfplay.store.commit import Committer, Registration
+from selfplay.store.receipt import Receipt
 from selfplay.store.table import append
 from selfplay.store.write import Block
 

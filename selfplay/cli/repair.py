@@ -30,8 +30,8 @@ def repair(
     """
     from selfplay.store import acquire
     from selfplay.store.places import corpus_of
-    from selfplay.store.read import inside
     from selfplay.store.repair import carry_out, plan
+    from selfplay.store.snapshot import inside
     from trainers.run import repair as of_run
 
     place = agreed_elsewhere(where, elsewhere) or where if yes else to_read(where)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.errors import UserError
-from selfplay.store.read import Corpus, itself, open
+from selfplay.store.snapshot import Snapshot, itself, open
 from selfplay.store.table import Outdated, append, check_name
 
 
@@ -63,14 +63,14 @@ def annotate(uri: str, labels: Iterable[Label], author: str, source: str) -> int
             continue
 
 
-def _newest(corpus: Corpus, author: str) -> tuple[dict[tuple[str, int | None, str], str], int]:
+def _newest(corpus: Snapshot, author: str) -> tuple[dict[tuple[str, int | None, str], str], int]:
     """What an author said last of each episode, step and name; and how many labels are from him."""
     table = corpus.table("annotations")
     rows = table.filter(pc.equal(table["author"], author)).sort_by("recorded_at").to_pylist()
     return {(row["episode_id"], row["step"], row["name"]): row["value"] for row in rows}, len(rows)
 
 
-def _check(corpus: Corpus, labels: list[Label]) -> None:
+def _check(corpus: Snapshot, labels: list[Label]) -> None:
     for label in labels:
         check_name("label", label.name)
     wanted = pa.array(sorted({label.episode_id for label in labels}), pa.string())
@@ -114,7 +114,7 @@ def read_labels(lines: Iterable[str], where: str) -> Iterator[Label]:
             raise UserError(f"{where}, line {number}: a label needs {error.args[0]}") from None
 
 
-def labels_of(corpus: Corpus, episode_id: str) -> list[dict[str, Any]]:
+def labels_of(corpus: Snapshot, episode_id: str) -> list[dict[str, Any]]:
     """The rows of the table `annotations` about one episode, oldest first."""
     table = corpus.table("annotations")
     mine = table.filter(pc.equal(table["episode_id"], episode_id)).sort_by("recorded_at")

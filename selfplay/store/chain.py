@@ -28,7 +28,7 @@ from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.coverage import FALSE, Check
 from selfplay.store.drivers import NOT_COUNTED, Driver, Writer, drivers_lie, not_closed
 from selfplay.store.limits import footer, refuse_bomb
-from selfplay.store.read import Corpus
+from selfplay.store.snapshot import Snapshot
 
 #: All that is read of an episode.
 COLUMNS = ("run_id", "slot", "epoch", "number", "status", "schema_version", "content_digest", "previous_digest")
@@ -70,7 +70,7 @@ class Chains:
     unread: frozenset[str] = frozenset()
 
 
-def chains_of(corpus: Corpus, where: Any = None, paths: Collection[str] | None = None) -> Chains:
+def chains_of(corpus: Snapshot, where: Any = None, paths: Collection[str] | None = None) -> Chains:
     """The chains of some episodes. In memory at once: keys and digests of some files, and the spans.
 
     where: an expression over `COLUMNS`. paths: of the only files to read; None: all.
@@ -205,7 +205,7 @@ class Account:
     open: frozenset[Driver] = frozenset()
 
 
-def account(corpus: Corpus, paths: Collection[str] | None = None) -> Account:
+def account(corpus: Snapshot, paths: Collection[str] | None = None) -> Account:
     """Episodes that are not linked as they were sealed; and of each writer what is missing or too much.
 
     paths: of the only files to read, as for a sample; then nothing is said of what is missing.
@@ -251,7 +251,7 @@ def account(corpus: Corpus, paths: Collection[str] | None = None) -> Account:
     return Account(lies, not_closed(linked, closings))
 
 
-def open_ended(corpus: Corpus) -> list[str]:
+def open_ended(corpus: Snapshot) -> list[str]:
     """Runs of which a driver that archived anything has no closing, by the statistics in the log: it has not ended, was
     killed and nothing has gone on since, or was of a version of this package without closings. What is missing at the
     ends of its writers does not show."""
@@ -269,7 +269,7 @@ def open_ended(corpus: Corpus) -> list[str]:
 
 
 def _rows(
-    corpus: Corpus, name: str, needed: Sequence[str], needed_of_writers: Sequence[str]
+    corpus: Snapshot, name: str, needed: Sequence[str], needed_of_writers: Sequence[str]
 ) -> Iterator[dict[str, Any] | Check]:
     """The rows of a side table; for one without what it needs, that it is false."""
     for row in corpus.rows(name):

@@ -22,7 +22,7 @@ from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store.history import brought, ends_of, had_at, lost_some, run_of
 from selfplay.store.limits import refuse_bomb, refuse_bombs
-from selfplay.store.read import Corpus, VersionGone, open
+from selfplay.store.snapshot import Snapshot, VersionGone, open
 from selfplay.store.table import EPISODES_TABLE, episodes_uri
 
 _BATCH_ROWS = 1024
@@ -44,7 +44,7 @@ def difference(uri: str, before: int, after: int) -> Difference:
     return Difference(tuple(sorted(now - was)), tuple(sorted(was - now)))
 
 
-def _ids(corpus: Corpus, paths: set[str]) -> set[str]:
+def _ids(corpus: Snapshot, paths: set[str]) -> set[str]:
     found: set[str] = set()
     folder = storage.arrow_filesystem(storage.join(corpus.uri, EPISODES_TABLE))
     for path in sorted(paths):
@@ -91,7 +91,7 @@ def follow(
         time.sleep(poll_s)
 
 
-def run_at(uri: str, run_id: str, version: int) -> tuple[Corpus, pc.Expression]:
+def run_at(uri: str, run_id: str, version: int) -> tuple[Snapshot, pc.Expression]:
     """The episodes that a run had at a version of the corpus: where to read them, and which they are there.
 
     Where the version was vacuumed, they are read from the newest; of a run that was deleted since there are none.
@@ -126,7 +126,7 @@ def block_of(uri: str, path: str) -> pa.Table:
 class _There:
     """What the newest version still has of the blocks that were committed after version `after`."""
 
-    def __init__(self, table: str, newest: Corpus, after: int) -> None:
+    def __init__(self, table: str, newest: Snapshot, after: int) -> None:
         self._table, self._newest, self._after = table, newest, after
         files = newest.files()
         self._paths = {file["path"] for file in files}

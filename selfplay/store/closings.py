@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.compute as pc
 
 from selfplay.store.chain import Chains, chains_of
 from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.drivers import NOT_COUNTED, TAKEN_OVER
-from selfplay.store.read import Corpus, open
+from selfplay.store.receipt import Receipt
+from selfplay.store.snapshot import Snapshot, open
 from selfplay.store.table import append
-
-if TYPE_CHECKING:
-    from selfplay.store.commit import Receipt
-    from selfplay.store.write import Block
+from selfplay.store.write import Block
 
 
 @dataclass
@@ -102,7 +100,7 @@ def close_earlier(corpus_uri: str, run_id: str, epoch: int, lost: int | None = N
     return append(corpus_uri, "closings", rows) if rows else 0
 
 
-def not_counted(corpus: Corpus) -> list[dict[str, Any]]:
+def not_counted(corpus: Snapshot) -> list[dict[str, Any]]:
     """Closings for drivers that have none, and that another one of their run has followed, as where a damaged file of
     the table was taken out: nobody knows any more how much they had archived."""
     runs, closings = (corpus.rows(name, ["run_id", "epoch"]) for name in ("runs", "closings"))
@@ -112,7 +110,7 @@ def not_counted(corpus: Corpus) -> list[dict[str, Any]]:
     return [_row(run_id, epoch, NOT_COUNTED, corpus.version, [], None) for run_id, epoch in sorted(left)]
 
 
-def _drivers(corpus: Corpus, run_id: str, first: int, end: int) -> list[int]:
+def _drivers(corpus: Snapshot, run_id: str, first: int, end: int) -> list[int]:
     """Drivers from `first` on, below `end`, that may have archived anything, as far as the log says it."""
     found = set[int]()
     for file in corpus.files():
@@ -124,7 +122,7 @@ def _drivers(corpus: Corpus, run_id: str, first: int, end: int) -> list[int]:
     return sorted(found)
 
 
-def _chains(corpus: Corpus, run_id: str, first: int, end: int) -> Chains:
+def _chains(corpus: Snapshot, run_id: str, first: int, end: int) -> Chains:
     """The chains of a run's writers with epochs from `first` on, below `end`."""
     files = {
         file["path"]

@@ -36,6 +36,7 @@ from selfplay.store import counts, log
 from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
 from selfplay.store.counts import Counts
 from selfplay.store.entries import sealed
+from selfplay.store.receipt import Receipt
 from selfplay.store.repair import mend
 from selfplay.store.resubmitted import refuse_others
 from selfplay.store.table import (
@@ -65,24 +66,6 @@ class Registration:
     slot: str
     epoch: int
     next_number: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """The archive's word that a block is in the corpus.
-
-    status: "committed" by this call, or "already" there. table_version: of the episodes table, that holds the block.
-    rows, steps: of the block.
-    """
-
-    slot: str
-    epoch: int
-    number: int
-    path: str
-    status: str
-    table_version: int
-    rows: int
-    steps: int
 
 
 class Committer:

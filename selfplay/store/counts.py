@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from selfplay.store.changes import run_at
-from selfplay.store.read import Corpus
+from selfplay.store.snapshot import Snapshot
 from selfplay.store.table import episodes_uri, open_table
 
 _NAMES = ("episodes", "positions", "training rows")
@@ -74,7 +74,7 @@ def counters(run_id: str, counts: Counts, counter: int) -> dict[str, int]:
     return {**named, f"{run_id} counted": counter}
 
 
-def archived_by(corpus: Corpus, run_id: str) -> Counts:
+def archived_by(corpus: Snapshot, run_id: str) -> Counts:
     """What a run has in this version of the corpus: its counters, or a count of the episodes where there are none."""
     return archived_at(corpus.uri, run_id, corpus.version)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from selfplay.store.chain import chains_of
-from selfplay.store.read import Corpus
+from selfplay.store.snapshot import Snapshot
 from selfplay.store.table import append
 
 
@@ -19,7 +19,7 @@ class Moved(Exception):
     """Files of a version were replaced and deleted while they were read; the newest version must be looked at."""
 
 
-def enter(corpus: Corpus, run_id: str, paths: Collection[str], reason: str, command: str) -> int:
+def enter(corpus: Snapshot, run_id: str, paths: Collection[str], reason: str, command: str) -> int:
     """Enters the episodes of some files of a run, that are about to be taken out; how many those are.
 
     Raises `Moved`. Of a damaged file nobody knows any more which they are, and the entry says so.

@@ -11,18 +11,17 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan
 from selfplay.episode.schema import CHANCE_ROLE
+from selfplay.store.answer import Answer, Turn
 from selfplay.store.coverage import CONFIG, SPLIT, Check
 from selfplay.store.prompts import Asked, Renders, asked_of, settled
 from selfplay.store.sampled import DialogueSettings, dialogue_settings, sampling_lies, settings_lie
 from selfplay.store.spelling import Spelling, answer_lies, is_digest, prompt_lies, spelling, unread
 from selfplay.store.splits import digest_lies, untold
 
-Turn = Mapping[str, Any]
 #: Origins of answers that no policy wrote: recorded by `Recorder.worked`.
 WORKED = ("solver", "human")
 #: Policies behind an endpoint: they give text alone.
@@ -35,30 +34,6 @@ _GROUPS = {
     re.compile(r"w\d{6}"): ("solver", "teacher"),
     re.compile(r"[hd]\d{6}-.+-\d{4}"): ("evaluation",),
 }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A turn that a seat wrote. place: its index. messages: what its seat was told since its last answer, (role, text)
-    each. before: tokens of its seat's line before them. last: the seat's answer before this one, None for its first.
-    """
-
-    place: int
-    turn: Turn
-    span: PolicySpan
-    messages: tuple[tuple[str, str], ...]
-    before: int
-    last: Turn | None
-
-    @property
-    def told(self) -> str:
-        """The texts of the messages, joined."""
-        return "".join(text for _, text in self.messages)
-
-    @property
-    def sampled(self) -> bool:
-        """Whether a policy gave it with log-probabilities."""
-        return self.turn["logprobs"] is not None
 
 
 class Neighbourhood:

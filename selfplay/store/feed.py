@@ -33,7 +33,7 @@ from selfplay.episode.rows import Rows, concatenate, take
 from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.read import Corpus, readable
+from selfplay.store.snapshot import Snapshot, readable
 from selfplay.store.table import EPISODES_TABLE
 from selfplay.store.targets import Targets, one_config, one_game, targets_of
 from selfplay.store.tokens import Sequences, count_sequences, sequences_from
@@ -65,7 +65,7 @@ class Feed(IterableDataset[Batch]):  # type: ignore[misc]
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: Snapshot,
         kind: str = "game",
         env_id: str | None = None,
         where: pc.Expression | None = None,
@@ -190,7 +190,7 @@ class Feed(IterableDataset[Batch]):  # type: ignore[misc]
             yield reader.join(left)
 
 
-def _chunks(corpus: Corpus, kind: str) -> list[Chunk]:
+def _chunks(corpus: Snapshot, kind: str) -> list[Chunk]:
     """All row groups with episodes of a kind, by path."""
     kinds = {file["path"]: file["partition.kind"] for file in corpus.files()}
     return [

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.read import Corpus
+from selfplay.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class EpisodeOrigin:
     learned_by: tuple[int, int] | None
 
 
-def of_episode(corpus: Corpus, episode_id: str) -> EpisodeOrigin:
+def of_episode(corpus: Snapshot, episode_id: str) -> EpisodeOrigin:
     """Raises `UserError` if the episode is not in this version of the corpus."""
     episode = corpus.get(episode_id)
     p = episode.provenance
@@ -91,7 +91,7 @@ def _came_in(row: dict[str, Any], slot: str, epoch: int, number: int) -> bool:
     )
 
 
-def of_weights(corpus: Corpus, digest: str, run_uri: str | None = None, elsewhere: bool = False) -> WeightsOrigin:
+def of_weights(corpus: Snapshot, digest: str, run_uri: str | None = None, elsewhere: bool = False) -> WeightsOrigin:
     """digest: of the weights, or its first characters (8 or more). Raises `UserError` where none or several fit.
 
     Whether they are still there is only looked for in the corpus, in the run's folder around it and in `run_uri`: a
@@ -144,7 +144,7 @@ def _kept(uri: str | None, near: list[str], elsewhere: bool) -> bool | None:
     return storage.exists(uri)
 
 
-def _played(corpus: Corpus, run_id: str, digest: str) -> int:
+def _played(corpus: Snapshot, run_id: str, digest: str) -> int:
     count = 0
     for batch in corpus.episodes(pc.field("run_id") == run_id, ["policy_spans"]):
         spans = batch.column("policy_spans")

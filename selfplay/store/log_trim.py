@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store import history, log
-from selfplay.store.read import Corpus, itself, open
+from selfplay.store.snapshot import Snapshot, itself, open
 from selfplay.store.table import episodes_uri, log_entries, open_table
 
 #: A file in no version is kept for this long, days: its writer may still come to commit it.
@@ -66,7 +66,7 @@ def trim_log(uri: str, days: float, dry_run: bool = True) -> Trimmed:
     return trim_log(uri, days, dry_run)  # another has deleted meanwhile what this one was about to read
 
 
-def _trim(corpus: Corpus, days: float, dry_run: bool) -> Trimmed:
+def _trim(corpus: Snapshot, days: float, dry_run: bool) -> Trimmed:
     table = episodes_uri(corpus.uri)
     files = log_files(table)
     oldest = oldest_kept(table, files, days)
@@ -165,7 +165,7 @@ def oldest_kept(table: str, files: dict[int, list[storage.Entry]], days: float) 
     return old[-1] if old else None
 
 
-def _replaced(corpus: Corpus, versions: Iterable[int], oldest: int, pinned: Iterable[int]) -> list[storage.Entry]:
+def _replaced(corpus: Snapshot, versions: Iterable[int], oldest: int, pinned: Iterable[int]) -> list[storage.Entry]:
     """Data files that the commits of `versions` took out, and that no readable version needs.
 
     Those are all from `oldest` on, and the pinned ones. A file that was taken out may be committed again under its
@@ -211,14 +211,14 @@ def _size(entries: Iterable[storage.Entry]) -> int:
     return sum(entry.size for entry in entries)
 
 
-def _released(corpus: Corpus) -> set[int]:
+def _released(corpus: Snapshot) -> set[int]:
     versions = set(corpus.table("releases").column("table_version").to_pylist())
     if None in versions:
         raise UserError(f"the table of releases of {corpus.uri} does not say which version one of them is")
     return {int(version) for version in versions}
 
 
-def _used(corpus: Corpus) -> dict[int, set[str]]:
+def _used(corpus: Snapshot) -> dict[int, set[str]]:
     """Versions of the episodes table from which learners have filled their windows, with the runs of these."""
     found: dict[int, set[str]] = defaultdict(set)
     for batch in corpus.table("uses", ["run_id", "events"]).to_batches():

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.store.limits import refuse_bombs
-from selfplay.store.read import Corpus, readable
+from selfplay.store.snapshot import Snapshot, readable
 
 #: Files that are read side by side.
 _AT_ONCE = 32
@@ -26,7 +26,7 @@ _KEY = ("started_at", "wall_ms", "slot", "epoch", "number", "n_steps")
 Array = np.ndarray[Any, Any]
 
 
-def latest(corpus: Corpus, which: pc.Expression, min_positions: int) -> pa.Table:
+def latest(corpus: Snapshot, which: pc.Expression, min_positions: int) -> pa.Table:
     """See `Corpus.latest`."""
     rows = corpus.dataset.schema.empty_table().select(list(_KEY))
     chosen, paths = 0, []
@@ -47,7 +47,7 @@ def latest(corpus: Corpus, which: pc.Expression, min_positions: int) -> pa.Table
     return found.take(pa.array(_order(found)[-chosen:]))
 
 
-def newest_ids(corpus: Corpus, count: int, where: pc.Expression | None) -> list[str]:
+def newest_ids(corpus: Snapshot, count: int, where: pc.Expression | None) -> list[str]:
     """See `Corpus.newest`."""
     columns = ("episode_id", "started_at", "wall_ms")
     rows = corpus.dataset.schema.empty_table().select(list(columns))
@@ -61,7 +61,7 @@ def newest_ids(corpus: Corpus, count: int, where: pc.Expression | None) -> list[
     return [str(episode_id) for episode_id in rows.column("episode_id").to_pylist()]
 
 
-def since(corpus: Corpus, which: pc.Expression, seconds: float, columns: Sequence[str]) -> Iterator[pa.Table]:
+def since(corpus: Snapshot, which: pc.Expression, seconds: float, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some episodes that were begun since a time, a table for each few files; only newer files are opened.
 
     seconds: since 1970, by any machine's clock: episodes of the five minutes before come, too.
@@ -75,7 +75,7 @@ def since(corpus: Corpus, which: pc.Expression, seconds: float, columns: Sequenc
 
 
 def _newest_first(
-    corpus: Corpus, which: pc.Expression | None, columns: Sequence[str]
+    corpus: Snapshot, which: pc.Expression | None, columns: Sequence[str]
 ) -> Iterator[tuple[list[str], list[pa.Table], int]]:
     """Files, newest first, some at a time: their paths, their rows, and the time (microseconds) after which no episode
     of any file that follows was sealed."""
@@ -86,7 +86,7 @@ def _newest_first(
         yield some, _read(corpus, some, which, columns), when[rest[0]] if rest else 0
 
 
-def _read(corpus: Corpus, paths: list[str], which: pc.Expression | None, columns: Sequence[str]) -> list[pa.Table]:
+def _read(corpus: Snapshot, paths: list[str], which: pc.Expression | None, columns: Sequence[str]) -> list[pa.Table]:
     fragments, schema = corpus.fragments(), corpus.dataset.schema
 
     def read(path: str) -> pa.Table:

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from selfplay.store.answer import Answer
 from selfplay.store.coverage import FALSE, TRUE, Check
 from selfplay.store.spelling import is_kept
-
-if TYPE_CHECKING:
-    from selfplay.store.dialogues import Answer
 
 #: The last token of the seat's answer before it, -1 where that has none, None where there is no answer before; what the
 #: seat was told since, as (role, text) each; the tokens that stand before its answer.

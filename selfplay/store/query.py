@@ -18,13 +18,13 @@ import pyarrow as pa
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
 from selfplay.io import scratch
-from selfplay.store.read import readable
+from selfplay.store.snapshot import readable
 from selfplay.store.table import SIDE_TABLES, first_line
 
 if TYPE_CHECKING:
     import duckdb
 
-    from selfplay.store.read import Corpus
+    from selfplay.store.snapshot import Snapshot
 
 _KEY = "episode_id, kind, run_id, env_id, status, trainable"
 
@@ -62,7 +62,7 @@ _CONFINED = """
     SET lock_configuration = true"""
 
 
-def connect(corpus: Corpus, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(corpus: Snapshot, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views of a corpus. Nothing is copied: queries stream from its files.
 
     SQL there reads the views and what is registered on the connection, and nothing else: no file, no network, no
@@ -104,7 +104,7 @@ def condition(sql: str) -> str:
     return inside
 
 
-def query(corpus: Corpus, sql: str, unsafe: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query(corpus: Snapshot, sql: str, unsafe: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of one statement. Raises `UserError` with DuckDB's own words where it is wrong.
 
     unsafe: see `connect`.

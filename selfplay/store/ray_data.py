@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay.store.read import Corpus, open
+from selfplay.store.snapshot import Snapshot, open
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 
-def dataset_of(corpus: Corpus, where: pc.Expression | None, columns: Sequence[str] | None) -> Dataset:
+def dataset_of(corpus: Snapshot, where: pc.Expression | None, columns: Sequence[str] | None) -> Dataset:
     """The episodes as a Ray Dataset, one row an episode, in Arrow. Ray must be running or may start itself."""
     uri, version = corpus.uri, corpus.version
     names = list(columns) if columns is not None else corpus.dataset.schema.names
@@ -40,5 +40,5 @@ def dataset_of(corpus: Corpus, where: pc.Expression | None, columns: Sequence[st
 
 
 @lru_cache(maxsize=4)
-def _opened(uri: str, version: int) -> Corpus:
+def _opened(uri: str, version: int) -> Snapshot:
     return open(uri, version)

@@ -30,8 +30,8 @@ from selfplay.store.deletions import enter_rows
 from selfplay.store.doubled import Doubled, doubled, take_out
 from selfplay.store.entries import sealed
 from selfplay.store.log import Fault
-from selfplay.store.read import open as open_corpus
 from selfplay.store.replayed import Added, Orphan, State, damaged_files, missing_blocks, replay, unnamed
+from selfplay.store.snapshot import open as open_corpus
 from selfplay.store.table import (
     EPISODES_TABLE,
     MAX_COMMIT_RETRIES,

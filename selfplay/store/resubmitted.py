@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from selfplay.io import storage
 from selfplay.store import log
 from selfplay.store.history import lost_some
-from selfplay.store.read import open
+from selfplay.store.snapshot import open
 from selfplay.store.table import episodes_uri
 from selfplay.store.write import Block
 

@@ -12,16 +12,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from selfplay.episode import Episode
+from selfplay.store.answer import Answer
 from selfplay.store.kept_settings import by_digest
 from selfplay.store.spelling import Spelling
-
-if TYPE_CHECKING:
-    from selfplay.store.dialogues import Answer
 
 #: Nats. Smaller probabilities are 0 in float32, and are not drawn.
 _LEAST = -104.0

@@ -13,12 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from selfplay.store.answer import Answer
 from selfplay.store.coverage import TEMPLATE, TOKENS
-
-if TYPE_CHECKING:
-    from selfplay.store.dialogues import Answer
 
 #: Bytes of a tokenizer's files together; larger ones are not kept, nor read.
 MOST_BYTES = 64 * 2**20

@@ -14,8 +14,8 @@ from selfplay.environments.game import load
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.store.kept_settings import TARGETS, fits_digest, makes_targets, settings_alone
-from selfplay.store.query import condition, told
-from selfplay.store.read import Corpus
+from selfplay.store.query import condition, connect, told
+from selfplay.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Targets:
         return found
 
 
-def targets_of(corpus: Corpus) -> Targets:
+def targets_of(corpus: Snapshot) -> Targets:
     """The targets that the learners of the runs in the table `runs` were given.
 
     Raises `UserError` for a configuration that is not the one whose digest its row, and every episode, names.
@@ -83,7 +83,7 @@ def one_config(episodes: pa.RecordBatch | pa.Table) -> Iterator[pa.RecordBatch |
             first = last
 
 
-def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true") -> tuple[str, GameSpec]:
+def one_game(corpus: Snapshot, env_id: str | None, what: str, where: str = "true") -> tuple[str, GameSpec]:
     """The id and the spec of `env_id`, or of the only environment of the trainable games that `where` lets through.
 
     what: who asks. where: SQL over `episodes`. Raises `UserError` where that is not clear, where the environment is not
@@ -92,7 +92,7 @@ def one_game(corpus: Corpus, env_id: str | None, what: str, where: str = "true")
     asked = f"FROM episodes WHERE kind = 'game' AND trainable AND {condition(where)}"
     with told():
         sql = f"SELECT env_id, list(DISTINCT game.game_string) {asked} GROUP BY 1 ORDER BY 1"
-        there = {str(name): sorted(strings) for name, strings in corpus.to_duckdb().sql(sql).fetchall()}
+        there = {str(name): sorted(strings) for name, strings in connect(corpus).sql(sql).fetchall()}
     if not there:
         asked_for = "" if where == "true" else f" with {where}"
         raise UserError(f"the corpus at {corpus.uri} holds no trainable games{asked_for}")

@@ -1,7 +1,7 @@
 """Upkeep of a corpus: few large files out of many small ones, runs deleted, room given back.
 
 All go through the log, beside any number of writers and readers; a reader keeps the version that it opened. What they
-change must be named: a run's folder that leads to a corpus elsewhere is refused (`selfplay.store.read.itself`).
+change must be named: a run's folder that leads to a corpus elsewhere is refused (`selfplay.store.snapshot.itself`).
 
 Compaction is our own: deltalake's does not see that files which it replaces were replaced or deleted meanwhile (1.6.6:
 two compactions from one version both succeed, and every episode is there twice). Here whatever takes files of a run
@@ -31,7 +31,7 @@ from selfplay.store import deletions, log, side_tables
 from selfplay.store.commit import is_fenced
 from selfplay.store.counts import Counts, counters
 from selfplay.store.entries import sealed
-from selfplay.store.read import Corpus, itself, open
+from selfplay.store.snapshot import Snapshot, itself, open
 from selfplay.store.table import (
     MAX_COMMIT_RETRIES,
     check_name,
@@ -82,12 +82,12 @@ def compact(uri: str, target_bytes: int = TARGET_BYTES, run_id: str | None = Non
     return Compacted(after.version, len(files), len(_files_of(after, run_id)), *side)
 
 
-def small_files(corpus: Corpus, run_id: str, target_bytes: int = TARGET_BYTES) -> int:
+def small_files(corpus: Snapshot, run_id: str, target_bytes: int = TARGET_BYTES) -> int:
     """How many files of a run compaction would rewrite, if there are two or more."""
     return sum(_is_small(file, target_bytes) for file in _files_of(corpus, run_id))
 
 
-def _files_of(corpus: Corpus, run_id: str | None) -> list[dict[str, Any]]:
+def _files_of(corpus: Snapshot, run_id: str | None) -> list[dict[str, Any]]:
     return [file for file in corpus.files() if run_id in (None, _partition(file)[1])]
 
 
@@ -95,7 +95,7 @@ def _is_small(file: dict[str, Any], target_bytes: int) -> bool:
     return bool(file["size_bytes"] < target_bytes / 2)
 
 
-def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[list[dict[str, Any]], list[AddAction]]:
+def _merged(corpus: Snapshot, part: tuple[str, str], target_bytes: int) -> tuple[list[dict[str, Any]], list[AddAction]]:
     """Small files of a partition, and what takes their place, already written."""
     small = [file for file in corpus.files() if _partition(file) == part and _is_small(file, target_bytes)]
     if len(small) < 2:
@@ -110,7 +110,7 @@ def _merged(corpus: Corpus, part: tuple[str, str], target_bytes: int) -> tuple[l
     return small, adds
 
 
-def _grouped(corpus: Corpus, files: list[dict[str, Any]], rows: int) -> Iterator[pa.RecordBatch]:
+def _grouped(corpus: Snapshot, files: list[dict[str, Any]], rows: int) -> Iterator[pa.RecordBatch]:
     """The episodes of some files, `rows` of them at a time, by slot, epoch and number."""
     by_path = corpus.fragments()
 
@@ -177,7 +177,7 @@ def delete_run(uri: str, run_id: str, why: str = "no reason given") -> Deleted:
     if not episodes:
         raise UserError(f"the corpus at {uri} has no run {run_id}")
 
-    def gone(now: Corpus) -> tuple[list[dict[str, Any]], list[AddAction]]:
+    def gone(now: Snapshot) -> tuple[list[dict[str, Any]], list[AddAction]]:
         nonlocal episodes
         files = _files_of(now, run_id)
         there = {file["path"] for file in files}
@@ -306,7 +306,7 @@ def vacuum(uri: str, hours: float = RETENTION_HOURS, dry_run: bool = True) -> Va
     return Vacuumed(files, sum(found[path].size for path in files), oldest, len(kept))
 
 
-def _released(corpus: Corpus) -> list[int]:
+def _released(corpus: Snapshot) -> list[int]:
     """Versions that are pinned, ascending."""
     versions = set(corpus.table("releases").column("table_version").to_pylist())
     if None in versions:
@@ -332,8 +332,8 @@ def _abandoned(table: DeltaTable, orphan: storage.Entry) -> bool:
     return all(is_fenced(table, run_id, slot, epoch) for slot, epoch in writers)
 
 
-def _at(corpus: Corpus, version: int | None) -> Corpus:
-    return Corpus(corpus.uri, open_table(episodes_uri(corpus.uri), version))
+def _at(corpus: Snapshot, version: int | None) -> Snapshot:
+    return Snapshot(corpus.uri, open_table(episodes_uri(corpus.uri), version))
 
 
 def _data_files(table: str) -> Iterator[tuple[str, storage.Entry]]:

@@ -31,9 +31,9 @@ from selfplay.store.described import Described
 from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.neighbours import Deleted, Survey, survey
 from selfplay.store.prompts import Renders
-from selfplay.store.read import Corpus, readable
 from selfplay.store.repair import ASIDE
 from selfplay.store.replayed import missing_blocks, replay
+from selfplay.store.snapshot import Snapshot, readable
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
 from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
 
@@ -71,7 +71,7 @@ class _Task:
 
 
 def verify_corpus(
-    corpus: Corpus,
+    corpus: Snapshot,
     sample: int | None = None,
     seed: int = 0,
     processes: int = 1,
@@ -112,7 +112,7 @@ def verify_corpus(
     yield from (lie for subject, lie in lies.items() if subject not in told)
 
 
-def _each(corpus: Corpus, tasks: list[_Task], processes: int, renders: Renders | None) -> Iterator[Check]:
+def _each(corpus: Snapshot, tasks: list[_Task], processes: int, renders: Renders | None) -> Iterator[Check]:
     """Every episode and file by itself."""
     if processes <= 1 or len(tasks) <= 1:
         rules = rules_of(corpus, renders)
@@ -123,7 +123,7 @@ def _each(corpus: Corpus, tasks: list[_Task], processes: int, renders: Renders |
         yield from checks
 
 
-def _surveyed(corpus: Corpus) -> Survey | None:
+def _surveyed(corpus: Snapshot) -> Survey | None:
     """What the episodes say of each other; None where a file of theirs is damaged, which is named when its turn comes.
 
     Raises `UserError` for a side table that cannot be read: without it less would be checked.
@@ -149,7 +149,7 @@ def _surveyed(corpus: Corpus) -> Survey | None:
 
 
 def _side_by_side(
-    corpus: Corpus, tasks: list[_Task], processes: int, renders: Renders | None = None
+    corpus: Snapshot, tasks: list[_Task], processes: int, renders: Renders | None = None
 ) -> Iterator[list[Check]]:
     """What `_work` finds in each task, in no order. Raises `UserError` where a process dies: the next would, too."""
     import multiprocessing
@@ -176,7 +176,7 @@ def _side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def outside(corpus: Corpus) -> tuple[list[Check], list[str]]:
+def outside(corpus: Snapshot) -> tuple[list[Check], list[str]]:
     """Blocks that lie there whole and are in no entry of the log: those that were, and those that perhaps never were.
 
     The first are false, as the corpus lacks them: later blocks of the same writer are there, and blocks are committed
@@ -190,12 +190,12 @@ def outside(corpus: Corpus) -> tuple[list[Check], list[str]]:
     return lost, sorted(block.path for block in (*again, *left) if not block.acknowledged)
 
 
-def uncommitted(corpus: Corpus) -> list[str]:
+def uncommitted(corpus: Snapshot) -> list[str]:
     """The blocks that perhaps never were part of the corpus: see `outside`."""
     return outside(corpus)[1]
 
 
-def _plain(corpus: Corpus, name: str) -> list[dict[str, Any]]:
+def _plain(corpus: Snapshot, name: str) -> list[dict[str, Any]]:
     """The rows of a side table; times in microseconds, as a stranger's may be none that a date can be."""
     rows, schema = corpus.table(name), SIDE_TABLES[name].schema
     times = [field.name for field in schema if pa.types.is_timestamp(field.type)]
@@ -205,7 +205,7 @@ def _plain(corpus: Corpus, name: str) -> list[dict[str, Any]]:
     return list(rows.to_pylist())
 
 
-def _deleted(corpus: Corpus) -> Deleted:
+def _deleted(corpus: Snapshot) -> Deleted:
     """What the corpus says was taken out of it."""
     spans, runs = defaultdict[str, list[tuple[int, int]]](list), set[str]()
     for row in _plain(corpus, "deletions") if "deletions" in SIDE_TABLES else ():
@@ -218,7 +218,7 @@ def _deleted(corpus: Corpus) -> Deleted:
     return Deleted(spans, frozenset(runs), next(iter(storage.entries(aside)), None) is not None)
 
 
-def _damaged_logs(corpus: Corpus) -> Iterator[Check]:
+def _damaged_logs(corpus: Snapshot) -> Iterator[Check]:
     """Files of the logs that are empty, torn or missing, whatever their age."""
     for name in (EPISODES_TABLE, *SIDE_TABLES):
         table = storage.join(corpus.uri, name)
@@ -227,7 +227,7 @@ def _damaged_logs(corpus: Corpus) -> Iterator[Check]:
             yield Check(log.place(table, fault.file), FALSE, reason)
 
 
-def _miscounted(corpus: Corpus) -> Iterator[Check]:
+def _miscounted(corpus: Snapshot) -> Iterator[Check]:
     """Runs whose counters in the log say another number of episodes than its files hold."""
     table = open_table(episodes_uri(corpus.uri), corpus.version)
     for run_id, rows in sorted(rows_by_run(table).items()):
@@ -237,7 +237,7 @@ def _miscounted(corpus: Corpus) -> Iterator[Check]:
             yield Check(f"run {run_id}", FALSE, f"{reason}; the next start of the run counts them again")
 
 
-def _exchanged(corpus: Corpus) -> Iterator[Check]:
+def _exchanged(corpus: Snapshot) -> Iterator[Check]:
     """Tokenizers whose files do not have the digest by which episodes name them."""
     for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist():
         digest, files = row["digest"] or "", row["files"] or ""
@@ -245,19 +245,19 @@ def _exchanged(corpus: Corpus) -> Iterator[Check]:
             yield Check(f"tokenizer {digest[:12]}", FALSE, "the table of tokenizers has files that are not its own")
 
 
-def rules_of(corpus: Corpus, renders: Renders | None = None) -> Rules:
+def rules_of(corpus: Snapshot, renders: Renders | None = None) -> Rules:
     """What is installed here, and what the corpus says of its environments, runs and tokenizers."""
     files = {row["digest"]: row["files"] for row in corpus.table("tokenizers", ["digest", "files"]).to_pylist()}
     return Rules(corpus.environments(), corpus.table("runs", ["config", "config_digest"]).to_pylist(), files, renders)
 
 
-_working: tuple[Corpus, Rules] | None = None
+_working: tuple[Snapshot, Rules] | None = None
 
 
 def _begin(uri: str, version: int, trusted: list[Any], renders: Renders | None) -> None:
     global _working
     from selfplay.environments import registry
-    from selfplay.store.read import open
+    from selfplay.store.snapshot import open
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback of its own
     for portable in trusted:
@@ -271,7 +271,7 @@ def _work(task: _Task) -> list[Check]:
     return list(_verify_part(_working[0], task, _working[1]))
 
 
-def _tasks(corpus: Corpus, sample: int | None, seed: int) -> list[_Task]:
+def _tasks(corpus: Snapshot, sample: int | None, seed: int) -> list[_Task]:
     """All of the corpus, or a sample, in parts of at most `_PART_ROWS` rows."""
     files = sorted((file["path"], int(file["num_records"])) for file in corpus.files())
     total = sum(rows for _, rows in files)
@@ -291,7 +291,7 @@ def _tasks(corpus: Corpus, sample: int | None, seed: int) -> list[_Task]:
     return tasks
 
 
-def _verify_part(corpus: Corpus, task: _Task, rules: Rules) -> Iterator[Check]:
+def _verify_part(corpus: Snapshot, task: _Task, rules: Rules) -> Iterator[Check]:
     root = storage.join(corpus.uri, EPISODES_TABLE)
     newest = None if of_newer(corpus.dataset.schema) else corpus.schema_version
     damage = _damage(storage.join(root, task.path)) if task.first else None
@@ -327,7 +327,7 @@ def verify_rows(batch: pa.RecordBatch, rules: Rules, newest: int | None) -> Iter
         yield from verify_batch(batch, rules)
 
 
-def _rows(corpus: Corpus, task: _Task) -> Iterator[pa.RecordBatch]:
+def _rows(corpus: Snapshot, task: _Task) -> Iterator[pa.RecordBatch]:
     """The rows of a task; of a large file only the row groups that hold them."""
     fragment, before = corpus.fragments()[task.path], 0
     refuse_bomb(task.path, footer(fragment))

@@ -26,6 +26,7 @@ from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.nets import weights
 from selfplay.store import counts, log, repair, table
 from selfplay.store.counts import archived_by
+from selfplay.store.snapshot import Snapshot
 from trainers.run import auto_compaction
 from trainers.run.auto_compaction import Tidier
 from trainers.run.placement import Place
@@ -134,7 +135,7 @@ def test_months_of_a_thousand_actors_in_miniature(
         began = time.perf_counter()
         week = Week(run, number)
         with monkeypatch.context() as reading:
-            reading.setattr(store.Corpus, "episodes", None)  # a restart reads no episode
+            reading.setattr(Snapshot, "episodes", None)  # a restart reads no episode
             assert archived_by(store.open(uri), "run").episodes == number * COMMITS * BLOCKS
         restart = time.perf_counter() - began
         for _ in week.play():

@@ -27,9 +27,9 @@ from selfplay.cli.main import call
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.store import limits, upkeep
-from selfplay.store.read import itself
 from selfplay.store.release import markdown
 from selfplay.store.release.verifier import one_file
+from selfplay.store.snapshot import itself
 from selfplay.store.table import SIDE_TABLES, open_or_create_episodes
 
 HERE = Path(selfplay.__file__).parent

@@ -25,7 +25,7 @@ from selfplay.io import storage
 from selfplay.store import counts, history, log, log_trim, repair, upkeep, verify
 from selfplay.store.changes import follow, run_at
 from selfplay.store.log_trim import delete_orphans, is_due, trim_log
-from selfplay.store.read import VersionGone
+from selfplay.store.snapshot import VersionGone
 from selfplay.store.table import open_table
 
 GAME = pyspiel.load_game("tic_tac_toe")

@@ -12,7 +12,7 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import commit, counts, read, upkeep, verify
+from selfplay.store import commit, counts, snapshot, upkeep, verify
 from selfplay.store.counts import Counts, archived_at, archived_by
 
 GAME = pyspiel.load_game("tic_tac_toe")
@@ -46,7 +46,7 @@ def read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("episodes were read")
 
-    monkeypatch.setattr(read.Corpus, "episodes", refuse)
+    monkeypatch.setattr(snapshot.Snapshot, "episodes", refuse)
 
 
 def test_a_restart_reads_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

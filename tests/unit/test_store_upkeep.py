@@ -22,7 +22,7 @@ from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store import log, upkeep
 from selfplay.store.changes import difference, follow, run_at
-from selfplay.store.read import VersionGone
+from selfplay.store.snapshot import VersionGone
 from selfplay.store.table import append
 from selfplay.store.verify import verify_corpus
 

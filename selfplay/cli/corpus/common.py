@@ -76,7 +76,7 @@ def to_change(uri: str, elsewhere: bool) -> str:
     Raises `UserError` where the answer is no, and where nobody can be asked and `elsewhere` is not set.
     """
     from selfplay import store
-    from selfplay.store.read import itself
+    from selfplay.store.snapshot import itself
 
     place = agreed_elsewhere(uri, elsewhere)
     return itself(uri) if place is None else itself(store.open(place).uri)

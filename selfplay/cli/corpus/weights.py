@@ -12,7 +12,7 @@ from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
-    from selfplay.store import Corpus
+    from selfplay.store.snapshot import Snapshot
     from selfplay.store.verify import Check
 
 
@@ -31,7 +31,7 @@ class Weighing:
 
 
 def weigh(
-    corpus: Corpus,
+    corpus: Snapshot,
     asked: str,
     folders: list[str],
     sample: int | None,

@@ -15,7 +15,7 @@ from selfplay.store.query import condition
 from selfplay.store.rows import episodes_of
 
 if TYPE_CHECKING:
-    from selfplay.store.read import Corpus
+    from selfplay.store.corpus import Corpus
 
 #: The sidecar: what was exported, and the episode of every row.
 SIDECAR, ROWS = "export.json", "export_rows.parquet"

@@ -30,13 +30,14 @@ from selfplay import signing
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
+from selfplay.store.corpus import Corpus, open
 from selfplay.store.prompts import Renders
-from selfplay.store.read import Corpus, open, readable
 from selfplay.store.release import redaction
 from selfplay.store.release.carried import Source
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.job import Released, described, released, verified
 from selfplay.store.release.redaction import Heads, Secrets
+from selfplay.store.snapshot import readable
 from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, STATISTICS, check_name, create, log_entries
 from selfplay.store.write import write_file
 

@@ -1,4 +1,4 @@
-"""Reading a corpus. The base install is enough: neither torch nor ray nor numba is imported.
+"""One version of a corpus, as its log has it. The base install is enough: neither torch nor ray nor numba is imported.
 
 Every read goes through the Delta log of one version: what was written but not committed, and what compaction has
 replaced, is never seen. Look into the folder yourself and you count twice.
@@ -10,11 +10,8 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib.util import find_spec
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -22,7 +19,6 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from selfplay.episode import Episode
 from selfplay.errors import UserError
-from selfplay.extras import how_to_install
 from selfplay.io import storage
 from selfplay.store import limits, log
 from selfplay.store.columns import filled, refuse_other_side, refuse_others
@@ -40,37 +36,39 @@ from selfplay.store.table import (
 )
 
 if TYPE_CHECKING:
-    import duckdb
-    import polars as pl
     import pyarrow.dataset as pads
-    import ray
-
-    from selfplay.store.feed import Feed
 
 #: Times that a date can be, in whatever zone.
 _FIRST_TIME, _LAST_TIME = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 #: Rows that are in memory at once while streaming.
-_BATCH_ROWS = 1024
+BATCH_ROWS = 1024
+
+Use = TypeVar("Use", bound="Snapshot")
 
 
 class VersionGone(UserError):
     """An older version that cannot be read any more: a vacuum has deleted its files, or its part of the log."""
 
 
-def open(uri: str, version: int | datetime | None = None) -> Corpus:
+def open(uri: str, version: int | datetime | None = None) -> Snapshot:
     """The corpus at `uri`, in its folder `corpus`, or where the run there says; None: as it is now.
 
     version: its number, or a time with its zone: the newest version that was there then.
     Raises `UserError` where there is none, where the version is not there, and for a newer schema; `VersionGone` where
     the version was vacuumed.
     """
+    return open_as(Snapshot, uri, version)
+
+
+def open_as(use: type[Use], uri: str, version: int | datetime | None = None) -> Use:
+    """The same, as a class of snapshots that has more uses."""
     root = storage.normalise(uri)
     for place in places(root):
         table = storage.join(place, EPISODES_TABLE)
         try:
             opened = open_table(table, version)
             refuse_others(opened)
-            corpus = Corpus(place, opened)
+            corpus = use(place, opened)
             if version is not None:
                 _refuse_vacuumed(corpus, table)
             return corpus
@@ -116,7 +114,7 @@ def refuse_links(place: str) -> None:
                 raise UserError(f"{path} is a link to {os.path.realpath(path)}; a corpus with links is not changed")
 
 
-def _refuse_vacuumed(corpus: Corpus, table: str) -> None:
+def _refuse_vacuumed(corpus: Snapshot, table: str) -> None:
     """Raises `VersionGone` for an older version whose files are gone, other than by damage to what is still needed."""
     newest = open_table(table)
     if newest.version() == corpus.version:
@@ -149,7 +147,7 @@ def readable(what: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be read: {first_line(error)}; {advice}") from error
 
 
-class Corpus:
+class Snapshot:
     """One version of a corpus: a consistent snapshot, however much is added or compacted meanwhile."""
 
     def __init__(self, uri: str, table: DeltaTable) -> None:
@@ -202,9 +200,9 @@ class Corpus:
         refuse_bombs(fragments)
         self._examined.update(one.path for one in fragments)
 
-    def refresh(self) -> Corpus:
+    def refresh(self) -> Self:
         """The newest version of the same corpus."""
-        return open(self.uri)
+        return open_as(type(self), self.uri)
 
     def episodes(
         self, where: pc.Expression | None = None, columns: Sequence[str] | None = None
@@ -215,7 +213,7 @@ class Corpus:
             batches = self.dataset.to_batches(
                 columns=None if columns is None else list(columns),
                 filter=where,
-                batch_size=_BATCH_ROWS,
+                batch_size=BATCH_ROWS,
                 batch_readahead=2,
                 fragment_readahead=2,
             )
@@ -236,34 +234,6 @@ class Corpus:
                 raise UserError(f"{name!r} in the corpus at {self.uri}: {episode}; see `selfplay corpus verify`")
             yield episode
 
-    def ordered(self, where: str = "true", columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Streams rows by run, slot, epoch and number, however the files lie. where: SQL over `episodes`.
-
-        In memory at once: the keys of all rows, and one part of the rows.
-        """
-        from selfplay.store.query import condition, told
-
-        key = ["kind", "run_id", "slot", "epoch", "number"]
-        with told():
-            asked = f"SELECT {', '.join(key)} FROM episodes WHERE {condition(where)}"
-            keys = self.to_duckdb().sql(f"{asked} ORDER BY run_id, slot, epoch, number").to_arrow_table()
-        names = None if columns is None else list(dict.fromkeys([*columns, "number"]))
-        for part in _parts(keys):
-            kind, run_id, slot, epoch, first = (part.column(name)[0].as_py() for name in key)
-            numbers = part.column("number").combine_chunks()
-            inside = (pc.field("number") >= first) & (pc.field("number") <= numbers[-1].as_py())
-            of = (pc.field("kind") == kind) & (pc.field("run_id") == run_id) & (pc.field("slot") == slot)
-            inside &= pc.field("number").isin(numbers)
-            rows = self.to_arrow(of & (pc.field("epoch") == epoch) & inside, names)
-            index = pc.index_in(numbers, rows.column("number").combine_chunks())
-            if index.null_count or rows.num_rows < len(numbers):
-                raise UserError(
-                    f"the corpus at {self.uri} has episodes of the writer {slot!r} of run {run_id!r} that its own "
-                    "statistics hide; export it without them (--where)"
-                )
-            found = rows.take(index).combine_chunks().select(columns or rows.column_names)
-            yield from found.to_batches()
-
     def to_arrow(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as one table in memory."""
         with readable(self.uri):
@@ -271,49 +241,6 @@ class Corpus:
             table = self.dataset.to_table(columns=None if columns is None else list(columns), filter=where)
             table.validate(full=True)
             return table
-
-    def to_duckdb(self, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
-        """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables.
-
-        unsafe: let SQL read and write files, use the network and change settings; see `selfplay.store.query.connect`.
-        """
-        from selfplay.store.query import connect
-
-        return connect(self, unsafe)
-
-    def steps(self, where: str = "true", columns: Sequence[str] = ("*",)) -> Iterator[pa.RecordBatch]:
-        """Streams one row a step. where: SQL over the columns of the view `steps`, such as "seat = 0 and surprise > 1".
-
-        Values are in the game's utility units, from the point of view of the seat to act.
-        """
-        from selfplay.store.query import condition, told
-
-        names = ", ".join("*" if name == "*" else f'"{name}"' for name in columns)
-        with told():
-            connection = self.to_duckdb()
-            asked = f"SELECT {names} FROM steps WHERE {condition(where)}"
-            yield from connection.sql(asked).to_arrow_reader(_BATCH_ROWS)
-
-    def to_polars(self) -> pl.LazyFrame:
-        """The episodes as a lazy frame; filters and columns reach the files. Raises `UserError` without polars."""
-        _need("polars", "to_polars")
-        import polars
-
-        return polars.scan_pyarrow_dataset(self.dataset)
-
-    def to_torch(self, **options: Any) -> Feed:
-        """The corpus as a torch IterableDataset; options: see `selfplay.store.feed.Feed`. Needs torch."""
-        _need("torch", "to_torch")
-        from selfplay.store.feed import Feed
-
-        return Feed(self, **options)
-
-    def to_ray(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> ray.data.Dataset:
-        """The episodes of this version as a Ray Dataset that reads where it runs. Needs ray."""
-        _need("ray", "to_ray")
-        from selfplay.store.ray_data import dataset_of
-
-        return dataset_of(self, where, columns)
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of episodes; without a filter from the log alone."""
@@ -355,22 +282,6 @@ class Corpus:
             )
         return found[0]
 
-    def newest(self, count: int = 1, where: pc.Expression | None = None) -> list[str]:
-        """Ids of the episodes sealed last, newest first."""
-        from selfplay.store.newest import newest_ids
-
-        return newest_ids(self, count, where)
-
-    def latest(self, which: pc.Expression, min_positions: int) -> pa.Table:
-        """The newest of some episodes with `min_positions` steps together (all, if there are fewer), oldest first.
-
-        which: such as those of a run. Order: by the time of sealing, then slot, epoch, number. It is the order in
-        which they were committed up to the size of a block, and other than that one it survives compaction.
-        """
-        from selfplay.store.newest import latest
-
-        return latest(self, which, min_positions)
-
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A side table, such as environments, runs, policies (see `SIDE_TABLES`); empty if nothing was added.
 
@@ -407,24 +318,3 @@ class Corpus:
         that a date can be: the table may be a stranger's."""
         names = [name for name in SIDE_TABLES["environments"].schema.names if name != "added_at"]
         return list(self.table("environments", names).to_pylist())
-
-
-def _need(package: str, asker: str) -> None:
-    """Raises `UserError` where an optional package is not there."""
-    if find_spec(package) is None:
-        extra = "factory" if package in ("ray", "torch") else "export"
-        raise UserError(f"{asker} needs {package}: {how_to_install(extra)}")
-
-
-def _parts(keys: pa.Table) -> Iterator[pa.Table]:
-    """Keys in order (columns run_id, slot, epoch, number), cut where the writer changes and every so many rows."""
-    if not keys.num_rows:
-        return
-    writer = [keys.column(name).combine_chunks() for name in ("run_id", "slot", "epoch")]
-    changes = np.zeros(keys.num_rows, bool)
-    for column in writer:
-        changes[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
-    starts = [0, *np.flatnonzero(changes).tolist(), keys.num_rows]
-    for start, end in pairwise(starts):
-        for first in range(start, end, _BATCH_ROWS):
-            yield keys.slice(first, min(_BATCH_ROWS, end - first))
