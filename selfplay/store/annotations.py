@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.errors import UserError
-from selfplay.store.snapshot import Snapshot, itself, open
-from selfplay.store.table import Outdated, append, check_name
+from selfplay.store.table.snapshot import Snapshot, itself, open
+from selfplay.store.table.table import Outdated, append, check_name
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 from selfplay.store import newest
 from selfplay.store.query import condition, connect, told
-from selfplay.store.snapshot import BATCH_ROWS, Snapshot, open_as
+from selfplay.store.table.snapshot import BATCH_ROWS, Snapshot, open_as
 
 if TYPE_CHECKING:
     import duckdb

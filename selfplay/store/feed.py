@@ -33,8 +33,8 @@ from selfplay.episode.rows import Rows, concatenate, take
 from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.snapshot import Snapshot, readable
-from selfplay.store.table import EPISODES_TABLE
+from selfplay.store.table.snapshot import Snapshot, readable
+from selfplay.store.table.table import EPISODES_TABLE
 from selfplay.store.targets import Targets, one_config, one_game, targets_of
 from selfplay.store.tokens import Sequences, count_sequences, sequences_from
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.coverage import FALSE, Check
+from selfplay.store.table.counters import WRITERS_PER_DRIVER
 
 
 class Lengths:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from selfplay.episode.digest import content_digests
 from selfplay.episode.schema import EPISODES
-from selfplay.store.counters import WRITERS_PER_DRIVER, player_seed
 from selfplay.store.coverage import FALSE, GAPS, GROUP, TIMES, Check
 from selfplay.store.described import OTHER_CLOCK, SAME_CLOCK, Combination, Described, Named
 from selfplay.store.lengths import Lengths
+from selfplay.store.table.counters import WRITERS_PER_DRIVER, player_seed
 
 #: Streams the rows of a corpus: the columns to read, and a filter.
 Scan = Callable[[Mapping[str, pc.Expression], pc.Expression | None], Iterator[pa.RecordBatch]]

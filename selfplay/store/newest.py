@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from selfplay.store.limits import refuse_bombs
-from selfplay.store.snapshot import Snapshot, readable
+from selfplay.store.table.limits import refuse_bombs
+from selfplay.store.table.snapshot import Snapshot, readable
 
 #: Files that are read side by side.
 _AT_ONCE = 32

@@ -18,13 +18,13 @@ import pyarrow as pa
 from selfplay.episode.schema import UNITS
 from selfplay.errors import UserError
 from selfplay.io import scratch
-from selfplay.store.snapshot import readable
-from selfplay.store.table import SIDE_TABLES, first_line
+from selfplay.store.table.snapshot import readable
+from selfplay.store.table.table import SIDE_TABLES, first_line
 
 if TYPE_CHECKING:
     import duckdb
 
-    from selfplay.store.snapshot import Snapshot
+    from selfplay.store.table.snapshot import Snapshot
 
 _KEY = "episode_id, kind, run_id, env_id, status, trainable"
 

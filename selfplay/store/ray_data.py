@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from selfplay.store.snapshot import Snapshot, open
+from selfplay.store.table.snapshot import Snapshot, open
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -15,7 +15,7 @@ from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
 from selfplay.store.kept_settings import TARGETS, fits_digest, makes_targets, settings_alone
 from selfplay.store.query import condition, connect, told
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,11 @@ from selfplay.store.played import Story, row_lies, stories
 from selfplay.store.plies import Plies, integers, plies_of
 from selfplay.store.prompts import Asked, Renders
 from selfplay.store.resigned import resignation_lies
-from selfplay.store.rows import episodes_of
 from selfplay.store.searched import SearchSettings, search_lies, search_settings
 from selfplay.store.spans import span_lies
 from selfplay.store.spelling import is_digest
-from selfplay.store.table import first_line
+from selfplay.store.table.rows import episodes_of
+from selfplay.store.table.table import first_line
 
 if TYPE_CHECKING:
     import pyspiel

@@ -22,19 +22,19 @@ import pyarrow.compute as pc
 from selfplay import surroundings
 from selfplay.errors import Damaged, UserError
 from selfplay.io import storage
-from selfplay.store import chain, log
-from selfplay.store.columns import of_newer
-from selfplay.store.counters import WRITERS_PER_DRIVER
-from selfplay.store.counts import recorded, rows_by_run
 from selfplay.store.coverage import END, FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
 from selfplay.store.described import Described
-from selfplay.store.limits import Oversized, footer, refuse_bomb, refuse_long_cells
 from selfplay.store.neighbours import Deleted, Survey, survey
 from selfplay.store.prompts import Renders
-from selfplay.store.repair import ASIDE
-from selfplay.store.replayed import missing_blocks, replay
-from selfplay.store.snapshot import Snapshot, readable
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
+from selfplay.store.table import chain, log
+from selfplay.store.table.columns import of_newer
+from selfplay.store.table.counters import WRITERS_PER_DRIVER
+from selfplay.store.table.counts import recorded, rows_by_run
+from selfplay.store.table.limits import Oversized, footer, refuse_bomb, refuse_long_cells
+from selfplay.store.table.repair import ASIDE
+from selfplay.store.table.replayed import missing_blocks, replay
+from selfplay.store.table.snapshot import Snapshot, readable
+from selfplay.store.table.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
 from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
 
 __all__ = [
@@ -257,7 +257,7 @@ _working: tuple[Snapshot, Rules] | None = None
 def _begin(uri: str, version: int, trusted: list[Any], renders: Renders | None) -> None:
     global _working
     from selfplay.environments import registry
-    from selfplay.store.snapshot import open
+    from selfplay.store.table.snapshot import open
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a traceback of its own
     for portable in trusted:

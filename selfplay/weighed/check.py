@@ -14,8 +14,8 @@ from selfplay.environments.game import Game
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.store.kept_settings import by_digest
-from selfplay.store.rows import episodes_of
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.rows import episodes_of
+from selfplay.store.table.snapshot import Snapshot
 from selfplay.weighed.dialogues import Language, answers_of
 from selfplay.weighed.games import Decision, Games, Opened, Played, played_by, walk
 from selfplay.weighed.kept import Kept

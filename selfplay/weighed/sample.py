@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from selfplay.store.limits import footer, refuse_bomb, refuse_long_cells
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.limits import footer, refuse_bomb, refuse_long_cells
+from selfplay.store.table.snapshot import Snapshot
 
 _ROWS = 256
 

@@ -24,9 +24,9 @@ import ray
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.nets import weights
-from selfplay.store import counts, log, repair, table
-from selfplay.store.counts import archived_by
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table import counts, log, repair, table
+from selfplay.store.table.counts import archived_by
+from selfplay.store.table.snapshot import Snapshot
 from trainers.run import auto_compaction
 from trainers.run.auto_compaction import Tidier
 from trainers.run.placement import Place

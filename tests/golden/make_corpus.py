@@ -21,8 +21,8 @@ from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.annotations import Label, annotate
-from selfplay.store.closings import Ledger
-from selfplay.store.upkeep import compact
+from selfplay.store.table.closings import Ledger
+from selfplay.store.table.maintenance import compact
 
 HERE = Path(__file__).parent
 #: Rules that come with OpenSpiel: the corpus stays checkable whatever becomes of our own environments.

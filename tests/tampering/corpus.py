@@ -36,7 +36,7 @@ from selfplay.rollout.recorder import Assignment, Recorder
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.spelling import kept
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.table import SIDE_TABLES
 from trainers.alphazero.config import RunConfig
 from trainers.reasoning.config import ReasoningConfig
 from trainers.run.settings import Experiment

@@ -27,7 +27,7 @@ from selfplay.store.release.verifier.games import Rules as Strangers  # noqa: E4
 from selfplay.store.release.verifier.neighbours import Neighbours  # noqa: E402
 from selfplay.store.release.verifier.program import Report  # noqa: E402
 from selfplay.store.release.verifier.searches import settings_of  # noqa: E402
-from selfplay.store.table import SIDE_TABLES  # noqa: E402
+from selfplay.store.table.table import SIDE_TABLES  # noqa: E402
 from selfplay.store.truth import Rules  # noqa: E402
 from selfplay.store.verify import Check, verify_rows  # noqa: E402
 from tests.tampering import dialogues, games, rows, tables  # noqa: E402

@@ -13,7 +13,8 @@ import pytest
 from selfplay.errors import Damaged
 from selfplay.io import run_files
 from selfplay.nets import weights
-from selfplay.store import Fenced, acquire, lease
+from selfplay.store import Fenced, acquire
+from selfplay.store.table import lease
 from trainers.run import history_thinning, run_folder
 from trainers.run.launch import sweep
 from trainers.run.recipe import load_recipe

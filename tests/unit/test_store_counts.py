@@ -12,8 +12,9 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import commit, counts, snapshot, upkeep, verify
-from selfplay.store.counts import Counts, archived_at, archived_by
+from selfplay.store import verify
+from selfplay.store.table import commit, counts, maintenance, snapshot
+from selfplay.store.table.counts import Counts, archived_at, archived_by
 
 GAME = pyspiel.load_game("tic_tac_toe")
 
@@ -92,9 +93,9 @@ def test_compaction_changes_no_count_and_deletion_all(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = archive(uri)
     before = archived_by(store.open(uri), "run")
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert archived_by(store.open(uri), "run") == before
-    upkeep.delete_run(uri, "run", "a test")
+    maintenance.delete_run(uri, "run", "a test")
     assert archived_by(store.open(uri), "run") == Counts()
     assert archived_at(uri, "run", store.open(uri).version - 1) == before, "an older version has what it had"
     writer = committer.register("p0001")  # its driver does not know

@@ -29,8 +29,8 @@ from selfplay.search.hash_net import HashNet
 from selfplay.store import feed as feeds
 from selfplay.store.export import export
 from selfplay.store.feed import Batch, Feed, _turns
+from selfplay.store.table.maintenance import compact
 from selfplay.store.tokens import count_sequences, sequences_from
-from selfplay.store.upkeep import compact
 
 GAME = load(registry.find("tic_tac_toe"))
 TARGETS = TargetSettings("gumbel", 50.0, 0.2, z_weight=0.5, q_weight=0.25, truncated_weight=0.5)

@@ -33,7 +33,7 @@ from selfplay.store.annotations import Label, annotate
 from selfplay.store.coverage import WHOLE_CONFIG, Tally
 from selfplay.store.release import redacted, redaction
 from selfplay.store.release.verifier.dialogues import Tokenizers
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.table import SIDE_TABLES
 from selfplay.store.targets import targets_of
 from selfplay.store.verify import verify_corpus
 

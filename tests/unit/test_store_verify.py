@@ -22,7 +22,7 @@ from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step, random_episode, to_batch
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.store.table import episodes_uri
+from selfplay.store.table.table import episodes_uri
 from selfplay.store.truth import verify_batch
 from selfplay.store.verify import Check, Rules, verify_corpus, verify_episode
 
@@ -161,7 +161,7 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     missing.unlink()
     torn.write_bytes(torn.read_bytes()[:-100])
     edited_block = to_batch([dataclasses.replace(searched(3, 6), returns=(0.5, -0.5)), searched(3, 7)])
-    from selfplay.store.write import encode
+    from selfplay.store.table.write import encode
 
     swapped.write_bytes(encode(edited_block))
     lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)], blocks[3].head)

@@ -16,9 +16,9 @@ from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store.commit import Committer
-from selfplay.store.receipt import Receipt
-from selfplay.store.write import write_block
+from selfplay.store.table.commit import Committer
+from selfplay.store.table.receipt import Receipt
+from selfplay.store.table.write import write_block
 from trainers.alphazero import learner_actor as students
 from trainers.alphazero.config import LearnerConfig, RunSettings
 from trainers.alphazero.learner_actor import Student

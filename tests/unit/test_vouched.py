@@ -18,7 +18,7 @@ from selfplay.io import run_files, scratch, sealed
 from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.store import lineage
-from selfplay.store.table import ELSEWHERE
+from selfplay.store.table.table import ELSEWHERE
 from trainers.reasoning.actors import _kept, _kept_policy
 from trainers.reasoning.config import ReasoningConfig
 from trainers.run.kinds import AnyConfig, reach

@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 
 from selfplay.episode.training import COLUMNS, count_rows, row_places
 from selfplay.errors import UserError
-from selfplay.store.changes import run_at
-from selfplay.store.counts import archived_at
 from selfplay.store.newest import latest
-from selfplay.store.snapshot import Snapshot
-from selfplay.store.table import first_line
+from selfplay.store.table.changes import run_at
+from selfplay.store.table.counts import archived_at
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import first_line
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.alphazero.replay_window import WindowSettings, draw, step_rng
 

@@ -23,9 +23,9 @@ from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
-from selfplay.store.changes import run_at
 from selfplay.store.newest import since
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.changes import run_at
+from selfplay.store.table.snapshot import Snapshot
 from trainers.reasoning.algorithms.expert_iteration import Sample, keep
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.token_batch import COLUMNS, Array, Lessons, lessons_from

@@ -4,7 +4,7 @@ Every block that a player writes is a file, and each commit, each reader and eac
 the table (measured: `tests/benchmarks/bench_many_writers.py`). So whenever a run has brought enough of them, they are
 made into few; and every hour, what nobody can ask for any more is deleted: replaced files, old entries of the logs,
 blocks that were never committed. Both in a process of its own beside the archive. That is safe beside every writer and
-reader, and harmless to lose half way (`selfplay.store.upkeep`, `selfplay.store.log_trim`).
+reader, and harmless to lose half way (`selfplay.store.table.maintenance`, `selfplay.store.table.log_trim`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ray.exceptions import RayError
 
 from selfplay.io import storage
 from selfplay.store import open as open_corpus
-from selfplay.store import side_tables, upkeep
-from selfplay.store.log_trim import Trimmed, delete_orphans, is_due, trim_log
+from selfplay.store.table import maintenance, side_tables
+from selfplay.store.table.log_trim import Trimmed, delete_orphans, is_due, trim_log
 from trainers.alphazero.config import RunSettings
 from trainers.run.event_log import note
 from trainers.run.failure_causes import in_words
@@ -77,7 +77,7 @@ class Tidier:
         self._corpus, self._run_id, self._keep_days = corpus, run_id, keep_days
         once = ray.remote(max_calls=1)(do)  # nobody is to have this process, with its niceness, after it
         self._do = once.options(num_cpus=0, max_retries=0, **place.options())
-        self._small = upkeep.small_files(open_corpus(corpus), run_id, LARGE_BYTES)
+        self._small = maintenance.small_files(open_corpus(corpus), run_id, LARGE_BYTES)
         self._rows = side_tables.small_files(corpus)
         due = keep_days is not None and is_due(corpus, keep_days)
         self._trimmed = time.monotonic() - (TRIM_S if due else 0.0)
@@ -134,7 +134,7 @@ def do(chores: Chores) -> Done:
     if chores.run_id is None:
         before, after = side_tables.compact(corpus)
     else:
-        done = upkeep.compact(corpus, LARGE_BYTES, chores.run_id)
+        done = maintenance.compact(corpus, LARGE_BYTES, chores.run_id)
         before, after = done.files_before + done.side_before, done.files_after + done.side_after
     if not chores.trim:
         return Done(before, after)

@@ -15,7 +15,7 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     from selfplay.store.release import Released
-    from selfplay.store.snapshot import Snapshot
+    from selfplay.store.table.snapshot import Snapshot
 
 
 def prove(

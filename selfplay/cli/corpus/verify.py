@@ -26,7 +26,7 @@ from selfplay.errors import UserError
 if TYPE_CHECKING:
     from selfplay.store.prompts import Renders
     from selfplay.store.release.check import Standing
-    from selfplay.store.snapshot import Snapshot
+    from selfplay.store.table.snapshot import Snapshot
     from selfplay.store.verify import Check
 
 #: Episodes from which on several processes are worth their start.
@@ -78,8 +78,8 @@ def verify(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay.store.chain import open_ended
     from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, WEIGHTS, Tally, as_fields
+    from selfplay.store.table.chain import open_ended
     from selfplay.store.verify import outside, verify_corpus
 
     load_envs(env)

@@ -12,7 +12,7 @@ from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
-    from selfplay.store.snapshot import Snapshot
+    from selfplay.store.table.snapshot import Snapshot
     from selfplay.store.verify import Check
 
 

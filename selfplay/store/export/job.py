@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from selfplay.episode import Episode
 from selfplay.store.query import condition
-from selfplay.store.rows import episodes_of
+from selfplay.store.table.rows import episodes_of
 
 if TYPE_CHECKING:
     from selfplay.store.corpus import Corpus

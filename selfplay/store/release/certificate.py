@@ -26,8 +26,8 @@ from selfplay.store.release import merkle
 from selfplay.store.release.carried import Carried
 from selfplay.store.release.diversity import diversity
 from selfplay.store.release.tables import row_digests
-from selfplay.store.snapshot import Snapshot
-from selfplay.store.table import episodes_uri, open_table
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import episodes_uri, open_table
 from selfplay.store.verify import NOT_CHECKABLE, TRUE
 
 #: 1 had no Merkle root, no rows of side tables and no signature.

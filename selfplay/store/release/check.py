@@ -20,8 +20,8 @@ from selfplay.store.release import carried, signature
 from selfplay.store.release.certificate import digest_of, merkle_root, summary
 from selfplay.store.release.job import FOLDER, Released, release_rows, released
 from selfplay.store.release.tables import missing
-from selfplay.store.snapshot import Snapshot, open
-from selfplay.store.table import check_name, episodes_uri
+from selfplay.store.table.snapshot import Snapshot, open
+from selfplay.store.table.table import check_name, episodes_uri
 from selfplay.store.verify import FALSE, Check
 
 CERTIFICATE = "certificate.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from selfplay.store.query import query
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.snapshot import Snapshot
 
 #: Lengths of the openings that are counted, plies.
 PLIES = (4, 8, 16)

@@ -21,7 +21,6 @@ from selfplay.environments import archived
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store.coverage import Tally
-from selfplay.store.lease import acquire
 from selfplay.store.prompts import Renders
 from selfplay.store.release import carried, signature
 from selfplay.store.release.card import card
@@ -31,8 +30,9 @@ from selfplay.store.release.croissant import croissant
 from selfplay.store.release.schema_md import schema_md
 from selfplay.store.release.verifier import one_file
 from selfplay.store.release.weights_file import weights_file
-from selfplay.store.snapshot import Snapshot, refuse_links
-from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
+from selfplay.store.table.lease import acquire
+from selfplay.store.table.snapshot import Snapshot, refuse_links
+from selfplay.store.table.table import append, check_name, episodes_uri, first_line, open_table, pause
 from selfplay.store.verify import verify_corpus
 
 FOLDER = "released"

@@ -34,7 +34,7 @@ from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store.release import merkle, signature
 from selfplay.store.release.job import FOLDER, Released
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.snapshot import Snapshot
 
 FORMAT = "selfplay-factory proof 1"
 MOST_BYTES = 64 * 2**20

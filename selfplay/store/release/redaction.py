@@ -32,7 +32,7 @@ from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.described import pseudonym
 from selfplay.store.kept_settings import settings_alone
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.snapshot import Snapshot
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from selfplay.store.snapshot import Snapshot
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import SIDE_TABLES
 
 LISTED = tuple(name for name in SIDE_TABLES if name not in ("annotations", "uses", "releases"))
 

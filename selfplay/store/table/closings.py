@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from selfplay.store.chain import Chains, chains_of
-from selfplay.store.counters import WRITERS_PER_DRIVER
-from selfplay.store.drivers import NOT_COUNTED, TAKEN_OVER
-from selfplay.store.receipt import Receipt
-from selfplay.store.snapshot import Snapshot, open
-from selfplay.store.table import append
-from selfplay.store.write import Block
+from selfplay.store.table.chain import Chains, chains_of
+from selfplay.store.table.counters import WRITERS_PER_DRIVER
+from selfplay.store.table.drivers import NOT_COUNTED, TAKEN_OVER
+from selfplay.store.table.receipt import Receipt
+from selfplay.store.table.snapshot import Snapshot, open
+from selfplay.store.table.table import append
+from selfplay.store.table.write import Block
 
 
 @dataclass

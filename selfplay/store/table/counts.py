@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from selfplay.store.changes import run_at
-from selfplay.store.snapshot import Snapshot
-from selfplay.store.table import episodes_uri, open_table
+from selfplay.store.table.changes import run_at
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import episodes_uri, open_table
 
 _NAMES = ("episodes", "positions", "training rows")
 

@@ -24,15 +24,15 @@ from deltalake.transaction import RemoveAction
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import log
-from selfplay.store.closings import not_counted
-from selfplay.store.deletions import enter_rows
-from selfplay.store.doubled import Doubled, doubled, take_out
-from selfplay.store.entries import sealed
-from selfplay.store.log import Fault
-from selfplay.store.replayed import Added, Orphan, State, damaged_files, missing_blocks, replay, unnamed
-from selfplay.store.snapshot import open as open_corpus
-from selfplay.store.table import (
+from selfplay.store.table import log
+from selfplay.store.table.closings import not_counted
+from selfplay.store.table.deletions import enter_rows
+from selfplay.store.table.doubled import Doubled, doubled, take_out
+from selfplay.store.table.entries import sealed
+from selfplay.store.table.log import Fault
+from selfplay.store.table.replayed import Added, Orphan, State, damaged_files, missing_blocks, replay, unnamed
+from selfplay.store.table.snapshot import open as open_corpus
+from selfplay.store.table.table import (
     EPISODES_TABLE,
     MAX_COMMIT_RETRIES,
     SIDE_TABLES,

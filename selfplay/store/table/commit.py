@@ -12,8 +12,8 @@ Exactly once holds through the death of any process, at any instant, and through
 when the block, the entry of the log, all entries that it builds on, and the names of all of them have reached the disk
 (fsync); in a bucket, when the requests were answered. A power cut can leave damaged what nobody was told of, and a disk
 that breaks or lies can damage more: a committer finds that in the log when it opens the corpus, and restores the log
-from the blocks (`selfplay.store.repair`). Not covered: who reads the newest version before its receipts are given may,
-after a power cut, have seen one that is gone.
+from the blocks (`selfplay.store.table.repair`). Not covered: who reads the newest version before its receipts are given
+may, after a power cut, have seen one that is gone.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.io.object_store import Patience
-from selfplay.store import counts, log
-from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
-from selfplay.store.counts import Counts
-from selfplay.store.entries import sealed
-from selfplay.store.receipt import Receipt
-from selfplay.store.repair import mend
-from selfplay.store.resubmitted import refuse_others
-from selfplay.store.table import (
+from selfplay.store.table import counts, log
+from selfplay.store.table.counters import WRITERS_PER_DRIVER, pack, unpack
+from selfplay.store.table.counts import Counts
+from selfplay.store.table.entries import sealed
+from selfplay.store.table.receipt import Receipt
+from selfplay.store.table.repair import mend
+from selfplay.store.table.resubmitted import refuse_others
+from selfplay.store.table.table import (
     MAX_COMMIT_RETRIES,
     check_name,
     episodes_uri,
@@ -47,7 +47,7 @@ from selfplay.store.table import (
     open_or_create_episodes,
     pause,
 )
-from selfplay.store.write import Block
+from selfplay.store.table.write import Block
 
 
 class Fenced(Exception):

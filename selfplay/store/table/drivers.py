@@ -1,7 +1,7 @@
 """Which incarnations of a run's driver have a closing, and which must have one.
 
-A driver that goes on with a run first closes those before it that left no closing (`selfplay.store.closings`), and
-plays after that. So where one has played, the closing of an earlier one that archived anything is there, or was
+A driver that goes on with a run first closes those before it that left no closing (`selfplay.store.table.closings`),
+and plays after that. So where one has played, the closing of an earlier one that archived anything is there, or was
 removed. The last one of a run may have none: it is at work, or was killed and nobody has gone on since.
 """
 
@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.coverage import FALSE, Check
+from selfplay.store.table.counters import WRITERS_PER_DRIVER
 
 #: How a driver ended. `NOT_COUNTED`: it was killed, and when the next one took over a file could not be read: nobody
 #: knew how many episodes there were, and the closing names no writer.

@@ -20,11 +20,11 @@ from deltalake.transaction import AddAction, RemoveAction
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.io.object_store import Patience
-from selfplay.store import log
-from selfplay.store.entries import sealed
-from selfplay.store.limits import refuse_bombs
-from selfplay.store.log_trim import log_files, oldest_kept, unneeded
-from selfplay.store.table import MAX_COMMIT_RETRIES, SIDE_TABLES, first_line, open_table, pause
+from selfplay.store.table import log
+from selfplay.store.table.entries import sealed
+from selfplay.store.table.limits import refuse_bombs
+from selfplay.store.table.log_trim import log_files, oldest_kept, unneeded
+from selfplay.store.table.table import MAX_COMMIT_RETRIES, SIDE_TABLES, first_line, open_table, pause
 
 #: Files from this size on are left as they are, bytes.
 LARGE_BYTES = 16 * 2**20

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from selfplay import vouched
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.table import ELSEWHERE, EPISODES_TABLE
+from selfplay.store.table.table import ELSEWHERE, EPISODES_TABLE
 
 #: Of the file that says where a corpus is.
 _MOST_URI_BYTES = 4096

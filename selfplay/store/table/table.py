@@ -28,7 +28,7 @@ from selfplay.episode.schema import ADDED, EPISODES, PARTITION_BY, SCHEMA_VERSIO
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.io.object_store import Patience
-from selfplay.store import log
+from selfplay.store.table import log
 
 #: In a run's folder: where its corpus lies, if it shares one.
 ELSEWHERE = "corpus.uri"

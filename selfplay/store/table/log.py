@@ -20,9 +20,9 @@ from selfplay.commands import command
 from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import limits
-from selfplay.store.entries import actions as actions
-from selfplay.store.entries import run_counters
+from selfplay.store.table import limits
+from selfplay.store.table.entries import actions as actions
+from selfplay.store.table.entries import run_counters
 
 FOLDER = "_delta_log"
 #: Beside the tables: what is still known of entries of the episodes table that were given back.
@@ -136,7 +136,7 @@ def _entry_fault(table_uri: str, version: int, counters: dict[str, int]) -> str 
 
 
 def given_back(table_uri: str) -> int:
-    """Entries before this version may be missing in good order (`selfplay.store.log_trim`); 0 where none may."""
+    """Entries before this version may be missing in good order (`selfplay.store.table.log_trim`); 0 where none may."""
     corpus, _, table = storage.normalise(table_uri).rpartition("/")
     if table != "episodes":
         return 0

@@ -1,7 +1,8 @@
 """Upkeep of a corpus: few large files out of many small ones, runs deleted, room given back.
 
 All go through the log, beside any number of writers and readers; a reader keeps the version that it opened. What they
-change must be named: a run's folder that leads to a corpus elsewhere is refused (`selfplay.store.snapshot.itself`).
+change must be named: a run's folder that leads to a corpus elsewhere is refused
+(`selfplay.store.table.snapshot.itself`).
 
 Compaction is our own: deltalake's does not see that files which it replaces were replaced or deleted meanwhile (1.6.6:
 two compactions from one version both succeed, and every episode is there twice). Here whatever takes files of a run
@@ -27,12 +28,12 @@ from selfplay.episode.schema import PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.io.object_store import Patience
-from selfplay.store import deletions, log, side_tables
-from selfplay.store.commit import is_fenced
-from selfplay.store.counts import Counts, counters
-from selfplay.store.entries import sealed
-from selfplay.store.snapshot import Snapshot, itself, open
-from selfplay.store.table import (
+from selfplay.store.table import deletions, log, side_tables
+from selfplay.store.table.commit import is_fenced
+from selfplay.store.table.counts import Counts, counters
+from selfplay.store.table.entries import sealed
+from selfplay.store.table.snapshot import Snapshot, itself, open
+from selfplay.store.table.table import (
     MAX_COMMIT_RETRIES,
     check_name,
     episodes_uri,
@@ -41,7 +42,7 @@ from selfplay.store.table import (
     open_table,
     pause,
 )
-from selfplay.store.write import MADE_BY, write_file
+from selfplay.store.table.write import MADE_BY, write_file
 
 #: Size of a compacted file, bytes.
 TARGET_BYTES = 64 * 2**20

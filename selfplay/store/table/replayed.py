@@ -22,12 +22,12 @@ from deltalake.transaction import AddAction
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import log
-from selfplay.store.counters import WRITERS_PER_DRIVER, pack, unpack
-from selfplay.store.drivers import NOT_COUNTED
-from selfplay.store.limits import refuse_bomb, refuse_bombs
-from selfplay.store.table import open_table
-from selfplay.store.write import MADE_BY, stats_of
+from selfplay.store.table import log
+from selfplay.store.table.counters import WRITERS_PER_DRIVER, pack, unpack
+from selfplay.store.table.drivers import NOT_COUNTED
+from selfplay.store.table.limits import refuse_bomb, refuse_bombs
+from selfplay.store.table.table import open_table
+from selfplay.store.table.write import MADE_BY, stats_of
 
 _BLOCK = re.compile(r"^kind=(?P<kind>[a-z]+)/run_id=(?P<run_id>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet$")
 _NAMED = re.compile(r"([0-9a-f]{64})\.parquet$")

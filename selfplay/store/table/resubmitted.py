@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selfplay.io import storage
-from selfplay.store import log
-from selfplay.store.history import lost_some
-from selfplay.store.snapshot import open
-from selfplay.store.table import episodes_uri
-from selfplay.store.write import Block
+from selfplay.store.table import log
+from selfplay.store.table.history import lost_some
+from selfplay.store.table.snapshot import open
+from selfplay.store.table.table import episodes_uri
+from selfplay.store.table.write import Block
 
 _NAMES = ["episode_id", "content_digest"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from selfplay.episode import Episode, from_batch
-from selfplay.store.table import first_line
+from selfplay.store.table.table import first_line
 
 _NO_EPISODE = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 

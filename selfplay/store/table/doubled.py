@@ -21,11 +21,11 @@ from deltalake.transaction import AddAction, RemoveAction
 from selfplay.episode.batch import known
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.io import storage
-from selfplay.store import log
-from selfplay.store.entries import sealed
-from selfplay.store.replayed import Added, State
-from selfplay.store.table import MAX_COMMIT_RETRIES, open_table
-from selfplay.store.write import MADE_BY, write_file
+from selfplay.store.table import log
+from selfplay.store.table.entries import sealed
+from selfplay.store.table.replayed import Added, State
+from selfplay.store.table.table import MAX_COMMIT_RETRIES, open_table
+from selfplay.store.table.write import MADE_BY, write_file
 
 _KEY = ["slot", "epoch", "number"]
 _Key = tuple[str, int, int]

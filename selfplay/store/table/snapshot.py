@@ -20,12 +20,12 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from selfplay.episode import Episode
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import limits, log
-from selfplay.store.columns import filled, refuse_other_side, refuse_others
-from selfplay.store.limits import refuse_bombs, refuse_long_cells
-from selfplay.store.places import places
-from selfplay.store.rows import episodes_of
-from selfplay.store.table import (
+from selfplay.store.table import limits, log
+from selfplay.store.table.columns import filled, refuse_other_side, refuse_others
+from selfplay.store.table.limits import refuse_bombs, refuse_long_cells
+from selfplay.store.table.places import places
+from selfplay.store.table.rows import episodes_of
+from selfplay.store.table.table import (
     EPISODES_TABLE,
     SIDE_TABLES,
     episodes_uri,

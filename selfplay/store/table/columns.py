@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from selfplay.episode.schema import ADDED, EPISODES
 from selfplay.errors import UserError
-from selfplay.store.table import SIDE_TABLES, stated_version
+from selfplay.store.table.table import SIDE_TABLES, stated_version
 
 #: A table with more columns, and fields in them, is not read.
 MOST_FIELDS = 1_000

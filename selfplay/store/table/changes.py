@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.history import brought, ends_of, had_at, lost_some, run_of
-from selfplay.store.limits import refuse_bomb, refuse_bombs
-from selfplay.store.snapshot import Snapshot, VersionGone, open
-from selfplay.store.table import EPISODES_TABLE, episodes_uri
+from selfplay.store.table.history import brought, ends_of, had_at, lost_some, run_of
+from selfplay.store.table.limits import refuse_bomb, refuse_bombs
+from selfplay.store.table.snapshot import Snapshot, VersionGone, open
+from selfplay.store.table.table import EPISODES_TABLE, episodes_uri
 
 _BATCH_ROWS = 1024
 

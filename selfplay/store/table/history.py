@@ -1,8 +1,9 @@
 """What each commit of the episodes table brought, and what a run had at a version, from the log alone.
 
-The log holds an entry for each commit. Where its old part was given back (`selfplay.store.log_trim`), what the entries
-said of the runs was written down before, below `history/` in the corpus: `VERSION.json`, what some runs had at a
-version that is still used, and `VERSION.base.json`, what all runs had there, from which later versions are counted on.
+The log holds an entry for each commit. Where its old part was given back (`selfplay.store.table.log_trim`), what the
+entries said of the runs was written down before, below `history/` in the corpus: `VERSION.json`, what some runs had at
+a version that is still used, and `VERSION.base.json`, what all runs had there, from which later versions are counted
+on.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.log import HISTORY
-from selfplay.store.table import episodes_uri, log_entries
+from selfplay.store.table.log import HISTORY
+from selfplay.store.table.table import episodes_uri, log_entries
 
 #: Of a run: (slot, epoch) -> number of its last episode.
 Writers = dict[tuple[str, int], int]

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from selfplay.episode import Episode, to_batch
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.io import storage
-from selfplay.store.counts import Counts, of_batch
-from selfplay.store.table import STATISTICS, check_name, episodes_uri
+from selfplay.store.table.counts import Counts, of_batch
+from selfplay.store.table.table import STATISTICS, check_name, episodes_uri
 
 #: Says in a file's metadata that compaction wrote it.
 MADE_BY = b"selfplay.made_by"

@@ -10,9 +10,9 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from selfplay.store.chain import chains_of
-from selfplay.store.snapshot import Snapshot
-from selfplay.store.table import append
+from selfplay.store.table.chain import chains_of
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import append
 
 
 class Moved(Exception):

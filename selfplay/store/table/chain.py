@@ -6,8 +6,8 @@ the table `closings`: how many episodes each had archived when its driver ended,
 taken out on purpose stands in `deletions`. Rows never change, so all this holds through compaction and vacuum.
 
 Not covered, and counted: the end of a driver that has no closing yet, as it is running or was killed and nothing has
-gone on since (`selfplay.store.drivers`). Not covered either: somebody who seals all rows of a writer anew and rewrites
-its closing, which only a signature tells.
+gone on since (`selfplay.store.table.drivers`). Not covered either: somebody who seals all rows of a writer anew and
+rewrites its closing, which only a signature tells.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.errors import UserError
-from selfplay.store.counters import WRITERS_PER_DRIVER
 from selfplay.store.coverage import FALSE, Check
-from selfplay.store.drivers import NOT_COUNTED, Driver, Writer, drivers_lie, not_closed
-from selfplay.store.limits import footer, refuse_bomb
-from selfplay.store.snapshot import Snapshot
+from selfplay.store.table.counters import WRITERS_PER_DRIVER
+from selfplay.store.table.drivers import NOT_COUNTED, Driver, Writer, drivers_lie, not_closed
+from selfplay.store.table.limits import footer, refuse_bomb
+from selfplay.store.table.snapshot import Snapshot
 
 #: All that is read of an episode.
 COLUMNS = ("run_id", "slot", "epoch", "number", "status", "schema_version", "content_digest", "previous_digest")

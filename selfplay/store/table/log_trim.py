@@ -4,8 +4,8 @@ A run adds an entry to the log of the episodes table with each commit, and its c
 files. Kept for ever, that is most of what a corpus takes after a year. What stays readable: every version of the last
 days, and every released version; of each of the latter, the checkpoint before it and the entries from there on are
 kept, about a hundred. What runs had at the versions from which a learner filled its window (table `uses`) is written
-down first (`selfplay.store.history`). No episode of the newest version is touched, and what keeps every episode in the
-table exactly once is in each checkpoint, too.
+down first (`selfplay.store.table.history`). No episode of the newest version is touched, and what keeps every episode
+in the table exactly once is in each checkpoint, too.
 
 Each step makes sense without the next, so it may end anywhere: replaced files are deleted while their entries still
 name them, then the history is written, then the entries go, oldest first.
@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import history, log
-from selfplay.store.snapshot import Snapshot, itself, open
-from selfplay.store.table import episodes_uri, log_entries, open_table
+from selfplay.store.table import history, log
+from selfplay.store.table.snapshot import Snapshot, itself, open
+from selfplay.store.table.table import episodes_uri, log_entries, open_table
 
 #: A file in no version is kept for this long, days: its writer may still come to commit it.
 SLOW_WRITER_DAYS = 7
