@@ -3,7 +3,7 @@
 `from selfplay import store; corpus = store.open(uri)` needs the base install only.
 """
 
-from selfplay.store.corpus import Corpus, open
+from selfplay.store.corpus.corpus import Corpus, open
 from selfplay.store.table.commit import Committer, Fenced, OutOfOrder, Registration
 from selfplay.store.table.lease import Lease, Vanished, acquire
 from selfplay.store.table.receipt import Receipt

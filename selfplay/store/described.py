@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from selfplay.store.corpus.kept_settings import configuration, pseudonym
 from selfplay.store.coverage import CONFIG, FALSE, RUN, TIMES, WHOLE_CONFIG, Check
 
 #: Policies that have no weights, and no row: random moves, and texts that no policy of the run wrote.
@@ -24,8 +25,6 @@ _CHOSEN = "random-evenest"
 #: How far two times of one machine may contradict each other without a word, and those of two machines, or of one whose
 #: clock was set meanwhile, at all. Microseconds. A clock may be set by hours, as when a machine finds its network late.
 SAME_CLOCK, OTHER_CLOCK = 600 * 10**6, 24 * 3600 * 10**6
-#: A text of this length may already become a hundred times as many bytes in memory.
-MOST_CONFIG_BYTES = 4 * 2**20
 #: Rows of the table of runs that are called false one by one; of more it is said how many they are.
 MOST_TOLD = 10_000
 
@@ -193,20 +192,6 @@ class Described:
         return dict(hosts)
 
 
-def configuration(text: Any) -> dict[str, Any] | None:
-    """The configuration of a run out of its JSON; None for what is none, or has more than `MOST_CONFIG_BYTES`."""
-    try:
-        found = json.loads(text) if len(text) <= MOST_CONFIG_BYTES else None
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _micros(time: datetime | int) -> int:
     """Microseconds since 1970; what is a number is that already."""
     return time if isinstance(time, int) else int(time.timestamp() * 1e6)
-
-
-def pseudonym(number: int) -> str:
-    """What a redacted copy has in place of the digest of a configuration; number: from 1."""
-    return hashlib.sha256(f"configuration {number}".encode()).hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 
 from selfplay.episode import Episode
 from selfplay.store.answer import Answer
-from selfplay.store.kept_settings import by_digest
+from selfplay.store.corpus.kept_settings import by_digest
 from selfplay.store.spelling import Spelling
 
 #: Nats. Smaller probabilities are 0 in float32, and are not drawn.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from selfplay.episode.schema import CHANCE_SEAT, SIMULTANEOUS, UNITS
-from selfplay.store.described import configuration
+from selfplay.store.corpus.kept_settings import configuration
 from selfplay.store.plies import CHANCE, MALFORMED, NONE, OPENING, RANDOM, SEARCH, Array, Plies
 from selfplay.store.surprise import gumbel_surprise, visit_surprise
 

@@ -13,7 +13,7 @@ import torch
 from selfplay.environments.game import Game
 from selfplay.episode import Episode
 from selfplay.errors import UserError
-from selfplay.store.kept_settings import by_digest
+from selfplay.store.corpus.kept_settings import by_digest
 from selfplay.store.table.rows import episodes_of
 from selfplay.store.table.snapshot import Snapshot
 from selfplay.weighed.dialogues import Language, answers_of

@@ -20,7 +20,7 @@ from selfplay.episode import Episode, Provenance
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store.annotations import Label, annotate
+from selfplay.store.corpus.annotations import Label, annotate
 from selfplay.store.table.closings import Ledger
 from selfplay.store.table.maintenance import compact
 

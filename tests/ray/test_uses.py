@@ -23,7 +23,7 @@ from selfplay.nets.policy_value import build, to_arrays
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import lineage
+from selfplay.store.corpus import lineage
 from selfplay.store.table import maintenance
 from trainers.alphazero import replay_window
 from trainers.alphazero.learner_actor import Student, StudentJob

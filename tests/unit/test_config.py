@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import UserError
-from selfplay.store.described import pseudonym
-from selfplay.store.kept_settings import fits_digest, settings_alone
+from selfplay.store.corpus.kept_settings import fits_digest, pseudonym, settings_alone
 from selfplay.store.release.verifier.searching import playing_of
 from selfplay.store.sampled import dialogue_settings
 from selfplay.store.searched import search_settings

@@ -22,7 +22,7 @@ from selfplay import store
 from selfplay.cli.main import call
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import lineage
+from selfplay.store.corpus import lineage
 from selfplay.store.neighbours import Deleted
 from selfplay.store.release.verifier import chain as strangers_chain
 from selfplay.store.release.verifier import neighbours as strangers

@@ -142,7 +142,7 @@ def test_a_slot_that_has_had_all_its_writers_has_a_successor(tmp_path: Path, mon
 def test_the_newest_episodes_are_found_without_reading_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfplay.store import newest
+    from selfplay.store.corpus import newest
 
     monkeypatch.setattr(newest, "_AT_ONCE", 2)
     monkeypatch.setattr(newest, "_SKEW_US", 0)

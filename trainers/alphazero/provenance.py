@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from selfplay.episode.training import COLUMNS, count_rows, row_places
 from selfplay.errors import UserError
-from selfplay.store.newest import latest
+from selfplay.store.corpus.newest import latest
 from selfplay.store.table.changes import run_at
 from selfplay.store.table.counts import archived_at
 from selfplay.store.table.snapshot import Snapshot

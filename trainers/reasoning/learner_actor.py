@@ -23,7 +23,7 @@ from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
-from selfplay.store.newest import since
+from selfplay.store.corpus.newest import since
 from selfplay.store.table.changes import run_at
 from selfplay.store.table.snapshot import Snapshot
 from trainers.reasoning.algorithms.expert_iteration import Sample, keep

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pyarrow.compute as pc
 
-from selfplay.store.newest import since
+from selfplay.store.corpus.newest import since
 from selfplay.store.table.changes import run_at
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.query import query
+from selfplay.store.corpus.query import query
 from selfplay.store.table.snapshot import Snapshot
 
 #: (digest, version) -> a safetensors file of the weights of that digest; None where they were not kept.

@@ -20,8 +20,8 @@ from deltalake import DeltaTable
 from selfplay._version import VERSION
 from selfplay.errors import UserError
 from selfplay.io import storage
+from selfplay.store.corpus.query import query
 from selfplay.store.coverage import meaning
-from selfplay.store.query import query
 from selfplay.store.release import merkle
 from selfplay.store.release.carried import Carried
 from selfplay.store.release.diversity import diversity

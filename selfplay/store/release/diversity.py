@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfplay.store.query import query
+from selfplay.store.corpus.query import query
 from selfplay.store.table.snapshot import Snapshot
 
 #: Lengths of the openings that are counted, plies.

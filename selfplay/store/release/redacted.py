@@ -30,7 +30,7 @@ from selfplay import signing
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.corpus import Corpus, open
+from selfplay.store.corpus.corpus import Corpus, open
 from selfplay.store.prompts import Renders
 from selfplay.store.release import redaction
 from selfplay.store.release.carried import Source

@@ -30,8 +30,7 @@ from selfplay.episode import content_digests
 from selfplay.episode.digest import seal
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.store.described import pseudonym
-from selfplay.store.kept_settings import settings_alone
+from selfplay.store.corpus.kept_settings import pseudonym, settings_alone
 from selfplay.store.table.snapshot import Snapshot
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.

@@ -33,10 +33,10 @@ from selfplay.episode.rows import Rows, concatenate, take
 from selfplay.episode.training import COLUMNS, TargetSettings, count_rows, rows_from
 from selfplay.errors import UserError
 from selfplay.io import storage
+from selfplay.store.corpus.targets import Targets, one_config, one_game, targets_of
+from selfplay.store.corpus.tokens import Sequences, count_sequences, sequences_from
 from selfplay.store.table.snapshot import Snapshot, readable
 from selfplay.store.table.table import EPISODES_TABLE
-from selfplay.store.targets import Targets, one_config, one_game, targets_of
-from selfplay.store.tokens import Sequences, count_sequences, sequences_from
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Tensor]

@@ -13,8 +13,8 @@ from selfplay.environments import archived
 from selfplay.environments.game import load
 from selfplay.episode.training import TargetSettings
 from selfplay.errors import UserError
-from selfplay.store.kept_settings import TARGETS, fits_digest, makes_targets, settings_alone
-from selfplay.store.query import condition, connect, told
+from selfplay.store.corpus.kept_settings import TARGETS, fits_digest, makes_targets, settings_alone
+from selfplay.store.corpus.query import condition, connect, told
 from selfplay.store.table.snapshot import Snapshot
 
 

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from selfplay.errors import UserError
 from selfplay.extras import how_to_install
-from selfplay.store import newest
-from selfplay.store.query import condition, connect, told
+from selfplay.store.corpus import newest
+from selfplay.store.corpus.query import condition, connect, told
 from selfplay.store.table.snapshot import BATCH_ROWS, Snapshot, open_as
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
     import ray
 
-    from selfplay.store.feed import Feed
+    from selfplay.store.corpus.torch_dataset import Feed
 
 
 def open(uri: str, version: int | datetime | None = None) -> Corpus:
@@ -71,7 +71,8 @@ class Corpus(Snapshot):
     def to_duckdb(self, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
         """A connection with views of the episodes, their steps, candidates, seats and verdicts, and all side tables.
 
-        unsafe: let SQL read and write files, use the network and change settings; see `selfplay.store.query.connect`.
+        unsafe: let SQL read and write files, use the network and change settings; see
+        `selfplay.store.corpus.query.connect`.
         """
         return connect(self, unsafe)
 
@@ -94,16 +95,16 @@ class Corpus(Snapshot):
         return polars.scan_pyarrow_dataset(self.dataset)
 
     def to_torch(self, **options: Any) -> Feed:
-        """The corpus as a torch IterableDataset; options: see `selfplay.store.feed.Feed`. Needs torch."""
+        """The corpus as a torch IterableDataset; options as of `torch_dataset.Feed`. Needs torch."""
         _need("torch", "to_torch")
-        from selfplay.store.feed import Feed
+        from selfplay.store.corpus.torch_dataset import Feed
 
         return Feed(self, **options)
 
     def to_ray(self, where: pc.Expression | None = None, columns: Sequence[str] | None = None) -> ray.data.Dataset:
         """The episodes of this version as a Ray Dataset that reads where it runs. Needs ray."""
         _need("ray", "to_ray")
-        from selfplay.store.ray_data import dataset_of
+        from selfplay.store.corpus.ray_dataset import dataset_of
 
         return dataset_of(self, where, columns)
 

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from selfplay.store.described import configuration, pseudonym
-
 #: What makes targets of searches; a run without one of these has none that are known here.
 TARGETS = {
     "search": ("algorithm", "c_visit", "c_scale"),
@@ -43,8 +41,24 @@ _CHECKED = {
 _REASONING = ("generation", "policy", "curriculum", "task")
 _WORD = re.compile("[a-z0-9_]{1,16}")
 _HIDDEN_PATH = "[path]"
+#: A text of this length may already become a hundred times as many bytes in memory.
+MOST_CONFIG_BYTES = 4 * 2**20
 #: A redacted release has no more configurations than this.
 _MOST_REDACTED = 10_000
+
+
+def configuration(text: Any) -> dict[str, Any] | None:
+    """The configuration of a run out of its JSON; None for what is none, or has more than `MOST_CONFIG_BYTES`."""
+    try:
+        found = json.loads(text) if len(text) <= MOST_CONFIG_BYTES else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def pseudonym(number: int) -> str:
+    """What a redacted copy has in place of the digest of a configuration; number: from 1."""
+    return hashlib.sha256(f"configuration {number}".encode()).hexdigest()
 
 
 def settings_alone(config: str | None) -> str | None:
