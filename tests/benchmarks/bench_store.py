@@ -34,7 +34,7 @@ from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.table import maintenance
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 SPEC = registry.find("connect_four")
 GAME = load(SPEC)

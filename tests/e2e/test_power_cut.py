@@ -31,7 +31,7 @@ from selfplay.store.table import log
 from selfplay.store.table.closings import close_earlier
 from selfplay.store.table.replayed import replay
 from selfplay.store.table.table import episodes_uri
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 WORKER = Path(__file__).with_name("store_worker.py")
 #: A writer whose fsync does nothing: that the test would find out.

@@ -16,7 +16,7 @@ from selfplay import store
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store.table.maintenance import compact
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 WORKER = Path(__file__).with_name("store_worker.py")
 KEEPER = Path(__file__).with_name("store_keeper.py")

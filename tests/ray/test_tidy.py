@@ -16,7 +16,7 @@ import ray
 from selfplay import store
 from selfplay.episode import Provenance, random_episode
 from selfplay.store.table import maintenance, side_tables
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 from trainers.run import auto_compaction
 from trainers.run.auto_compaction import Tidier
 from trainers.run.placement import Place

@@ -31,7 +31,7 @@ from selfplay.store.table.closings import Ledger
 from selfplay.store.table.repair import carry_out, plan
 from selfplay.store.table.table import open_table
 from selfplay.store.table.write import write_file
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 SPEC = registry.find("tic_tac_toe")

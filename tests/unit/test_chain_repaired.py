@@ -10,12 +10,12 @@ import pytest
 from selfplay import store
 from selfplay.episode import random_episode
 from selfplay.store.coverage import END
-from selfplay.store.lengths import Lengths
 from selfplay.store.release.redacted import release_redacted
 from selfplay.store.release.verifier.neighbours import Neighbours, Told
 from selfplay.store.table import chain, deletions, maintenance
 from selfplay.store.table.repair import carry_out, plan
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.lengths import Lengths
+from selfplay.store.verify.verify import verify_corpus
 from tests.unit.test_chain import GAME, Run, lies
 
 

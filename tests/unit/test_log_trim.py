@@ -22,12 +22,12 @@ from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import verify
 from selfplay.store.table import counts, history, log, log_trim, maintenance, repair
 from selfplay.store.table.changes import follow, run_at
 from selfplay.store.table.log_trim import delete_orphans, is_due, trim_log
 from selfplay.store.table.snapshot import VersionGone
 from selfplay.store.table.table import open_table
+from selfplay.store.verify import verify
 
 GAME = pyspiel.load_game("tic_tac_toe")
 

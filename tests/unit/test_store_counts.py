@@ -12,9 +12,9 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import verify
 from selfplay.store.table import commit, counts, maintenance, snapshot
 from selfplay.store.table.counts import Counts, archived_at, archived_by
+from selfplay.store.verify import verify
 
 GAME = pyspiel.load_game("tic_tac_toe")
 

@@ -21,7 +21,7 @@ from selfplay.errors import UserError
 from selfplay.store.table import table
 from selfplay.store.table.maintenance import compact
 from selfplay.store.table.table import open_table, stated_version
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 GAME_ = pyspiel.load_game("tic_tac_toe")
 SPEC = registry.find("tic_tac_toe")

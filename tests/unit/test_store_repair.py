@@ -21,7 +21,7 @@ from selfplay.store.table.closings import close_earlier
 from selfplay.store.table.maintenance import compact, vacuum
 from selfplay.store.table.repair import carry_out, is_damaged, plan
 from selfplay.store.table.table import episodes_uri
-from selfplay.store.verify import uncommitted, verify_corpus
+from selfplay.store.verify.verify import uncommitted, verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 RULES = "a" * 64

@@ -24,7 +24,7 @@ from selfplay.store.table import log, maintenance
 from selfplay.store.table.changes import difference, follow, run_at
 from selfplay.store.table.snapshot import VersionGone
 from selfplay.store.table.table import append
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 runner = CliRunner()

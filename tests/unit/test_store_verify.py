@@ -23,8 +23,8 @@ from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, Replay
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
 from selfplay.store.table.table import episodes_uri
-from selfplay.store.truth import verify_batch
-from selfplay.store.verify import Check, Rules, verify_corpus, verify_episode
+from selfplay.store.verify.episode import verify_batch
+from selfplay.store.verify.verify import Check, Rules, verify_corpus, verify_episode
 
 SPEC = registry.find("tic_tac_toe")
 PROVENANCE = Provenance("run", SPEC.id, SPEC.version, ruleset_digest(SPEC), "b" * 64, "0.1.0", "here", "CC0-1.0")
@@ -321,7 +321,7 @@ def test_a_sample_is_checked_alone_and_drawn_by_its_seed(tmp_path: Path) -> None
 
 
 def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfplay.store import verify
+    from selfplay.store.verify import verify
 
     uri = str(tmp_path / "corpus")
     several(uri)

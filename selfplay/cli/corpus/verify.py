@@ -24,10 +24,10 @@ from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
-    from selfplay.store.prompts import Renders
     from selfplay.store.release.check import Standing
     from selfplay.store.table.snapshot import Snapshot
-    from selfplay.store.verify import Check
+    from selfplay.store.verify.prompts import Renders
+    from selfplay.store.verify.verify import Check
 
 #: Episodes from which on several processes are worth their start.
 _WORTH_PROCESSES = 2000
@@ -80,7 +80,7 @@ def verify(
 
     from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, WEIGHTS, Tally, as_fields
     from selfplay.store.table.chain import open_ended
-    from selfplay.store.verify import outside, verify_corpus
+    from selfplay.store.verify.verify import outside, verify_corpus
 
     load_envs(env)
     weighs = weights or bool(weights_from)

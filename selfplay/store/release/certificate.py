@@ -28,7 +28,7 @@ from selfplay.store.release.diversity import diversity
 from selfplay.store.release.tables import row_digests
 from selfplay.store.table.snapshot import Snapshot
 from selfplay.store.table.table import episodes_uri, open_table
-from selfplay.store.verify import NOT_CHECKABLE, TRUE
+from selfplay.store.verify.verify import NOT_CHECKABLE, TRUE
 
 #: 1 had no Merkle root, no rows of side tables and no signature.
 FORMAT = 2

@@ -22,7 +22,7 @@ from selfplay.store.release.job import FOLDER, Released, release_rows, released
 from selfplay.store.release.tables import missing
 from selfplay.store.table.snapshot import Snapshot, open
 from selfplay.store.table.table import check_name, episodes_uri
-from selfplay.store.verify import FALSE, Check
+from selfplay.store.verify.verify import FALSE, Check
 
 CERTIFICATE = "certificate.json"
 #: Of a certificate, and of any other file of a release.

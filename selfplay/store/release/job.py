@@ -21,7 +21,6 @@ from selfplay.environments import archived
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store.coverage import Tally
-from selfplay.store.prompts import Renders
 from selfplay.store.release import carried, signature
 from selfplay.store.release.card import card
 from selfplay.store.release.carried import Carried, Source, carry
@@ -33,7 +32,8 @@ from selfplay.store.release.weights_file import weights_file
 from selfplay.store.table.lease import acquire
 from selfplay.store.table.snapshot import Snapshot, refuse_links
 from selfplay.store.table.table import append, check_name, episodes_uri, first_line, open_table, pause
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.prompts import Renders
+from selfplay.store.verify.verify import verify_corpus
 
 FOLDER = "released"
 #: The files of a release; the certificate holds the digests of the others. `signature.FILE` lies beside a signed one.

@@ -1,10 +1,10 @@
 """When an episode is true: its row is as it was sealed, and its game is what the rules make of it.
 
-A game is first held against itself and against the settings of its run, whatever is installed here: its searches add
-up (`selfplay.store.searched`), its spans say of every decision who made it (`selfplay.store.spans`), and its row agrees
-with both (`selfplay.store.played`). Then it is replayed, if the rules installed here are those that it was played
-under: its steps are legal, its searches weighed just the legal actions, the rules say along the way what the replay
-digest holds, and give the recorded returns in the end.
+A game is first held against itself and against the settings of its run, whatever is installed here: its searches add up
+(`selfplay.store.verify.searched`), its spans say of every decision who made it (`selfplay.store.verify.spans`), and its
+row agrees with both (`selfplay.store.verify.played`). Then it is replayed, if the rules installed here are those that
+it was played under: its steps are legal, its searches weighed just the legal actions, the rules say along the way what
+the replay digest holds, and give the recorded returns in the end.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from selfplay.store.coverage import (
     Check,
     unknown,
 )
-from selfplay.store.dialogues import Neighbourhood, dialogue_lies
-from selfplay.store.judged import judged
-from selfplay.store.payloads import judgement_lies, payload_lies
-from selfplay.store.played import Story, row_lies, stories
-from selfplay.store.plies import Plies, integers, plies_of
-from selfplay.store.prompts import Asked, Renders
-from selfplay.store.resigned import resignation_lies
-from selfplay.store.searched import SearchSettings, search_lies, search_settings
-from selfplay.store.spans import span_lies
-from selfplay.store.spelling import is_digest
 from selfplay.store.table.rows import episodes_of
 from selfplay.store.table.table import first_line
+from selfplay.store.verify.consistency import judgement_lies, payload_lies
+from selfplay.store.verify.dialogues import Neighbourhood, dialogue_lies
+from selfplay.store.verify.judged import judged
+from selfplay.store.verify.played import Story, row_lies, stories
+from selfplay.store.verify.plies import Plies, integers, plies_of
+from selfplay.store.verify.prompts import Asked, Renders
+from selfplay.store.verify.resigned import resignation_lies
+from selfplay.store.verify.searched import SearchSettings, search_lies, search_settings
+from selfplay.store.verify.spans import span_lies
+from selfplay.store.verify.spelling import is_digest
 
 if TYPE_CHECKING:
     import pyspiel
@@ -363,7 +363,7 @@ def _game_lies(game: pyspiel.Game, episode: Episode, record: GameRecord) -> str 
 
 
 def _end_lies(game: pyspiel.Game, state: pyspiel.State, episode: Episode, record: GameRecord) -> str | None:
-    """What the end contradicts, or what is stored in the game's units. The row itself: `selfplay.store.played`."""
+    """What the end contradicts, or what is stored in the game's units. The row itself: `verify.played`."""
     scale = value_scale(game)
     if record.value_scale != scale:
         return f"its values are in units of {record.value_scale:g}, and the largest utility of the game is {scale:g}"

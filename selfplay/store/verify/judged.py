@@ -10,8 +10,8 @@ from selfplay.episode import Episode
 from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.store.coverage import CANNOT_TELL, FALSE, NOT_TOLD, TIMED_OUT, TRUE, Check, unknown
-from selfplay.store.sampled import DialogueSettings, chance_lies
-from selfplay.store.splits import side_lies
+from selfplay.store.verify.sampled import DialogueSettings, chance_lies
+from selfplay.store.verify.splits import side_lies
 
 if TYPE_CHECKING:
     from selfplay.environments.task import Posed, Task

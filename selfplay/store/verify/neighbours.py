@@ -1,7 +1,8 @@
 """What follows from other episodes: none is missing, none is there twice under another name, all are in order.
 
 One pass over the few columns that this takes keeps some sixty bytes an episode; of episodes that look alike, and in
-honest corpora hardly any do, the rest is read in a second one. What the side tables say: `selfplay.store.described`.
+honest corpora hardly any do, the rest is read in a second one. What the side tables say:
+`selfplay.store.verify.described`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import pyarrow.compute as pc
 from selfplay.episode.digest import content_digests
 from selfplay.episode.schema import EPISODES
 from selfplay.store.coverage import FALSE, GAPS, GROUP, TIMES, Check
-from selfplay.store.described import OTHER_CLOCK, SAME_CLOCK, Combination, Described, Named
-from selfplay.store.lengths import Lengths
 from selfplay.store.table.counters import WRITERS_PER_DRIVER, player_seed
+from selfplay.store.verify.described import OTHER_CLOCK, SAME_CLOCK, Combination, Described, Named
+from selfplay.store.verify.lengths import Lengths
 
 #: Streams the rows of a corpus: the columns to read, and a filter.
 Scan = Callable[[Mapping[str, pc.Expression], pc.Expression | None], Iterator[pa.RecordBatch]]

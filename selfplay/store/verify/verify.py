@@ -1,8 +1,8 @@
 """Is every episode true? Files against their names, rows against their digests, games against the rules.
 
 Three answers, and never a guess: "true"; "false", with what is wrong; "not checkable", with what would have to be
-installed. What makes an episode true by itself: `selfplay.store.truth`; among the others: `selfplay.store.neighbours`;
-what true covers, in words: `selfplay.store.coverage`.
+installed. What makes an episode true by itself: `selfplay.store.verify.episode`; among the others:
+`selfplay.store.verify.neighbours`; what true covers, in words: `selfplay.store.coverage`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from selfplay import surroundings
 from selfplay.errors import Damaged, UserError
 from selfplay.io import storage
 from selfplay.store.coverage import END, FALSE, NEIGHBOURS, NOT_CHECKABLE, TRUE, Check
-from selfplay.store.described import Described
-from selfplay.store.neighbours import Deleted, Survey, survey
-from selfplay.store.prompts import Renders
 from selfplay.store.table import chain, log
 from selfplay.store.table.columns import of_newer
 from selfplay.store.table.counters import WRITERS_PER_DRIVER
@@ -35,7 +32,10 @@ from selfplay.store.table.repair import ASIDE
 from selfplay.store.table.replayed import missing_blocks, replay
 from selfplay.store.table.snapshot import Snapshot, readable
 from selfplay.store.table.table import EPISODES_TABLE, SIDE_TABLES, episodes_uri, first_line, open_table
-from selfplay.store.truth import Array, Rules, verify_batch, verify_episode
+from selfplay.store.verify.described import Described
+from selfplay.store.verify.episode import Array, Rules, verify_batch, verify_episode
+from selfplay.store.verify.neighbours import Deleted, Survey, survey
+from selfplay.store.verify.prompts import Renders
 
 __all__ = [
     "FALSE",

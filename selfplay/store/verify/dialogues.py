@@ -2,7 +2,8 @@
 
 The recorder writes a seat's tokens once, as they were told or sampled: a line is a chain of turns, each answer carries
 the tokens of what was told before it and its own, and has a policy that wrote it. So much follows from the row alone;
-with the configuration of its run more does (`selfplay.store.sampled`), with its tokenizer its tokens spell its text.
+with the configuration of its run more does (`selfplay.store.verify.sampled`), with its tokenizer its tokens spell its
+text.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 
 from selfplay.episode import CHANCE_SEAT, Episode, PolicySpan
 from selfplay.episode.schema import CHANCE_ROLE
-from selfplay.store.answer import Answer, Turn
 from selfplay.store.coverage import CONFIG, SPLIT, Check
-from selfplay.store.prompts import Asked, Renders, asked_of, settled
-from selfplay.store.sampled import DialogueSettings, dialogue_settings, sampling_lies, settings_lie
-from selfplay.store.spelling import Spelling, answer_lies, is_digest, prompt_lies, spelling, unread
-from selfplay.store.splits import digest_lies, untold
+from selfplay.store.verify.answer import Answer, Turn
+from selfplay.store.verify.prompts import Asked, Renders, asked_of, settled
+from selfplay.store.verify.sampled import DialogueSettings, dialogue_settings, sampling_lies, settings_lie
+from selfplay.store.verify.spelling import Spelling, answer_lies, is_digest, prompt_lies, spelling, unread
+from selfplay.store.verify.splits import digest_lies, untold
 
 #: Origins of answers that no policy wrote: recorded by `Recorder.worked`.
 WORKED = ("solver", "human")

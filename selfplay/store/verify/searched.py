@@ -17,8 +17,8 @@ import numpy as np
 
 from selfplay.episode.schema import CHANCE_SEAT, SIMULTANEOUS, UNITS
 from selfplay.store.corpus.kept_settings import configuration
-from selfplay.store.plies import CHANCE, MALFORMED, NONE, OPENING, RANDOM, SEARCH, Array, Plies
-from selfplay.store.surprise import gumbel_surprise, visit_surprise
+from selfplay.store.verify.plies import CHANCE, MALFORMED, NONE, OPENING, RANDOM, SEARCH, Array, Plies
+from selfplay.store.verify.surprise import gumbel_surprise, visit_surprise
 
 #: How far a stored number is from what was rounded, in its units: half of one, and what float32 adds before (a value is
 #: held, and multiplied by its unit, in float32: three roundings of 2**-24 each, 0.006 of 1/32767).

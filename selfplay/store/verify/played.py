@@ -1,6 +1,7 @@
 """Whether a game's row agrees with itself: how it ended, what it may teach, when, by whom and from what it was made.
 
-No rules of a game are needed; what the rules say of steps, of the end and of the returns: `selfplay.store.truth`.
+No rules of a game are needed; what the rules say of steps, of the end and of the returns:
+`selfplay.store.verify.episode`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from selfplay.contract import ENV_ID
 from selfplay.episode import Episode, GameRecord, Provenance
 from selfplay.episode.schema import RELATIONS
-from selfplay.store.plies import CHANCE, OPENING, OTHER, RANDOM, SEARCH, Plies
-from selfplay.store.searched import SearchSettings
+from selfplay.store.verify.plies import CHANCE, OPENING, OTHER, RANDOM, SEARCH, Plies
+from selfplay.store.verify.searched import SearchSettings
 
 #: With which statuses a game may have ended so.
 STATUS_OF = {

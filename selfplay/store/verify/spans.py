@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.episode.schema import EVENEST, SIMULTANEOUS, UNIFORM
-from selfplay.store.plies import NONE, OPENING, RANDOM, Array, Plies, integers, offsets
+from selfplay.store.verify.plies import NONE, OPENING, RANDOM, Array, Plies, integers, offsets
 
 _UNIFORM, _EVENEST, _OTHER = range(3)
 _KNOWN = {UNIFORM: _UNIFORM, EVENEST: _EVENEST}

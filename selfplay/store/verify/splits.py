@@ -14,7 +14,7 @@ from typing import Any
 from selfplay.environments.task import KEY_DIGITS, Posed, Side, never_trained_on, told_digest
 from selfplay.episode import Episode
 from selfplay.episode.schema import CHANCE_ROLE
-from selfplay.store.spelling import is_digest
+from selfplay.store.verify.spelling import is_digest
 
 #: How a run names the groups of its rounds and its warm start, and of what is measured.
 _LEARNED = re.compile(r"r\d{6}-\d{4}|w\d{6}")

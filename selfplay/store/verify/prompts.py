@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from selfplay.store.answer import Answer
 from selfplay.store.coverage import FALSE, TRUE, Check
-from selfplay.store.spelling import is_kept
+from selfplay.store.verify.answer import Answer
+from selfplay.store.verify.spelling import is_kept
 
 #: The last token of the seat's answer before it, -1 where that has none, None where there is no answer before; what the
 #: seat was told since, as (role, text) each; the tokens that stand before its answer.

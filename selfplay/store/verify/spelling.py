@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from selfplay.store.answer import Answer
 from selfplay.store.coverage import TEMPLATE, TOKENS
+from selfplay.store.verify.answer import Answer
 
 #: Bytes of a tokenizer's files together; larger ones are not kept, nor read.
 MOST_BYTES = 64 * 2**20

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfplay.episode.schema import UNITS
-from selfplay.store.plies import NONE, SEARCH, Array, Plies, integers
-from selfplay.store.searched import ROUNDING, SearchSettings
+from selfplay.store.verify.plies import NONE, SEARCH, Array, Plies, integers
+from selfplay.store.verify.searched import ROUNDING, SearchSettings
 
 
 def resignation_lies(

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from selfplay.episode import Episode
-from selfplay.store.answer import Answer
 from selfplay.store.corpus.kept_settings import by_digest
-from selfplay.store.spelling import Spelling
+from selfplay.store.verify.answer import Answer
+from selfplay.store.verify.spelling import Spelling
 
 #: Nats. Smaller probabilities are 0 in float32, and are not drawn.
 _LEAST = -104.0
