@@ -14,8 +14,8 @@ from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, sealed, storage
 from selfplay.nets import weights
 from selfplay.store import open as open_corpus
-from selfplay.store.lease import holder_of
-from selfplay.store.repair import SET_ASIDE, Repair, Step
+from selfplay.store.table.lease import holder_of
+from selfplay.store.table.repair import SET_ASIDE, Repair, Step
 from trainers.kinds import from_data, kind_in
 from trainers.run.kind import RunKind
 from trainers.run.run_folder import run_id_of

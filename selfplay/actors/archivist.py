@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfplay.io import storage
-from selfplay.store.closings import close_earlier
-from selfplay.store.commit import Committer, Receipt, Registration
-from selfplay.store.table import append
-from selfplay.store.write import Block
+from selfplay.store.table.closings import close_earlier
+from selfplay.store.table.commit import Committer, Registration
+from selfplay.store.table.receipt import Receipt
+from selfplay.store.table.table import append
+from selfplay.store.table.write import Block
 
 
 class Archivist:
@@ -41,7 +42,7 @@ class Archivist:
         return self._committer.commit(blocks)
 
     def close_earlier(self, lost: int | None) -> int:
-        """Writes down what incarnations that were killed had archived; see `selfplay.store.closings`."""
+        """Writes down what incarnations that were killed had archived; see `selfplay.store.table.closings`."""
         committer = self._committer
         return close_earlier(committer.corpus_uri, committer.run_id, committer.epoch, lost)
 

@@ -27,8 +27,8 @@ from selfplay.nets.config import NetConfig
 from selfplay.nets.inference import Backend, Dtype, Evaluator
 from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
-from selfplay.store.table import episodes_uri
-from selfplay.store.write import Block, Writer
+from selfplay.store.table.table import episodes_uri
+from selfplay.store.table.write import Block, Writer
 
 #: Random positions by which the evaluation of the net is chosen.
 _TRIED = 128

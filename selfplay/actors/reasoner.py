@@ -36,8 +36,8 @@ from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker
 from selfplay.rollout.endpoint import Endpoint, EndpointEngine
 from selfplay.rollout.engine import Engine
 from selfplay.rollout.sampling import Sampling
-from selfplay.store.table import episodes_uri
-from selfplay.store.write import Block, Writer
+from selfplay.store.table.table import episodes_uri
+from selfplay.store.table.write import Block, Writer
 
 
 @dataclass(frozen=True)

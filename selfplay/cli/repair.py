@@ -29,9 +29,9 @@ def repair(
     Examples:  selfplay repair runs/connect_four  ·  selfplay repair runs/connect_four --yes
     """
     from selfplay.store import acquire
-    from selfplay.store.places import corpus_of
-    from selfplay.store.read import inside
-    from selfplay.store.repair import carry_out, plan
+    from selfplay.store.table.places import corpus_of
+    from selfplay.store.table.repair import carry_out, plan
+    from selfplay.store.table.snapshot import inside
     from trainers import repair as of_run
 
     place = agreed_elsewhere(where, elsewhere) or where if yes else to_read(where)

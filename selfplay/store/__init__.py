@@ -3,12 +3,13 @@
 `from selfplay import store; corpus = store.open(uri)` needs the base install only.
 """
 
-from selfplay.store.commit import Committer, Fenced, OutOfOrder, Receipt, Registration
-from selfplay.store.lease import Lease, Vanished, acquire
-from selfplay.store.read import Corpus, open
-from selfplay.store.resubmitted import Taken
-from selfplay.store.table import SIDE_TABLES, append
-from selfplay.store.write import Block, Writer, write_block
+from selfplay.store.corpus.corpus import Corpus, open
+from selfplay.store.table.commit import Committer, Fenced, OutOfOrder, Registration
+from selfplay.store.table.lease import Lease, Vanished, acquire
+from selfplay.store.table.receipt import Receipt
+from selfplay.store.table.resubmitted import Taken
+from selfplay.store.table.table import SIDE_TABLES, append
+from selfplay.store.table.write import Block, Writer, write_block
 
 __all__ = [
     "SIDE_TABLES",

@@ -13,9 +13,9 @@ import torch
 from selfplay.environments.game import Game
 from selfplay.episode import Episode
 from selfplay.errors import UserError
-from selfplay.store.kept_settings import by_digest
-from selfplay.store.read import Corpus
-from selfplay.store.rows import episodes_of
+from selfplay.store.corpus.kept_settings import by_digest
+from selfplay.store.table.rows import episodes_of
+from selfplay.store.table.snapshot import Snapshot
 from selfplay.weighed.dialogues import Language, answers_of
 from selfplay.weighed.games import Decision, Games, Opened, Played, played_by, walk
 from selfplay.weighed.kept import Kept
@@ -54,7 +54,7 @@ class WeightCheck:
     """Iterating gives one `Weighed` an episode that was looked at, and those of what only many episodes show."""
 
     def __init__(
-        self, corpus: Corpus, kept: Kept, sample: int | None = None, seed: int = 0, searches: int | None = 1000
+        self, corpus: Snapshot, kept: Kept, sample: int | None = None, seed: int = 0, searches: int | None = 1000
     ) -> None:
         """sample: episodes, drawn evenly over the versions whose weights are on hand; None: all episodes. searches: to
         make again, drawn evenly over these episodes; None: all.

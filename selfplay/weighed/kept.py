@@ -8,7 +8,7 @@ from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.io.run_files import WEIGHTS_FOLDER
 from selfplay.nets import weights
-from selfplay.store.places import is_own
+from selfplay.store.table.places import is_own
 
 #: Weights that are in memory at once.
 _IN_MEMORY = 4

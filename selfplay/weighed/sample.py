@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from selfplay.store.limits import footer, refuse_bomb, refuse_long_cells
-from selfplay.store.read import Corpus
+from selfplay.store.table.limits import footer, refuse_bomb, refuse_long_cells
+from selfplay.store.table.snapshot import Snapshot
 
 _ROWS = 256
 
 
 def drawn(
-    corpus: Corpus, sample: int | None, rng: np.random.Generator, on_hand: Collection[str]
+    corpus: Snapshot, sample: int | None, rng: np.random.Generator, on_hand: Collection[str]
 ) -> dict[str, list[int]]:
     """path of a file -> rows, ascending. on_hand: digests of weights; a sample is of episodes in which these played."""
     by_version: dict[str, list[tuple[str, int]]] = {}
@@ -47,7 +47,7 @@ def drawn(
     return out
 
 
-def batches(corpus: Corpus, places: Mapping[str, Sequence[int]]) -> Iterator[pa.RecordBatch]:
+def batches(corpus: Snapshot, places: Mapping[str, Sequence[int]]) -> Iterator[pa.RecordBatch]:
     """The rows at `places`, all columns, in bounded memory. Raises `UserError` where a file unpacks to far too much."""
     for path, rows in places.items():
         fragment, before = corpus.fragments()[path], 0

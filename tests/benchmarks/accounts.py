@@ -8,7 +8,7 @@ from typing import Any
 
 from selfplay import store
 from selfplay.io import run_files
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 _COLUMNS = ["episode_id", "seed", "run_id", "slot", "epoch", "number", "status", "n_steps", "policy_spans"]
 

@@ -35,9 +35,9 @@ from selfplay.episode import Provenance, to_batch
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import upkeep
-from selfplay.store.commit import Committer
-from selfplay.store.write import Block, write_block
+from selfplay.store.table import maintenance
+from selfplay.store.table.commit import Committer
+from selfplay.store.table.write import Block, write_block
 from trainers.run.auto_compaction import LARGE_BYTES, MOST_FILES
 
 _BLOCKS_PER_S = 20
@@ -102,7 +102,7 @@ def main() -> None:
         since += len(blocks)
         if args.compact and since >= MOST_FILES:
             began = time.process_time()
-            upkeep.compact(out, LARGE_BYTES, "run")
+            maintenance.compact(out, LARGE_BYTES, "run")
             compactions.append((time.process_time() - began) / since)
             since = 0
         print(f"round {number + 1} of {args.rounds}: a commit takes {1000 * commits[-1]:.0f} ms", file=sys.stderr)

@@ -33,8 +33,8 @@ from selfplay.episode.schema import EPISODES
 from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import upkeep
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table import maintenance
+from selfplay.store.verify.verify import verify_corpus
 
 SPEC = registry.find("connect_four")
 GAME = load(SPEC)
@@ -210,7 +210,7 @@ def main() -> None:
             shutil.copytree(Path(asked.run) / "corpus", uri)
         else:
             archive(uri, (again(base, "bench", first) for first in range(0, 20_000, 5000)), "bench")
-        upkeep.compact(uri)
+        maintenance.compact(uri)
         corpus = store.open(uri)
         numbers = count(corpus)
         out["after_compact"] = {key: numbers[key] for key in ("episodes", "steps", "files", "bytes_per_step")}

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pytest
 
 from selfplay import store
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 #: Far more than anything takes: a busy machine must not fail a test.
 PATIENCE_S = 300.0

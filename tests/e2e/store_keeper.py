@@ -6,7 +6,7 @@ import sys
 import time
 
 from selfplay.errors import UserError
-from selfplay.store import upkeep
+from selfplay.store.table import maintenance
 
 
 def main() -> None:
@@ -14,9 +14,9 @@ def main() -> None:
     print("ready", flush=True)
     while True:
         try:
-            upkeep.compact(corpus)
+            maintenance.compact(corpus)
             if round_ % 3 == 2:
-                upkeep.vacuum(corpus, hours=0, dry_run=False)
+                maintenance.vacuum(corpus, hours=0, dry_run=False)
         except UserError:
             pass  # no corpus yet, or too many others at once: again
         round_ += 1

@@ -14,7 +14,7 @@ import pyspiel
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode
-from selfplay.store.closings import close_earlier
+from selfplay.store.table.closings import close_earlier
 
 
 def main() -> None:

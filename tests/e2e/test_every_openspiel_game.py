@@ -24,7 +24,7 @@ from selfplay.nets.inference import Evaluator
 from selfplay.nets.policy_value import build, to_arrays
 from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 from trainers.alphazero.learner import AlphaZeroLearner
 from trainers.alphazero.learner_settings import LearnerSettings
 

@@ -24,8 +24,8 @@ import ray
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.nets import weights
-from selfplay.store import counts, log, repair, table
-from selfplay.store.counts import archived_by
+from selfplay.store.table import counts, log, repair, table
+from selfplay.store.table.counts import archived_by
 from trainers.kinds import SELF_PLAY
 from trainers.recipe import load_recipe
 from trainers.run import auto_compaction

@@ -18,7 +18,7 @@ import envs
 from selfplay import store
 from selfplay.agent import Agent
 from selfplay.environments import registry
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 Start = Callable[..., Any]
 Sound = Callable[..., pa.Table]

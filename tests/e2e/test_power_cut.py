@@ -27,11 +27,11 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import log
-from selfplay.store.closings import close_earlier
-from selfplay.store.replayed import replay
-from selfplay.store.table import episodes_uri
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table import log
+from selfplay.store.table.closings import close_earlier
+from selfplay.store.table.replayed import replay
+from selfplay.store.table.table import episodes_uri
+from selfplay.store.verify.verify import verify_corpus
 
 WORKER = Path(__file__).with_name("store_worker.py")
 #: A writer whose fsync does nothing: that the test would find out.

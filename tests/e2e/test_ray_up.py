@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from selfplay import store
-from selfplay.store.counters import WRITERS_PER_DRIVER
+from selfplay.store.table.counters import WRITERS_PER_DRIVER
 from tests.e2e import hosts as made
 from tests.e2e.launched import BIN, OURS, Cluster, bucket, until
 from tests.unit.test_notice import Metadata

@@ -32,8 +32,8 @@ PROMPTS, GROUP = 6, 4
 def rows_of(out: Path) -> list[dict[str, Any]]:
     """Every archived episode, once each, and all of them true, to the last token: the archive has the tokenizer."""
     from selfplay.episode import from_batch
-    from selfplay.store.truth import verify_episode
-    from selfplay.store.verify import rules_of
+    from selfplay.store.verify.episode import verify_episode
+    from selfplay.store.verify.verify import rules_of
 
     corpus = store.open(str(out))
     table: pa.Table = corpus.to_arrow()

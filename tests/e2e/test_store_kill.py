@@ -15,8 +15,8 @@ import pytest
 from selfplay import store
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.upkeep import compact
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table.maintenance import compact
+from selfplay.store.verify.verify import verify_corpus
 
 WORKER = Path(__file__).with_name("store_worker.py")
 KEEPER = Path(__file__).with_name("store_keeper.py")

@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from selfplay.game import load
+from selfplay.generation import Generator, PlaySettings, Policy
+from selfplay.playthrough import ruleset_digest
 
 from selfplay import registry, store
 from selfplay.episode import Episode, Provenance
 from selfplay.episode.schema import SCHEMA_VERSION
-from selfplay.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
-from selfplay.playthrough import ruleset_digest
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store.annotations import Label, annotate
-from selfplay.store.closings import Ledger
-from selfplay.store.upkeep import compact
+from selfplay.store.corpus.annotations import Label, annotate
+from selfplay.store.table.closings import Ledger
+from selfplay.store.table.maintenance import compact
 
 HERE = Path(__file__).parent
 #: Rules that come with OpenSpiel: the corpus stays checkable whatever becomes of our own environments.

@@ -11,8 +11,8 @@ import pytest
 from selfplay import store
 from selfplay.episode import from_batch, to_batch
 from selfplay.episode.schema import SCHEMA_VERSION
-from selfplay.store.query import query
-from selfplay.store.verify import verify_corpus
+from selfplay.store.corpus.query import query
+from selfplay.store.verify.verify import verify_corpus
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(HERE.glob("corpus_v*"))

@@ -18,9 +18,10 @@ from selfplay.episode import Provenance, to_batch
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import Receipt, upkeep
-from selfplay.store.commit import Committer
-from selfplay.store.write import write_block
+from selfplay.store import Receipt
+from selfplay.store.table import maintenance
+from selfplay.store.table.commit import Committer
+from selfplay.store.table.write import write_block
 from trainers.run.committed_blocks import episodes_of
 
 #: Starts Ray and kills actors: half a minute.
@@ -60,7 +61,7 @@ def test_a_block_whose_node_is_gone_is_read_from_the_archive(
 ) -> None:
     receipts, batch = archived(tmp_path)
     if compacted:
-        upkeep.compact(str(tmp_path))
+        maintenance.compact(str(tmp_path))
     node = cluster.add_node(num_cpus=1, resources={"player": 1})
 
     @ray.remote(resources={"player": 1}, max_retries=0)

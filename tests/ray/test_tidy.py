@@ -15,8 +15,8 @@ import ray
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode
-from selfplay.store import side_tables, upkeep
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table import maintenance, side_tables
+from selfplay.store.verify.verify import verify_corpus
 from trainers.run import auto_compaction
 from trainers.run.auto_compaction import Tidier
 from trainers.run.placement import Place
@@ -128,7 +128,7 @@ def test_old_history_is_deleted_and_a_kill_half_way_does_no_harm(
 ) -> None:
     run = Run(uri, "one")
     run.write(8)
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     store.open(uri)._table.create_checkpoint()
     for path in Path(uri).rglob("*.*"):
         os.utime(path, (time.time() - 9 * 86400,) * 2)

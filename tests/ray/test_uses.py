@@ -23,7 +23,8 @@ from selfplay.nets.policy_value import build, to_arrays
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import lineage, upkeep
+from selfplay.store.corpus import lineage
+from selfplay.store.table import maintenance
 from trainers.alphazero import replay_window
 from trainers.alphazero.learner_actor import Student, StudentJob
 from trainers.alphazero.learner_settings import LearnerSettings
@@ -162,8 +163,8 @@ def test_the_samples_of_a_version_are_told_exactly(tmp_path: Path, drawn: Counte
     assert oldest > 0, "the window has forgotten nothing: the test shows too little"
     with pytest.raises(UserError, match="does not say what version 9 of run was trained on"):
         samples_of(corpus, "run", 9)
-    upkeep.compact(run.corpus)
-    upkeep.vacuum(run.corpus, 0, dry_run=False)  # the version that the learner was resumed from cannot be opened now
+    maintenance.compact(run.corpus)
+    maintenance.vacuum(run.corpus, 0, dry_run=False)  # the learner was resumed from a version that cannot be opened now
     assert [samples_of(store.open(run.corpus), "run", version) for version in range(1, 7)] == all_told
 
 

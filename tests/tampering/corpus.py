@@ -35,8 +35,8 @@ from selfplay.rollout.dialogue import Dialogues, Speaker
 from selfplay.rollout.recorder import Assignment, Recorder
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store.spelling import kept
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.table import SIDE_TABLES
+from selfplay.store.verify.spelling import kept
 from trainers.alphazero.config import RunConfig
 from trainers.reasoning.config import ReasoningConfig
 from trainers.run.settings import Experiment

@@ -19,9 +19,9 @@ from selfplay import store  # noqa: E402
 from selfplay.episode.schema import EPISODES, PARTITION_BY  # noqa: E402
 from selfplay.store import release  # noqa: E402
 from selfplay.store.release import job  # noqa: E402
-from selfplay.store.table import episodes_uri  # noqa: E402
-from selfplay.store.verify import verify_corpus  # noqa: E402
-from selfplay.store.write import write_file  # noqa: E402
+from selfplay.store.table.table import episodes_uri  # noqa: E402
+from selfplay.store.table.write import write_file  # noqa: E402
+from selfplay.store.verify.verify import verify_corpus  # noqa: E402
 from tests.tampering.corpus import EPOCH, Honest, honest, sealed  # noqa: E402
 
 pytestmark = pytest.mark.slow

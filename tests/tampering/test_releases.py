@@ -28,7 +28,7 @@ from selfplay.store.release.check import check_release, parsed, released_version
 from selfplay.store.release.verifier import program, signed
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.table import certificate_of
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.table import SIDE_TABLES
 from tests.tampering import released
 from tests.tampering.released import NODES, alone, archive, episode
 from tests.tampering.releases import CASES, Case

@@ -20,16 +20,16 @@ pytest.importorskip("torch")
 
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION  # noqa: E402
 from selfplay.store.coverage import GAPS, RUN, TIMES  # noqa: E402
-from selfplay.store.described import Described  # noqa: E402
-from selfplay.store.neighbours import Deleted, Survey, survey  # noqa: E402
 from selfplay.store.release.verifier.dialogues import Tokenizers  # noqa: E402
 from selfplay.store.release.verifier.games import Rules as Strangers  # noqa: E402
 from selfplay.store.release.verifier.neighbours import Neighbours  # noqa: E402
 from selfplay.store.release.verifier.program import Report  # noqa: E402
 from selfplay.store.release.verifier.searches import settings_of  # noqa: E402
-from selfplay.store.table import SIDE_TABLES  # noqa: E402
-from selfplay.store.truth import Rules  # noqa: E402
-from selfplay.store.verify import Check, verify_rows  # noqa: E402
+from selfplay.store.table.table import SIDE_TABLES  # noqa: E402
+from selfplay.store.verify.described import Described  # noqa: E402
+from selfplay.store.verify.episode import Rules  # noqa: E402
+from selfplay.store.verify.neighbours import Deleted, Survey, survey  # noqa: E402
+from selfplay.store.verify.verify import Check, verify_rows  # noqa: E402
 from tests.tampering import dialogues, games, rows, tables  # noqa: E402
 from tests.tampering.cases import FALSE, NOT_CHECKABLE, TRUE, Case, leaves  # noqa: E402
 from tests.tampering.corpus import EPOCH, Honest, honest, sealed  # noqa: E402

@@ -106,7 +106,7 @@ def command(*words: object) -> Callable[[], int]:
 def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
     from selfplay import store
     from selfplay.errors import UserError
-    from selfplay.store import lineage
+    from selfplay.store.corpus import lineage
     from selfplay.store.export import formats
     from selfplay.store.release.verifier import program as portable
 

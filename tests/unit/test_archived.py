@@ -21,7 +21,7 @@ from selfplay.environments.openspiel_strings import FRAGILE, MOST, TIGHTER, refu
 from selfplay.errors import UserError
 from selfplay.nets.config import NetConfig
 from selfplay.search import SearchConfig
-from selfplay.store.table import check_name
+from selfplay.store.table.table import check_name
 from trainers.recipe import load_recipe
 
 RULES = "from selfplay.contract import GameSpec\nSPEC = GameSpec('my_hex-v0', 'hex(board_size=3)', 'Small hex', 9)\n"

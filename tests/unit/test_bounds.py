@@ -18,7 +18,8 @@ import pytest
 import selfplay
 from selfplay import extras, store
 from selfplay.errors import UserError
-from selfplay.store import limits, verify
+from selfplay.store.table import limits
+from selfplay.store.verify import verify
 
 GOLDEN = Path(selfplay.__file__).parent.parent / "tests/golden/corpus_v1"
 #: Runs in a process of its own, as a bound on memory cannot be taken back.

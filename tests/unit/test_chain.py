@@ -23,15 +23,15 @@ from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, Provenance, content_digests, from_batch, random_episode, to_batch
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
-from selfplay.store import chain, closings, deletions, upkeep
-from selfplay.store.closings import Ledger
 from selfplay.store.coverage import END
 from selfplay.store.release.redacted import release_redacted
 from selfplay.store.release.verifier.chain import Chains
-from selfplay.store.repair import carry_out, plan
-from selfplay.store.table import open_table
-from selfplay.store.verify import verify_corpus
-from selfplay.store.write import write_file
+from selfplay.store.table import chain, closings, deletions, maintenance
+from selfplay.store.table.closings import Ledger
+from selfplay.store.table.repair import carry_out, plan
+from selfplay.store.table.table import open_table
+from selfplay.store.table.write import write_file
+from selfplay.store.verify.verify import verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 SPEC = registry.find("tic_tac_toe")
@@ -146,8 +146,8 @@ def without(*numbers: int, slot: str = "a") -> Callable[[pa.Table], pa.Table]:
 
 def test_an_honest_run_is_true_also_compacted_and_vacuumed(ended: Ended) -> None:
     assert lies(ended.uri) == []
-    upkeep.compact(ended.uri)
-    upkeep.vacuum(ended.uri, 0.0, dry_run=False)
+    maintenance.compact(ended.uri)
+    maintenance.vacuum(ended.uri, 0.0, dry_run=False)
     assert lies(ended.uri) == []
     assert {check.state for check in verify_corpus(store.open(ended.uri), sample=5)} == {"true"}
     rows = store.open(ended.uri).to_arrow(columns=["slot", "number", "content_digest", "previous_digest"]).to_pylist()
@@ -156,7 +156,7 @@ def test_an_honest_run_is_true_also_compacted_and_vacuumed(ended: Ended) -> None
 
 
 def test_what_is_removed_shows(ended: Ended) -> None:
-    upkeep.compact(ended.uri)
+    maintenance.compact(ended.uri)
     before = store.open(ended.uri).version
     for change, said in (
         (without(4), "episode 4 is missing, and the table of deletions does not say why"),
@@ -324,8 +324,8 @@ def test_what_is_counted_while_files_move_is_counted_again(tmp_path: Path, monke
     run.play("a", 2)
     store.Committer(run.uri, "run", 2)
     stale = store.open(run.uri)
-    upkeep.compact(run.uri)
-    upkeep.vacuum(run.uri, 0.0, dry_run=False)
+    maintenance.compact(run.uri)
+    maintenance.vacuum(run.uri, 0.0, dry_run=False)
     with pytest.raises(deletions.Moved):
         deletions.enter(stale, "run", {file["path"] for file in stale.files()}, "a test", "delete-run")
     monkeypatch.setattr(closings, "open", lambda uri: stale)
@@ -335,7 +335,7 @@ def test_what_is_counted_while_files_move_is_counted_again(tmp_path: Path, monke
 
 
 def test_a_deleted_run_is_explained_and_may_go_on(ended: Ended) -> None:
-    done = upkeep.delete_run(ended.uri, "run", "wrong rules")
+    done = maintenance.delete_run(ended.uri, "run", "wrong rules")
     assert done.episodes == 12 and store.open(ended.uri).count() == 0 and lies(ended.uri) == []
     (entry,) = store.open(ended.uri).table("deletions").to_pylist()
     assert (entry["reason"], entry["command"], entry["episodes"]) == ("wrong rules", "delete-run", 12)
@@ -356,7 +356,7 @@ def test_an_entry_excuses_no_more_than_it_counts(ended: Ended, first: int, last:
 def test_a_run_that_plays_on_while_it_is_deleted(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     run.play("a", 3)
-    upkeep.delete_run(run.uri, "run", "wrong rules")
+    maintenance.delete_run(run.uri, "run", "wrong rules")
     run.play("a", 2)
     run.play("b", 2)
     run.close()
@@ -368,9 +368,9 @@ def test_a_run_that_plays_on_while_it_is_deleted(tmp_path: Path) -> None:
 
 def test_an_entry_without_its_removal_says_nothing(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(upkeep, "_commit", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(maintenance, "_commit", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            upkeep.delete_run(ended.uri, "run", "cut off")
+            maintenance.delete_run(ended.uri, "run", "cut off")
     assert store.open(ended.uri).table("deletions").num_rows == 1
     assert lies(ended.uri) == [] and store.open(ended.uri).count() == 12
 
@@ -405,7 +405,7 @@ def test_a_block_beyond_the_end_of_its_writer_is_not_committed_again(tmp_path: P
 def test_a_redacted_copy_is_linked_like_its_original(ended: Ended, tmp_path: Path) -> None:
     more = Run(ended.uri, "another")
     more.play("a", 3)
-    upkeep.delete_run(ended.uri, "another", "wrong rules, says /home/somebody/rules.txt")
+    maintenance.delete_run(ended.uri, "another", "wrong rules, says /home/somebody/rules.txt")
     for slot in ("a", "b", "a"):
         more.play(slot, 3)
     more.close()

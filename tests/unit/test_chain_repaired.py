@@ -9,13 +9,13 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import random_episode
-from selfplay.store import chain, deletions, upkeep
 from selfplay.store.coverage import END
-from selfplay.store.lengths import Lengths
 from selfplay.store.release.redacted import release_redacted
 from selfplay.store.release.verifier.neighbours import Neighbours, Told
-from selfplay.store.repair import carry_out, plan
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table import chain, deletions, maintenance
+from selfplay.store.table.repair import carry_out, plan
+from selfplay.store.verify.lengths import Lengths
+from selfplay.store.verify.verify import verify_corpus
 from tests.unit.test_chain import GAME, Run, lies
 
 
@@ -55,7 +55,7 @@ def test_an_entry_of_a_repair_that_was_cut_short_hides_no_later_one_of_the_same_
     run.close()
     some: list[dict[str, Any]] = [{"slot": "a", "epoch": 1000, "first": 0, "last": 2, "head": None}]
     deletions.enter_rows(run.uri, "run", store.open(run.uri).version, 3, some, "damaged", "repair")
-    upkeep.delete_run(run.uri, "run", "wrong rules")
+    maintenance.delete_run(run.uri, "run", "wrong rules")
     assert lies(run.uri) == []
 
 
@@ -66,7 +66,7 @@ def test_a_redacted_copy_of_an_older_version_is_not_held_to_what_came_later(tmp_
     older = store.open(run.uri)
     run.play("a", 2)
     run.close()
-    upkeep.delete_run(run.uri, "run", "wrong rules")
+    maintenance.delete_run(run.uri, "run", "wrong rules")
     done = release_redacted(older, "first", str(tmp_path / "copy"))
     copy = store.open(str(tmp_path / "copy"))
     assert done.true == 3 and chain.account(copy).lies == []

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from selfplay.episode import clock
-from selfplay.store.described import OTHER_CLOCK
+from selfplay.store.verify.described import OTHER_CLOCK
 from tests.tampering import corpus
 
 

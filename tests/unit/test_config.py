@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from selfplay.errors import UserError
-from selfplay.store.described import pseudonym
-from selfplay.store.kept_settings import fits_digest, settings_alone
+from selfplay.store.corpus.kept_settings import fits_digest, pseudonym, settings_alone
 from selfplay.store.release.verifier.searching import playing_of
-from selfplay.store.sampled import dialogue_settings
-from selfplay.store.searched import search_settings
+from selfplay.store.verify.sampled import dialogue_settings
+from selfplay.store.verify.searched import search_settings
 from trainers.alphazero.config import RunConfig
 from trainers.kinds import from_data, from_toml, kind_of
 from trainers.reasoning.config import ReasoningConfig

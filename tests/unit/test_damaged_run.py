@@ -26,7 +26,7 @@ from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, sealed
 from selfplay.nets import weights
 from selfplay.nets.policy_value import build, to_arrays
-from selfplay.store import lease as leases
+from selfplay.store.table import lease as leases
 from trainers.alphazero.actors import net_config, search_config
 from trainers.alphazero.state import State
 from trainers.kinds import REASONING, SELF_PLAY

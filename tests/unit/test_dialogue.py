@@ -23,9 +23,9 @@ from selfplay.nets.language.tokenizer import of_characters  # noqa: E402
 from selfplay.rollout import Completion, Request, Sampling  # noqa: E402
 from selfplay.rollout.continuous import ContinuousEngine  # noqa: E402
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker  # noqa: E402
-from selfplay.store.spelling import kept  # noqa: E402
-from selfplay.store.tokens import sequences_from  # noqa: E402
-from selfplay.store.verify import Rules, verify_episode  # noqa: E402
+from selfplay.store.corpus.tokens import sequences_from  # noqa: E402
+from selfplay.store.verify.spelling import kept  # noqa: E402
+from selfplay.store.verify.verify import Rules, verify_episode  # noqa: E402
 
 torch.set_num_threads(1)
 TOKENIZER = of_characters(map(chr, range(10, 127)))

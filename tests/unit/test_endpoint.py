@@ -23,8 +23,8 @@ from selfplay.rollout import Request, Sampling  # noqa: E402
 from selfplay.rollout.dialogue import Assignment, Dialogues, Recorder, Speaker  # noqa: E402
 from selfplay.rollout.endpoint import Endpoint, EndpointEngine  # noqa: E402
 from selfplay.rollout.engine import answers  # noqa: E402
-from selfplay.store.tokens import sequences_from  # noqa: E402
-from selfplay.store.verify import Rules, verify_episode  # noqa: E402
+from selfplay.store.corpus.tokens import sequences_from  # noqa: E402
+from selfplay.store.verify.verify import Rules, verify_episode  # noqa: E402
 
 TOKENIZER = of_characters(map(chr, range(10, 127)))
 SECRET = "sk-do-not-tell"

@@ -19,7 +19,7 @@ from selfplay.episode import Episode, PolicySpan, Provenance, to_batch
 from selfplay.errors import UserError
 from selfplay.store.export import Exported, export, job, shards
 from selfplay.store.export.chat_pairs import pairs
-from selfplay.store.upkeep import compact
+from selfplay.store.table.maintenance import compact
 
 ACCEPTED, REJECTED, UNVERIFIABLE = "accepted", "rejected", "unverifiable"
 FORMATS = ("messages", "prompt-completion", "dpo", "kto", "atif")

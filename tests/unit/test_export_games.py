@@ -31,7 +31,7 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.export import export
 from selfplay.store.export.job import ROWS, SIDECAR
-from selfplay.store.upkeep import compact
+from selfplay.store.table.maintenance import compact
 
 GO = spec_from_string("go(board_size=5)")
 #: Random games, and their seeds: White wins, a draw, …

@@ -25,13 +25,13 @@ from selfplay.episode import EPISODES, Episode, Provenance, content_digests, fro
 from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import truth
 from selfplay.store.release.verifier.dialogues import Tokenizers
 from selfplay.store.release.verifier.episodes import row_lies
 from selfplay.store.release.verifier.games import Rules as OneFileRules
 from selfplay.store.release.verifier.played import teaching_lies
 from selfplay.store.release.verifier.rows import Lie, Unknown
 from selfplay.store.release.verifier.searches import settings_of
+from selfplay.store.verify import episode as truth
 
 Row = dict[str, Any]
 Path = tuple[str | int, ...]

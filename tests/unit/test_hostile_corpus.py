@@ -26,11 +26,11 @@ from selfplay import store
 from selfplay.cli.main import call
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
-from selfplay.store import limits, upkeep
-from selfplay.store.read import itself
 from selfplay.store.release import markdown
 from selfplay.store.release.verifier import one_file
-from selfplay.store.table import SIDE_TABLES, open_or_create_episodes
+from selfplay.store.table import limits, maintenance
+from selfplay.store.table.snapshot import itself
+from selfplay.store.table.table import SIDE_TABLES, open_or_create_episodes
 
 HERE = Path(selfplay.__file__).parent
 GOLDEN = HERE.parent / "tests/golden/corpus_v1"
@@ -212,7 +212,7 @@ def test_upkeep_names_the_corpus_that_it_changes(tmp_path: Path, capfd: pytest.C
     assert call(["repair", str(hostile), "--yes"]) == 2
     assert f"name the corpus itself, {str(mine)!r}" in capfd.readouterr().err
     with pytest.raises(UserError, match=f"elsewhere, {mine}"):
-        upkeep.delete_run(str(hostile), "golden", "x")
+        maintenance.delete_run(str(hostile), "golden", "x")
     both = tmp_path / "both"
     shutil.copytree(GOLDEN, both / "corpus")
     (both / "corpus.uri").write_text(str(mine))

@@ -15,7 +15,7 @@ import selfplay
 from selfplay import store
 from selfplay.cli.main import call
 from selfplay.errors import UserError
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 
 GOLDEN = Path(selfplay.__file__).parents[1] / "tests/golden/corpus_v1"
 

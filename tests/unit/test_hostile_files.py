@@ -22,8 +22,8 @@ from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, sealed, storage
 from selfplay.nets.language import policy
 from selfplay.nets.language.tokenizer import of_characters
-from selfplay.store import log
-from selfplay.store.replayed import Added, Orphan, State, _Coverage
+from selfplay.store.table import log
+from selfplay.store.table.replayed import Added, Orphan, State, _Coverage
 from trainers.recipe import load_recipe
 
 GOLDEN = Path(selfplay.__file__).parent.parent / "tests/golden/corpus_v1"

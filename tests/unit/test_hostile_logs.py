@@ -18,10 +18,11 @@ import selfplay
 from selfplay import store
 from selfplay.cli.main import call
 from selfplay.errors import UserError
-from selfplay.store import described, limits, log
 from selfplay.store.release.verifier import neighbours as strangers
 from selfplay.store.release.verifier import table as strangers_table
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table import limits, log
+from selfplay.store.table.table import SIDE_TABLES
+from selfplay.store.verify import described
 from tests.unit.test_hostile_files import endless
 
 GOLDEN = Path(selfplay.__file__).parents[1] / "tests/golden/corpus_v2"

@@ -29,7 +29,7 @@ from selfplay.io import storage
 from selfplay.io.run_files import AGENT_FILE, STATUS_FILE, weights_uri
 from selfplay.nets import NetConfig, build, to_arrays, weights
 from selfplay.search import SearchConfig
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, open_or_create, open_or_create_episodes
+from selfplay.store.table.table import EPISODES_TABLE, SIDE_TABLES, open_or_create, open_or_create_episodes
 from trainers.recipe import load_recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "corpus_v1"

@@ -22,13 +22,14 @@ from selfplay import store
 from selfplay.cli.main import call
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import chain, limits, lineage
-from selfplay.store.neighbours import Deleted
+from selfplay.store.corpus import lineage
 from selfplay.store.release.verifier import chain as strangers_chain
 from selfplay.store.release.verifier import neighbours as strangers
 from selfplay.store.release.verifier import one_file
 from selfplay.store.release.verifier.table import side_table
-from selfplay.store.table import SIDE_TABLES, first_line
+from selfplay.store.table import chain, limits
+from selfplay.store.table.table import SIDE_TABLES, first_line
+from selfplay.store.verify.neighbours import Deleted
 
 GOLDEN = Path(selfplay.__file__).parents[1] / "tests/golden/corpus_v2"
 CHECKED = ("closings", "deletions", "environments", "policies", "runs", "tokenizers")

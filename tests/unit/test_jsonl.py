@@ -238,7 +238,7 @@ def test_every_line_comes_once_on_one_side(tmp_path: Path) -> None:
 
 
 def test_who_judges_again_is_told_what_is_missing() -> None:
-    from selfplay.store.truth import Missing, Rules
+    from selfplay.store.verify.episode import Missing, Rules
 
     rules = Rules([])
     told = rules._load_task("jsonl/clips_0123456789ab-v1", "0" * 64)

@@ -22,11 +22,12 @@ from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import counts, history, log, log_trim, repair, upkeep, verify
-from selfplay.store.changes import follow, run_at
-from selfplay.store.log_trim import delete_orphans, is_due, trim_log
-from selfplay.store.read import VersionGone
-from selfplay.store.table import open_table
+from selfplay.store.table import counts, history, log, log_trim, maintenance, repair
+from selfplay.store.table.changes import follow, run_at
+from selfplay.store.table.log_trim import delete_orphans, is_due, trim_log
+from selfplay.store.table.snapshot import VersionGone
+from selfplay.store.table.table import open_table
+from selfplay.store.verify import verify
 
 GAME = pyspiel.load_game("tic_tac_toe")
 
@@ -98,8 +99,8 @@ def test_a_shorter_log_loses_neither_releases_nor_lineage_nor_exactly_once(tmp_p
     again = store.Committer(uri, "one", 1)  # of the same driver, that has died and been started again
     assert again.commit([one.block(one.number - 1)])[0].status == "already"
     assert counts.archived_by(store.open(uri), "one") == before
-    upkeep.compact(uri)
-    upkeep.vacuum(uri, hours=0, dry_run=False)
+    maintenance.compact(uri)
+    maintenance.vacuum(uri, hours=0, dry_run=False)
     assert ids(*run_at(uri, "one", used)) == wanted[used]
     assert history.had_at(uri, newest) == held
 
@@ -116,8 +117,8 @@ def test_it_can_be_shortened_again_and_again(tmp_path: Path) -> None:
         store.append(uri, "uses", [{"run_id": "one", "version_out": number, "digest_out": "d", "events": [refill]}])
         age(uri, version, 40)
         trim_log(uri, 30, dry_run=False)
-    upkeep.compact(uri)
-    upkeep.vacuum(uri, hours=0, dry_run=False)
+    maintenance.compact(uri)
+    maintenance.vacuum(uri, hours=0, dry_run=False)
     for version, had in wanted.items():
         corpus, which = run_at(uri, "one", version)
         assert ids(corpus, which) == had
@@ -150,8 +151,8 @@ def test_blocks_of_a_run_that_was_deleted_before_the_log_begins_are_left_alone(
     uri = str(tmp_path)
     gone, other = Run(uri, "gone"), Run(uri, "other")
     gone.write(3)
-    monkeypatch.setattr(upkeep, "time", SimpleNamespace(time=lambda: time.time() - 9 * 86400, sleep=time.sleep))
-    upkeep.delete_run(uri, "gone", "a test")
+    monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: time.time() - 9 * 86400, sleep=time.sleep))
+    maintenance.delete_run(uri, "gone", "a test")
     other.write(2)
     open_table(f"{uri}/episodes").create_checkpoint()  # without the files that were removed more than a week ago
     other.write(2)
@@ -182,7 +183,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     released = store.open(uri).version
     store.append(uri, "releases", [{"name": "first", "table_version": released}])
     one.write(4)
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     store.open(uri)._table.create_checkpoint()
     age(uri, 10**6, 40)
     one.write(2)
@@ -283,7 +284,7 @@ def test_a_file_that_was_committed_again_stays_for_the_versions_that_have_it(tmp
     Run(uri, "two").write(1)
     run.write(1)
     (file,) = (one for one in store.open(uri).files() if one["partition.run_id"] == "one")
-    upkeep.delete_run(uri, "one", "test")
+    maintenance.delete_run(uri, "one", "test")
     open_table(table).create_checkpoint()
     oldest = store.open(uri).version
     age(uri, 10**6, 40)
@@ -292,7 +293,7 @@ def test_a_file_that_was_committed_again_stays_for_the_versions_that_have_it(tmp
     again = AddAction(block.path, block.size, {"kind": "game", "run_id": "one"}, 1, True, block.stats)
     open_table(table).create_write_transaction([again], "append", open_table(table).schema(), ["kind", "run_id"])
     between = store.open(uri).version
-    upkeep.delete_run(uri, "one", "test")
+    maintenance.delete_run(uri, "one", "test")
     done = trim_log(uri, 30, dry_run=False)
     assert done.oldest == oldest and done.files
     for version in range(oldest, store.open(uri).version + 1):

@@ -16,7 +16,7 @@ from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Provenance
 from selfplay.nets import NetConfig, build, to_arrays
 from selfplay.play.generator import PlaySettings
-from selfplay.store.verify import verify_corpus
+from selfplay.store.verify.verify import verify_corpus
 from trainers.alphazero.actors import net_config, search_config
 from trainers.recipe import load_recipe
 

@@ -16,8 +16,8 @@ from selfplay.episode import Provenance, clock, to_batch
 from selfplay.episode.record import Episode
 from selfplay.io import run_files
 from selfplay.nets import weights
-from selfplay.store import newest
-from selfplay.store.closings import Ledger
+from selfplay.store.corpus import newest
+from selfplay.store.table.closings import Ledger
 from trainers.reasoning import learner_actor as tutor
 from trainers.reasoning.actors import ReasoningCrew
 from trainers.reasoning.learner_actor import Tutor

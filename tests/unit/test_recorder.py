@@ -13,8 +13,8 @@ from selfplay.environments.task import Task, ruleset_digest  # noqa: E402
 from selfplay.episode import Provenance, to_batch  # noqa: E402
 from selfplay.nets.language.tokenizer import of_characters  # noqa: E402
 from selfplay.rollout.recorder import Assignment, Recorder  # noqa: E402
-from selfplay.store.tokens import sequences_from  # noqa: E402
-from selfplay.store.verify import Rules, verify_episode  # noqa: E402
+from selfplay.store.corpus.tokens import sequences_from  # noqa: E402
+from selfplay.store.verify.verify import Rules, verify_episode  # noqa: E402
 
 TOKENIZER = of_characters(map(chr, range(10, 127)))
 

@@ -13,7 +13,8 @@ import pytest
 from selfplay.errors import Damaged
 from selfplay.io import run_files
 from selfplay.nets import weights
-from selfplay.store import Fenced, acquire, lease
+from selfplay.store import Fenced, acquire
+from selfplay.store.table import lease
 from trainers.kinds import REASONING, SELF_PLAY
 from trainers.launch import sweep
 from trainers.recipe import load_recipe

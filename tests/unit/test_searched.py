@@ -19,9 +19,9 @@ from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.search.schedule import considered_visits
 from selfplay.store.release.verifier import searches as one_file
-from selfplay.store.searched import ROUNDING, halving_visits
-from selfplay.store.surprise import gumbel_surprise, visit_surprise
-from selfplay.store.truth import Rules, verify_batch
+from selfplay.store.verify.episode import Rules, verify_batch
+from selfplay.store.verify.searched import ROUNDING, halving_visits
+from selfplay.store.verify.surprise import gumbel_surprise, visit_surprise
 
 Array = np.ndarray[Any, Any]
 

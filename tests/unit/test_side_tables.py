@@ -13,8 +13,8 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from selfplay import store
-from selfplay.store import side_tables
-from selfplay.store.table import SIDE_TABLES, Outdated, open_or_create
+from selfplay.store.table import side_tables
+from selfplay.store.table.table import SIDE_TABLES, Outdated, open_or_create
 
 
 def policy(version: int, digest: str = "d") -> dict[str, object]:

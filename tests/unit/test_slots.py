@@ -16,9 +16,10 @@ pytest.importorskip("ray")
 from selfplay import store
 from selfplay.environments import registry  # noqa: E402
 from selfplay.episode import random_episode  # noqa: E402
-from selfplay.store import commit, neighbours  # noqa: E402
-from selfplay.store.counters import numbers_of, player_seed  # noqa: E402
 from selfplay.store.release.verifier.neighbours import Told, seeds_lie  # noqa: E402
+from selfplay.store.table import commit  # noqa: E402
+from selfplay.store.table.counters import numbers_of, player_seed  # noqa: E402
+from selfplay.store.verify import neighbours  # noqa: E402
 from trainers.alphazero.actors import Crew  # noqa: E402
 from trainers.alphazero.config import RunConfig  # noqa: E402
 from trainers.reasoning.actors import ReasoningCrew, ReasoningSizing  # noqa: E402

@@ -23,8 +23,8 @@ from selfplay.episode import Episode, Provenance
 from selfplay.nets.language.tokenizer import of_characters
 from selfplay.rollout.recorder import Assignment, Recorder
 from selfplay.store.coverage import SPLIT
-from selfplay.store.spelling import kept
-from selfplay.store.verify import Rules, verify_episode
+from selfplay.store.verify.spelling import kept
+from selfplay.store.verify.verify import Rules, verify_episode
 
 Data = dict[str, Any]
 #: From the end of a maze to its start.

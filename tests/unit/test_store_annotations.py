@@ -14,7 +14,7 @@ from selfplay.cli.corpus import app
 from selfplay.cli.main import call
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store.annotations import Label, annotate, labels_of, read_labels
+from selfplay.store.corpus.annotations import Label, annotate, labels_of, read_labels
 
 runner = CliRunner()
 

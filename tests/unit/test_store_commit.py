@@ -12,8 +12,8 @@ from selfplay import store
 from selfplay.episode import Episode, Provenance, random_episode, to_batch
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.store import upkeep
-from selfplay.store.table import episodes_uri
+from selfplay.store.table import maintenance
+from selfplay.store.table.table import episodes_uri
 
 GAME = pyspiel.load_game("tic_tac_toe")
 
@@ -181,11 +181,11 @@ def test_a_number_that_is_taken_is_not_given_to_other_episodes(tmp_path: Path, u
         store.write_block(uri, to_batch(play(3, "a0", epoch, first)), "a0", epoch, 1) for first in (6, 2)
     ]  # of numbers that are not there yet, and of some that are
     if upkept in ("compact", "vacuum"):
-        upkeep.compact(uri)
+        maintenance.compact(uri)
     if upkept == "delete":
-        upkeep.delete_run(uri, "run", "test")
+        maintenance.delete_run(uri, "run", "test")
     if upkept == "vacuum":
-        upkeep.vacuum(uri, hours=0, dry_run=False)
+        maintenance.vacuum(uri, hours=0, dry_run=False)
         others = others[1:] if not os.path.exists(f"{episodes_uri(uri)}/{others[0].path}") else others
     committer = store.Committer(uri, "run", 1)
     assert {receipt.status for receipt in committer.commit(blocks)} == {"already"}

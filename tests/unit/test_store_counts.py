@@ -12,8 +12,9 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Provenance, random_episode, to_batch
-from selfplay.store import commit, counts, read, upkeep, verify
-from selfplay.store.counts import Counts, archived_at, archived_by
+from selfplay.store.table import commit, counts, maintenance, snapshot
+from selfplay.store.table.counts import Counts, archived_at, archived_by
+from selfplay.store.verify import verify
 
 GAME = pyspiel.load_game("tic_tac_toe")
 
@@ -46,7 +47,7 @@ def read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("episodes were read")
 
-    monkeypatch.setattr(read.Corpus, "episodes", refuse)
+    monkeypatch.setattr(snapshot.Snapshot, "episodes", refuse)
 
 
 def test_a_restart_reads_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +93,9 @@ def test_compaction_changes_no_count_and_deletion_all(tmp_path: Path) -> None:
     uri = str(tmp_path)
     committer = archive(uri)
     before = archived_by(store.open(uri), "run")
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert archived_by(store.open(uri), "run") == before
-    upkeep.delete_run(uri, "run", "a test")
+    maintenance.delete_run(uri, "run", "a test")
     assert archived_by(store.open(uri), "run") == Counts()
     assert archived_at(uri, "run", store.open(uri).version - 1) == before, "an older version has what it had"
     writer = committer.register("p0001")  # its driver does not know
@@ -141,7 +142,7 @@ def test_a_slot_that_has_had_all_its_writers_has_a_successor(tmp_path: Path, mon
 def test_the_newest_episodes_are_found_without_reading_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfplay.store import newest
+    from selfplay.store.corpus import newest
 
     monkeypatch.setattr(newest, "_AT_ONCE", 2)
     monkeypatch.setattr(newest, "_SKEW_US", 0)

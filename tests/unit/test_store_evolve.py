@@ -18,10 +18,10 @@ from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, Provenance, random_episode, to_batch
 from selfplay.episode.schema import EPISODES, GAME, SCHEMA_VERSION, STEP
 from selfplay.errors import UserError
-from selfplay.store import table
-from selfplay.store.table import open_table, stated_version
-from selfplay.store.upkeep import compact
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table import table
+from selfplay.store.table.maintenance import compact
+from selfplay.store.table.table import open_table, stated_version
+from selfplay.store.verify.verify import verify_corpus
 
 GAME_ = pyspiel.load_game("tic_tac_toe")
 SPEC = registry.find("tic_tac_toe")

@@ -26,11 +26,11 @@ from selfplay.errors import UserError
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store import feed as feeds
+from selfplay.store.corpus import torch_dataset as feeds
+from selfplay.store.corpus.tokens import count_sequences, sequences_from
+from selfplay.store.corpus.torch_dataset import Batch, Feed, _turns
 from selfplay.store.export import export
-from selfplay.store.feed import Batch, Feed, _turns
-from selfplay.store.tokens import count_sequences, sequences_from
-from selfplay.store.upkeep import compact
+from selfplay.store.table.maintenance import compact
 
 GAME = load(registry.find("tic_tac_toe"))
 TARGETS = TargetSettings("gumbel", 50.0, 0.2, z_weight=0.5, q_weight=0.25, truncated_weight=0.5)

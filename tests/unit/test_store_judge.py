@@ -11,7 +11,7 @@ from selfplay.environments import registry
 from selfplay.environments.task import Task, ruleset_digest
 from selfplay.episode import Episode, PolicySpan, Provenance
 from selfplay.store.coverage import CONFIG, TOKENS
-from selfplay.store.verify import Check, Rules, verify_episode
+from selfplay.store.verify.verify import Check, Rules, verify_episode
 
 PARITY = registry.find_task("parity")
 RULES = Rules([])

@@ -14,10 +14,10 @@ import pytest
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import lease
+from selfplay.store.table import lease
 
 HOLD = (
-    "import sys, time; from selfplay.store import lease; held = lease.acquire(sys.argv[1], 'other');"
+    "import sys, time; from selfplay.store.table import lease; held = lease.acquire(sys.argv[1], 'other');"
     "print(held.epoch, flush=True); time.sleep(60)"
 )
 

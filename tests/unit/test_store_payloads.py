@@ -12,7 +12,7 @@ import pytest
 
 from selfplay import store
 from selfplay.episode import Episode, PolicySpan
-from selfplay.store.verify import Rules, verify_episode
+from selfplay.store.verify.verify import Rules, verify_episode
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "corpus_v1"
 

@@ -20,9 +20,9 @@ from selfplay.nets.language.framing import Framing  # noqa: E402
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters  # noqa: E402
 from selfplay.rollout.recorder import Assignment, Recorder  # noqa: E402
 from selfplay.store.coverage import TEMPLATE  # noqa: E402
-from selfplay.store.prompts import Prompt  # noqa: E402
-from selfplay.store.spelling import kept  # noqa: E402
-from selfplay.store.verify import Rules, verify_episode  # noqa: E402
+from selfplay.store.verify.prompts import Prompt  # noqa: E402
+from selfplay.store.verify.spelling import kept  # noqa: E402
+from selfplay.store.verify.verify import Rules, verify_episode  # noqa: E402
 
 SPEC = registry.find_task("parity")
 LETTERS = of_characters(map(chr, range(10, 127)))

@@ -19,8 +19,8 @@ from selfplay.errors import UserError
 from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
+from selfplay.store.corpus.query import condition
 from selfplay.store.export import export
-from selfplay.store.query import condition
 
 runner = CliRunner()
 GAME = load(registry.find("tic_tac_toe"))
@@ -96,7 +96,7 @@ def test_sums_are_numbers(corpus: store.Corpus) -> None:
 
 
 def test_times_keep_their_zone(corpus: store.Corpus) -> None:
-    from selfplay.store.query import query
+    from selfplay.store.corpus.query import query
 
     names, rows = query(corpus, "select started_at, count(*) as n, n as again from (select *, 1 as n from episodes)"
                                 " group by all limit 1")  # fmt: skip
@@ -112,7 +112,7 @@ def test_times_keep_their_zone(corpus: store.Corpus) -> None:
     ],
 )
 def test_wrong_sql_is_told_in_one_sentence(corpus: store.Corpus, sql: str, said: str) -> None:
-    from selfplay.store.query import query
+    from selfplay.store.corpus.query import query
 
     with pytest.raises(UserError, match="the query cannot be answered") as caught:
         query(corpus, sql)

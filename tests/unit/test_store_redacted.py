@@ -28,14 +28,14 @@ from selfplay.environments import registry
 from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import EPISODES, Episode, Provenance, content_digests, random_episode, to_batch
 from selfplay.store import release as releases
-from selfplay.store import spelling
-from selfplay.store.annotations import Label, annotate
+from selfplay.store.corpus.annotations import Label, annotate
+from selfplay.store.corpus.targets import targets_of
 from selfplay.store.coverage import WHOLE_CONFIG, Tally
 from selfplay.store.release import redacted, redaction
 from selfplay.store.release.verifier.dialogues import Tokenizers
-from selfplay.store.table import SIDE_TABLES
-from selfplay.store.targets import targets_of
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table.table import SIDE_TABLES
+from selfplay.store.verify import spelling
+from selfplay.store.verify.verify import verify_corpus
 
 HOST, OTHER, USER = "gpu-7.lab.example.org", "laptop-of-zoe", "zoe.q"
 HOME = f"/home/{USER}"

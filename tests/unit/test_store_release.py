@@ -37,14 +37,14 @@ from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store import release as releases
-from selfplay.store import upkeep
 from selfplay.store.coverage import COVERED, meaning
 from selfplay.store.release import job
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.diversity import diversity
 from selfplay.store.release.schema_md import columns, names_null, schema_md
-from selfplay.store.table import SIDE_TABLES, episodes_uri, open_or_create_episodes, open_table
-from selfplay.store.write import encode
+from selfplay.store.table import maintenance
+from selfplay.store.table.table import SIDE_TABLES, episodes_uri, open_or_create_episodes, open_table
+from selfplay.store.table.write import encode
 
 runner = CliRunner()
 #: Runs the verifier where nothing of ours can be imported.
@@ -342,7 +342,7 @@ def test_a_release_outlives_compaction_vacuum_and_the_age_of_the_log(
     committer = store.Committer(uri, "run", 2)
     committer.register("more")
     committer.commit([store.write_block(uri, to_batch(again), "more", 2000, 0)])
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert runner.invoke(app, ["vacuum", uri, "--hours", "0", "--yes"]).exit_code == 0
     assert len(list(store.open(uri, version).records())) == 28
     table = open_table(episodes_uri(uri))
@@ -508,8 +508,8 @@ def _no_null_without_a_meaning(path: str, field: pa.Field, array: pa.Array) -> N
 def test_on_s3(blocks: dict[str, list[Episode]], tmp_path: Path, s3: str) -> None:
     uri = f"{s3}/runs/corpus"
     done = releases.release(archive(uri, blocks), "first")
-    upkeep.compact(uri)
-    upkeep.vacuum(uri, 0, dry_run=False)
+    maintenance.compact(uri)
+    maintenance.vacuum(uri, 0, dry_run=False)
     assert len(list(store.open(uri, done.table_version).records())) == 28
     for name in ("certificate.json", "verify_corpus.py"):
         (tmp_path / name).write_bytes(storage.read(storage.join(done.place, name)))

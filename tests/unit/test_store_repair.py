@@ -16,12 +16,12 @@ from selfplay import store
 from selfplay.cli.main import call
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
-from selfplay.store import counts, log
-from selfplay.store.closings import close_earlier
-from selfplay.store.repair import carry_out, is_damaged, plan
-from selfplay.store.table import episodes_uri
-from selfplay.store.upkeep import compact, vacuum
-from selfplay.store.verify import uncommitted, verify_corpus
+from selfplay.store.table import counts, log
+from selfplay.store.table.closings import close_earlier
+from selfplay.store.table.maintenance import compact, vacuum
+from selfplay.store.table.repair import carry_out, is_damaged, plan
+from selfplay.store.table.table import episodes_uri
+from selfplay.store.verify.verify import uncommitted, verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 RULES = "a" * 64

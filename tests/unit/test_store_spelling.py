@@ -12,7 +12,7 @@ import pytest
 tokenizers = pytest.importorskip("tokenizers")
 
 from selfplay.store.release.verifier.dialogues import Pieces  # noqa: E402
-from selfplay.store.spelling import Spelling, kept, spelling  # noqa: E402
+from selfplay.store.verify.spelling import Spelling, kept, spelling  # noqa: E402
 
 TEXTS = ["hello wörld 四 hello", "  two  spaces\n\tand a tab", "1 + 2 = 3, naïve café", "🙂🙃 hello"]
 END = "<eos>"

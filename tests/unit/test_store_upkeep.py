@@ -20,11 +20,11 @@ from selfplay.cli.corpus import app
 from selfplay.episode import Provenance, random_episode, to_batch
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store import log, upkeep
-from selfplay.store.changes import difference, follow, run_at
-from selfplay.store.read import VersionGone
-from selfplay.store.table import append
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table import log, maintenance
+from selfplay.store.table.changes import difference, follow, run_at
+from selfplay.store.table.snapshot import VersionGone
+from selfplay.store.table.table import append
+from selfplay.store.verify.verify import verify_corpus
 
 GAME = pyspiel.load_game("tic_tac_toe")
 runner = CliRunner()
@@ -69,7 +69,7 @@ def test_compaction_changes_files_and_no_episode(uri: str) -> None:
     one, two = Writer(uri, "one"), Writer(uri, "two")
     made = one.write(6) | two.write(4)
     before = store.open(uri)
-    done = upkeep.compact(uri)
+    done = maintenance.compact(uri)
     assert (done.files_before, done.files_after) == (10, 2)
     after = store.open(uri)
     assert after.version > before.version and ids(uri) == sorted(made)
@@ -80,7 +80,7 @@ def test_compaction_changes_files_and_no_episode(uri: str) -> None:
     assert not [check for check in verify_corpus(after) if check.state == "false"]
     assert before.count(pc.field("number") == 3) == after.count(pc.field("number") == 3) == 2  # statistics still hold
     assert difference(uri, before.version, after.version).added == ()
-    assert upkeep.compact(uri).version == after.version, "there was nothing to do"
+    assert maintenance.compact(uri).version == after.version, "there was nothing to do"
     made |= one.write()  # the writer goes on, and its counters with it
     assert ids(uri) == sorted(made)
 
@@ -102,7 +102,7 @@ def test_writers_readers_and_compaction_side_by_side(uri: str) -> None:
 
     def compacting() -> None:
         while not ended.is_set():
-            upkeep.compact(uri)
+            maintenance.compact(uri)
 
     def reading() -> None:
         while not ended.is_set():
@@ -128,14 +128,14 @@ def test_difference_names_what_came_and_went(uri: str) -> None:
     first = one.write(2)
     before = store.open(uri).version
     later = one.write(2)
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     middle = store.open(uri).version
     assert set(difference(uri, before, middle).added) == later and not difference(uri, before, middle).removed
-    done = upkeep.delete_run(uri, "one", "to see it go")
+    done = maintenance.delete_run(uri, "one", "to see it go")
     assert done.episodes == 20 and ids(uri) == []
     assert set(difference(uri, middle, done.version).removed) == first | later
     with pytest.raises(UserError, match="has no run one"):
-        upkeep.delete_run(uri, "one", "again")
+        maintenance.delete_run(uri, "one", "again")
     assert ids(uri, middle) == sorted(first | later), "older versions keep it"
     told = runner.invoke(app, ["diff", str(before), str(middle), uri, "--json"])
     assert set(json.loads(told.stdout)["added"]) == later
@@ -147,16 +147,16 @@ def test_news_come_once_whatever_happened_to_the_files(uri: str) -> None:
     first = one.write(3)
     assert sorted(news(uri, start)) == sorted(first)
     mark = store.open(uri).version
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert news(uri, mark) == []
     later = one.write(2)
     assert sorted(news(uri, mark)) == sorted(later)
-    upkeep.compact(uri)
-    upkeep.vacuum(uri, 0, dry_run=False)  # the blocks' own files are gone now
+    maintenance.compact(uri)
+    maintenance.vacuum(uri, 0, dry_run=False)  # the blocks' own files are gone now
     assert sorted(news(uri, start)) == sorted(first | later)
     assert sorted(news(uri, mark)) == sorted(later)
     assert sorted(news(uri, -1)) == sorted(first | later)
-    upkeep.delete_run(uri, "one", "gone")
+    maintenance.delete_run(uri, "one", "gone")
     assert news(uri, -1) == []
 
 
@@ -174,7 +174,7 @@ def test_news_are_told_as_they_come(uri: str) -> None:
     listener = threading.Thread(target=listen)
     listener.start()
     made = one.write(2)
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     made |= one.write(2)
     listener.join()
     assert sorted(seen) == sorted(made)
@@ -185,7 +185,7 @@ def test_what_a_run_had_can_be_told_after_a_vacuum(uri: str) -> None:
     nothing = store.open(uri).version
     first = one.write(2) | set()
     other.write()
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     first |= one.write()
     version = store.open(uri).version
     heir = one.committer.register("b")
@@ -199,15 +199,15 @@ def test_what_a_run_had_can_be_told_after_a_vacuum(uri: str) -> None:
         return set(corpus.to_arrow(which, ["episode_id"])["episode_id"].to_pylist())
 
     assert had(version) == first
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert had(version) == first
-    upkeep.vacuum(uri, 0, dry_run=False)
+    maintenance.vacuum(uri, 0, dry_run=False)
     with pytest.raises(VersionGone):
         store.open(uri, version)
     assert had(version) == first and had(nothing) == set()
     assert len(had(store.open(uri).version)) == 26
-    upkeep.delete_run(uri, "one", "gone")
-    upkeep.vacuum(uri, 0, dry_run=False)
+    maintenance.delete_run(uri, "one", "gone")
+    maintenance.vacuum(uri, 0, dry_run=False)
     assert had(version) == set()
 
 
@@ -229,7 +229,7 @@ def test_the_latest_come_in_the_same_order_after_compaction(uri: str) -> None:
         return list(rows["episode_id"].to_pylist())
 
     before = latest()
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert latest() == before and before[0].split("/")[1] == "a"
 
 
@@ -239,20 +239,20 @@ def test_vacuum_says_what_it_ends_and_keeps_releases_and_the_young(uri: str) -> 
     released = store.open(uri).version
     made |= one.write(3)
     unreleased = store.open(uri).version
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     store.append(uri, "releases", [{"name": "first", "table_version": released}])
     torn = storage.join(uri, "episodes", "kind=game", "run_id=one", f"{'0' * 64}.parquet")
     storage.write(torn, b"never committed")
-    assert upkeep.vacuum(uri, 24).files == (), "all of it is young"
-    found = upkeep.vacuum(uri, 0)
+    assert maintenance.vacuum(uri, 24).files == (), "all of it is young"
+    found = maintenance.vacuum(uri, 0)
     assert len(found.files) == 3 and found.kept == 1
     assert all(storage.exists(storage.join(uri, "episodes", file)) for file in found.files), "a dry run deletes nothing"
     assert found.oldest > unreleased
     told = runner.invoke(app, ["vacuum", uri, "--hours", "0", "--yes"])
     assert told.exit_code == 0 and f"versions before {found.oldest} end" in told.stdout
-    assert storage.exists(torn) and not upkeep.vacuum(uri, 0).files
+    assert storage.exists(torn) and not maintenance.vacuum(uri, 0).files
     os.utime(torn, (time.time() - 8 * 24 * 3600,) * 2)
-    assert len(upkeep.vacuum(uri, 0).files) == 1, "after a week nobody comes to commit it"
+    assert len(maintenance.vacuum(uri, 0).files) == 1, "after a week nobody comes to commit it"
     assert ids(uri) == sorted(made)
     assert len(ids(uri, released)) == 15, "a release can still be read"
     with pytest.raises(UserError, match=f"version {unreleased} of .* was vacuumed: 3 of its files are gone"):
@@ -274,13 +274,13 @@ def test_vacuum_spares_what_a_living_writer_may_commit(uri: str) -> None:
 
     dead = written("a", one.epoch - 1, seed=1)  # its slot has gone to another writer since, that has committed
     slow = written("b", one.committer.register("b").epoch, seed=2)
-    done = upkeep.vacuum(uri, 0, dry_run=False)
+    done = maintenance.vacuum(uri, 0, dry_run=False)
     assert (done.files, done.kept) == ((dead.path,), 1)
     (receipt,) = one.committer.commit([slow])
     assert receipt.status == "committed" and len(ids(uri)) == len(made) + 1
     orphan = written("b", one.epoch, seed=3)
     store.Committer(uri, "one", 2)  # another driver has taken over
-    assert upkeep.vacuum(uri, 0, dry_run=False).files == (orphan.path,)
+    assert maintenance.vacuum(uri, 0, dry_run=False).files == (orphan.path,)
 
 
 def test_vacuum_spares_what_a_compactor_has_written(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,10 +291,10 @@ def test_vacuum_spares_what_a_compactor_has_written(uri: str, monkeypatch: pytes
 
     def meanwhile(point: str) -> None:
         if point == "before_rewrite":
-            seen.append(upkeep.vacuum(uri, 0, dry_run=False))
+            seen.append(maintenance.vacuum(uri, 0, dry_run=False))
 
     monkeypatch.setattr(storage, "fault", meanwhile)
-    upkeep.compact(uri)
+    maintenance.compact(uri)
     assert [(found.files, found.kept) for found in seen] == [((), 1)]
     assert ids(uri) == sorted(made) and not [c for c in verify_corpus(store.open(uri)) if c.state == "false"]
 
@@ -304,8 +304,8 @@ def test_an_entry_of_upkeep_that_ends_between_two_lines_is_found(tmp_path: Path)
     Writer(uri, "r").write(3)
     for version in range(3):
         append(uri, "policies", [{"policy_id": "r", "version": version, "digest": "d"}])
-    upkeep.compact(uri)
-    upkeep.delete_run(uri, "r", "a test")
+    maintenance.compact(uri)
+    maintenance.delete_run(uri, "r", "a test")
     cut = 0
     for name in ("episodes", "policies"):
         table = storage.join(uri, name)
@@ -338,15 +338,15 @@ def test_what_was_deleted_is_never_told_again(uri: str, before: str, between: st
 
     def upkept(steps: str) -> None:
         if "compact" in steps:
-            upkeep.compact(uri)
+            maintenance.compact(uri)
         if "vacuum" in steps:
-            upkeep.vacuum(uri, hours=0, dry_run=False)
+            maintenance.vacuum(uri, hours=0, dry_run=False)
 
     run, other = Writer(uri, "one"), Writer(uri, "two")
     run.write(2)
     kept = other.write(2)
     upkept(before)
-    upkeep.delete_run(uri, "one", "test")
+    maintenance.delete_run(uri, "one", "test")
     assert sorted(news(uri, 0)) == sorted(kept)
     upkept(between)
     kept |= run.write(2) | other.write(1)

@@ -22,9 +22,9 @@ from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, GameRecord, PolicySpan, Provenance, ReplayDigest, Step, random_episode, to_batch
 from selfplay.episode.schema import SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.store.table import episodes_uri
-from selfplay.store.truth import verify_batch
-from selfplay.store.verify import Check, Rules, verify_corpus, verify_episode
+from selfplay.store.table.table import episodes_uri
+from selfplay.store.verify.episode import verify_batch
+from selfplay.store.verify.verify import Check, Rules, verify_corpus, verify_episode
 
 SPEC = registry.find("tic_tac_toe")
 PROVENANCE = Provenance("run", SPEC.id, SPEC.version, ruleset_digest(SPEC), "b" * 64, "0.1.0", "here", "CC0-1.0")
@@ -161,7 +161,7 @@ def test_damage_to_files_is_named(tmp_path: Path) -> None:
     missing.unlink()
     torn.write_bytes(torn.read_bytes()[:-100])
     edited_block = to_batch([dataclasses.replace(searched(3, 6), returns=(0.5, -0.5)), searched(3, 7)])
-    from selfplay.store.write import encode
+    from selfplay.store.table.write import encode
 
     swapped.write_bytes(encode(edited_block))
     lie = to_batch([dataclasses.replace(searched(5, 8), returns=(0.5, -0.5)), searched(5, 9)], blocks[3].head)
@@ -321,7 +321,7 @@ def test_a_sample_is_checked_alone_and_drawn_by_its_seed(tmp_path: Path) -> None
 
 
 def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfplay.store import verify
+    from selfplay.store.verify import verify
 
     uri = str(tmp_path / "corpus")
     several(uri)

@@ -16,8 +16,9 @@ from selfplay.episode.training import TargetSettings, count_rows, rows_from
 from selfplay.play.generator import Generator, PlaySettings
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
-from selfplay.store.commit import Committer, Receipt
-from selfplay.store.write import write_block
+from selfplay.store.table.commit import Committer
+from selfplay.store.table.receipt import Receipt
+from selfplay.store.table.write import write_block
 from trainers.alphazero import learner_actor as students
 from trainers.alphazero.arithmetic import Training
 from trainers.alphazero.config import LearnerConfig, SelfPlayRunSettings

@@ -17,8 +17,8 @@ from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, scratch, sealed
 from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.tokenizer import of_characters
-from selfplay.store import lineage
-from selfplay.store.table import ELSEWHERE
+from selfplay.store.corpus import lineage
+from selfplay.store.table.table import ELSEWHERE
 from trainers.kinds import REASONING, SELF_PLAY
 from trainers.reasoning.actors import _kept, _kept_policy
 from trainers.reasoning.config import ReasoningConfig

@@ -46,7 +46,7 @@ from selfplay.store.release.carried import carry
 from selfplay.store.release.certificate import Verified, facts
 from selfplay.store.release.check import check_release, released_version
 from selfplay.store.release.job import described
-from selfplay.store.table import append
+from selfplay.store.table.table import append
 from selfplay.weighed import games as weighed_games
 from selfplay.weighed.check import FALSE, NOT_WEIGHED, TRUE, WeightCheck
 from selfplay.weighed.kept import Kept

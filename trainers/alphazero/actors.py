@@ -19,7 +19,7 @@ from selfplay.errors import UserError
 from selfplay.nets.config import NetConfig
 from selfplay.play.generator import PlaySettings
 from selfplay.search import SearchConfig
-from selfplay.store.counters import player_seed
+from selfplay.store.table.counters import player_seed
 from trainers.alphazero.config import RunConfig, with_ply_limit
 from trainers.alphazero.sizing import Sizing
 from trainers.alphazero.state import State

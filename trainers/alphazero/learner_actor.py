@@ -17,8 +17,9 @@ from selfplay.episode.training import TargetSettings, rows_from
 from selfplay.io import run_files, storage
 from selfplay.nets import weights
 from selfplay.nets.config import NetConfig
-from selfplay.store import Receipt, counts
-from selfplay.store.changes import run_at
+from selfplay.store import Receipt
+from selfplay.store.table import counts
+from selfplay.store.table.changes import run_at
 from trainers.alphazero.arithmetic import Training
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.alphazero.provenance import REFILL_EPISODES, newest_episodes, sampler_of

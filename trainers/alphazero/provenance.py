@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from selfplay.episode.training import COLUMNS, count_rows, row_places
 from selfplay.errors import UserError
-from selfplay.store import Corpus
-from selfplay.store.changes import run_at
-from selfplay.store.counts import archived_at
-from selfplay.store.table import first_line
+from selfplay.store.corpus.newest import latest
+from selfplay.store.table.changes import run_at
+from selfplay.store.table.counts import archived_at
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import first_line
 from trainers.alphazero.learner_settings import LearnerSettings
 from trainers.alphazero.replay_window import WindowSettings, draw, step_rng
 
@@ -47,21 +48,21 @@ def sampler_of(settings: LearnerSettings) -> str:
     )
 
 
-def newest_episodes(corpus: Corpus, which: pc.Expression, capacity: int, total: int) -> pa.Table:
+def newest_episodes(corpus: Snapshot, which: pc.Expression, capacity: int, total: int) -> pa.Table:
     """The newest of some episodes that fill a window of `capacity` rows; `total`: rows that all of them give.
 
     Openings and cheap searches are steps, too, but give no rows.
     """
     wanted, steps = min(capacity, total), capacity
     while True:
-        newest = corpus.latest(which, steps)
+        newest = latest(corpus, which, steps)
         found = count_rows(newest)
         if found >= wanted:
             return newest
         steps = math.ceil(1.1 * steps * min(4.0, wanted / max(found, 1)))
 
 
-def samples_of(corpus: Corpus, run_id: str, version: int) -> Counter[tuple[str, int]]:
+def samples_of(corpus: Snapshot, run_id: str, version: int) -> Counter[tuple[str, int]]:
     """(episode id, step) -> how often the steps that made a version of the run's net sampled it.
 
     Raises `UserError` where the table of uses has no such version, or the episodes of its window are gone.
@@ -105,7 +106,7 @@ def _before(row: dict[str, Any], known: dict[tuple[int, str], dict[str, Any]]) -
 class _Replayed:
     """The learners' windows with the places of rows instead of rows."""
 
-    def __init__(self, corpus: Corpus, run_id: str, sampler: dict[str, Any]) -> None:
+    def __init__(self, corpus: Snapshot, run_id: str, sampler: dict[str, Any]) -> None:
         self._corpus, self._run_id = corpus, run_id
         self._seed, self._batch, self._shards = sampler["seed"], sampler["batch"], sampler["shards"]
         if not 0 < self._shards <= self._batch <= _MOST_BATCH:  # the corpus may be a stranger's
@@ -182,7 +183,7 @@ class _Replayed:
         return found
 
 
-def versions_of(corpus: Corpus, run_id: str) -> Iterator[int]:
+def versions_of(corpus: Snapshot, run_id: str) -> Iterator[int]:
     """Versions of the run's net whose samples can be told, ascending."""
     rows = (row for row in corpus.rows("uses") if row["run_id"] == run_id)
     yield from sorted({row["version_out"] for row in rows if row["version_out"] is not None})

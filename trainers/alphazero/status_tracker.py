@@ -11,7 +11,7 @@ from selfplay import store
 from selfplay.actors.examiner import Marks
 from selfplay.actors.player import Report
 from selfplay.contract import GameSpec
-from selfplay.store import counts
+from selfplay.store.table import counts
 from trainers.alphazero.config import RunConfig
 from trainers.alphazero.scoreboard import Scoreboard
 from trainers.alphazero.stalls import GamesStall, first_games, nothing_finished

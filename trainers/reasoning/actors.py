@@ -25,8 +25,8 @@ from selfplay.nets.language.config import PolicySpec, small
 from selfplay.nets.language.policy import fresh, load
 from selfplay.nets.language.tokenizer import Tokenizer, of_characters
 from selfplay.rollout.endpoint import Endpoint
-from selfplay.store import spelling
-from selfplay.store.counters import numbers_of
+from selfplay.store.table.counters import numbers_of
+from selfplay.store.verify import spelling
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.learner_actor import Tutor, TutorJob
 from trainers.reasoning.lost_episodes import missing

@@ -23,9 +23,9 @@ from selfplay.nets.language.tokenizer import Tokenizer
 from selfplay.rollout.sampling import Sampling
 from selfplay.store import Receipt
 from selfplay.store import open as open_corpus
-from selfplay.store.changes import run_at
-from selfplay.store.newest import since
-from selfplay.store.read import Corpus
+from selfplay.store.corpus.newest import since
+from selfplay.store.table.changes import run_at
+from selfplay.store.table.snapshot import Snapshot
 from trainers.reasoning.algorithms.expert_iteration import Sample, keep
 from trainers.reasoning.arithmetic import LanguageTraining
 from trainers.reasoning.config import ReasoningConfig
@@ -328,7 +328,7 @@ class Tutor:
         return uri
 
 
-def _other_versions(corpus: Corpus, env_id: str) -> str:
+def _other_versions(corpus: Snapshot, env_id: str) -> str:
     """The end of a sentence that names episodes of other versions of a task; "" where there are none."""
     name = env_id.rpartition("-v")[0]
     known = pc.unique(corpus.to_arrow(pc.field("trainable"), ["env_id"]).column("env_id")).to_pylist()

@@ -27,8 +27,8 @@ from selfplay.episode.schema import CHANCE_ROLE
 from selfplay.errors import UserError
 from selfplay.io import run_files
 from selfplay.rollout.sampling import Sampling
-from selfplay.store.changes import run_at
-from selfplay.store.newest import since
+from selfplay.store.corpus.newest import since
+from selfplay.store.table.changes import run_at
 from trainers.reasoning.actors import ReasoningCrew
 from trainers.reasoning.algorithms.expert_iteration import Gate
 from trainers.reasoning.config import DEVELOPMENT, ReasoningConfig

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pyarrow.compute as pc
 
-from selfplay.store.changes import run_at
-from selfplay.store.newest import since
+from selfplay.store.corpus.newest import since
+from selfplay.store.table.changes import run_at
 
 
 def missing(corpus_uri: str, run_id: str, version: int, asked: Mapping[str, int], began: float) -> int:

@@ -14,7 +14,7 @@ from selfplay import store
 from selfplay.actors.reasoner import Outcome, ReasonerReport
 from selfplay.contract import TaskSpec
 from selfplay.environments.author import FAILURES, OTHER
-from selfplay.store import counts
+from selfplay.store.table import counts
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.curriculum import Curriculum
 from trainers.reasoning.learner_actor import Lesson

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from selfplay.store.tokens import sequences_from
+from selfplay.store.corpus.tokens import sequences_from
 
 Array = np.ndarray[Any, Any]
 

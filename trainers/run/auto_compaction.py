@@ -4,7 +4,7 @@ Every block that a player writes is a file, and each commit, each reader and eac
 the table (measured: `tests/benchmarks/bench_many_writers.py`). So whenever a run has brought enough of them, they are
 made into few; and every hour, what nobody can ask for any more is deleted: replaced files, old entries of the logs,
 blocks that were never committed. Both in a process of its own beside the archive. That is safe beside every writer and
-reader, and harmless to lose half way (`selfplay.store.upkeep`, `selfplay.store.log_trim`).
+reader, and harmless to lose half way (`selfplay.store.table.maintenance`, `selfplay.store.table.log_trim`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ray.exceptions import RayError
 
 from selfplay.io import storage
 from selfplay.store import open as open_corpus
-from selfplay.store import side_tables, upkeep
-from selfplay.store.log_trim import Trimmed, delete_orphans, is_due, trim_log
+from selfplay.store.table import maintenance as upkeep
+from selfplay.store.table import side_tables
+from selfplay.store.table.log_trim import Trimmed, delete_orphans, is_due, trim_log
 from trainers.run.event_log import note
 from trainers.run.failure_causes import in_words
 from trainers.run.placement import Place

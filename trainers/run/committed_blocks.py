@@ -14,7 +14,7 @@ from ray.exceptions import ObjectLostError
 
 from selfplay.episode import EPISODES
 from selfplay.store import Receipt
-from selfplay.store.changes import block_of
+from selfplay.store.table.changes import block_of
 
 
 def episodes_of(receipt: Receipt, handed: list[Any], corpus: str) -> pa.RecordBatch:

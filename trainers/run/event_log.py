@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from selfplay.store import Receipt
-from selfplay.store.write import Block
+from selfplay.store.table.write import Block
 
 
 def note(run: str, event: str, **more: Any) -> None:

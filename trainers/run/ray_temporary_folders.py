@@ -15,14 +15,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay.store.lease import born
+from selfplay.store.table.lease import born
 
 MARK = "selfplay-driver.json"
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """The driver of a session; born: see `selfplay.store.lease`, so that a reused pid is told."""
+    """The driver of a session; born: see `selfplay.store.table.lease`, so that a reused pid is told."""
 
     pid: int
     born: str

@@ -35,8 +35,8 @@ from selfplay.errors import Damaged, UserError
 from selfplay.io import run_files, sealed, storage
 from selfplay.nets import weights
 from selfplay.store import Fenced, Lease
-from selfplay.store.log import DamagedLog
-from selfplay.store.table import ELSEWHERE, episodes_uri, is_name, open_table
+from selfplay.store.table.log import DamagedLog
+from selfplay.store.table.table import ELSEWHERE, episodes_uri, is_name, open_table
 from trainers.run.event_log import note
 from trainers.run.kind import RunKind
 from trainers.run.reach import reach

@@ -21,9 +21,9 @@ from selfplay.episode import Provenance
 from selfplay.io import run_files, sealed
 from selfplay.nets import weights
 from selfplay.store import Receipt, Registration
-from selfplay.store.closings import Ledger
-from selfplay.store.drivers import FINISHED, INTERRUPTED
-from selfplay.store.write import Block
+from selfplay.store.table.closings import Ledger
+from selfplay.store.table.drivers import FINISHED, INTERRUPTED
+from selfplay.store.table.write import Block
 from trainers.run.auto_compaction import Tidier
 from trainers.run.event_log import note, note_block
 from trainers.run.placement import Place

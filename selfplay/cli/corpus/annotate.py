@@ -29,8 +29,8 @@ def annotate(
 
     Example:  selfplay corpus annotate labels.jsonl runs/connect_four --author ana --source "blunder-finder 1.2"
     """
-    from selfplay.store.annotations import annotate as add
-    from selfplay.store.annotations import read_labels
+    from selfplay.store.corpus.annotations import annotate as add
+    from selfplay.store.corpus.annotations import read_labels
 
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()

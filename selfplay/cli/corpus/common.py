@@ -59,7 +59,7 @@ def to_read(uri: str) -> str:
 
     Raises `UserError` where the folder is a stranger's, and whoever runs the command does not agree.
     """
-    from selfplay.store.places import is_own
+    from selfplay.store.table.places import is_own
 
     place = _say_where(uri)
     if place is None or is_own(uri, place):
@@ -76,7 +76,7 @@ def to_change(uri: str, elsewhere: bool) -> str:
     Raises `UserError` where the answer is no, and where nobody can be asked and `elsewhere` is not set.
     """
     from selfplay import store
-    from selfplay.store.read import itself
+    from selfplay.store.table.snapshot import itself
 
     place = agreed_elsewhere(uri, elsewhere)
     return itself(uri) if place is None else itself(store.open(place).uri)
@@ -95,7 +95,7 @@ def agreed_elsewhere(uri: str, elsewhere: bool) -> str | None:
 
 def _say_where(uri: str) -> str | None:
     """Says where the corpus is that a run's folder leads to; None where it leads nowhere else, or holds one itself."""
-    from selfplay.store.places import held, pointed
+    from selfplay.store.table.places import held, pointed
 
     place = pointed(uri)
     if place is None or held(uri) not in (None, place):

@@ -24,7 +24,7 @@ def diff(
 
     Example:  selfplay corpus diff 10 20 runs/connect_four
     """
-    from selfplay.store.changes import difference
+    from selfplay.store.table.changes import difference
 
     found = difference(corpus, before, after)
     if as_json:

@@ -35,7 +35,7 @@ def lineage(
     Examples:  selfplay corpus lineage RUN/p0000/1000/17 runs/connect_four  ·
     selfplay corpus lineage runs/connect_four --weights 3fa0c1d2 --samples --json
     """
-    from selfplay.store import lineage as found
+    from selfplay.store.corpus import lineage as found
 
     if weights is None:
         _check_subject(subject, corpus)

@@ -14,8 +14,8 @@ from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
-    from selfplay.store import Corpus
     from selfplay.store.release import Released
+    from selfplay.store.table.snapshot import Snapshot
 
 
 def prove(
@@ -63,7 +63,7 @@ def prove(
     say(f"next: `{command('corpus', 'prove', '--check', str(out), *known)}` checks it anywhere")
 
 
-def _release_of(corpus: str, release: str, episode: str) -> tuple[Corpus, Released]:
+def _release_of(corpus: str, release: str, episode: str) -> tuple[Snapshot, Released]:
     """The corpus as released under that name; without a name, the newest release that has a root and the episode."""
     import pyarrow.compute as pc
 

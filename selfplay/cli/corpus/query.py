@@ -35,7 +35,7 @@ def query(
     Examples:  selfplay corpus query "select status, count(*) from episodes group by 1" runs/connect_four  ·
     selfplay corpus query "select step, avg(surprise) from steps group by 1 order by 1" runs/connect_four
     """
-    from selfplay.store.query import query as ask
+    from selfplay.store.corpus.query import query as ask
 
     names, rows = ask(open_corpus(corpus, version, as_of), sql, unsafe)
     if as_json:

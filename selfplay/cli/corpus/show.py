@@ -50,7 +50,7 @@ def show(
     selfplay corpus show run/actor-0/1000/17 runs/connect_four --json  ·
     selfplay corpus show latest runs/my_game --env ./my_game.py
     """
-    from selfplay.store.annotations import labels_of
+    from selfplay.store.corpus.annotations import labels_of
 
     load_envs(env)
     opened = open_corpus(corpus, version, as_of)

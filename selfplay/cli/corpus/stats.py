@@ -37,7 +37,7 @@ def stats(
 
     Example:  selfplay corpus stats runs/connect_four
     """
-    from selfplay.store.query import told
+    from selfplay.store.corpus.query import told
 
     opened = open_corpus(corpus, version, as_of)
     try:

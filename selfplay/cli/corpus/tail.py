@@ -30,7 +30,7 @@ def tail(
 
     Example:  selfplay corpus tail runs/connect_four --after 120 --json
     """
-    from selfplay.store.changes import follow
+    from selfplay.store.table.changes import follow
 
     opened = open_corpus(corpus, None)
     version = opened.version if after is None else after

@@ -24,9 +24,9 @@ def compact(
 
     Example:  selfplay corpus compact runs/connect_four
     """
-    from selfplay.store import upkeep
+    from selfplay.store.table import maintenance
 
-    done = upkeep.compact(to_change(corpus, elsewhere), target_mb * 10**6)
+    done = maintenance.compact(to_change(corpus, elsewhere), target_mb * 10**6)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
@@ -51,9 +51,9 @@ def delete_run(
 
     Example:  selfplay corpus delete-run connect_four-20260101-000000-1 s3://bucket/corpus --why "wrong rules"
     """
-    from selfplay.store import upkeep
+    from selfplay.store.table import maintenance
 
-    done = upkeep.delete_run(to_change(corpus, elsewhere), run_id, why)
+    done = maintenance.delete_run(to_change(corpus, elsewhere), run_id, why)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
@@ -79,10 +79,10 @@ def vacuum(
 
     Example:  selfplay corpus vacuum runs/connect_four --log-days 30 --yes
     """
-    from selfplay.store import log_trim, side_tables, upkeep
+    from selfplay.store.table import log_trim, maintenance, side_tables
 
     place = to_change(corpus, elsewhere)
-    found = upkeep.vacuum(place, hours, dry_run=not yes)
+    found = maintenance.vacuum(place, hours, dry_run=not yes)
     trimmed = None if log_days is None else log_trim.trim_log(place, log_days, dry_run=not yes)
     if yes:
         side_tables.give_back(store.open(place).uri)

@@ -24,10 +24,10 @@ from selfplay.commands import command
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
-    from selfplay.store import Corpus
-    from selfplay.store.prompts import Renders
     from selfplay.store.release.check import Standing
-    from selfplay.store.verify import Check
+    from selfplay.store.table.snapshot import Snapshot
+    from selfplay.store.verify.prompts import Renders
+    from selfplay.store.verify.verify import Check
 
 #: Episodes from which on several processes are worth their start.
 _WORTH_PROCESSES = 2000
@@ -78,13 +78,13 @@ def verify(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from selfplay.store.chain import open_ended
     from selfplay.store.coverage import FALSE, NOT_CHECKABLE, TRUE, WEIGHTS, Tally, as_fields
-    from selfplay.store.verify import outside, verify_corpus
+    from selfplay.store.table.chain import open_ended
+    from selfplay.store.verify.verify import outside, verify_corpus
 
     load_envs(env)
     weighs = weights or bool(weights_from)
-    opened = open_corpus(corpus, version, as_of)
+    opened: Snapshot = open_corpus(corpus, version, as_of)
     tally = Tally()
     unsure: set[str] = set()
     standing: Standing | None = None
@@ -168,7 +168,7 @@ def verify(
         raise typer.Exit(3)
 
 
-def _released(corpus: Corpus, name: str, key: str | None) -> tuple[Corpus, list[Check], Standing]:
+def _released(corpus: Snapshot, name: str, key: str | None) -> tuple[Snapshot, list[Check], Standing]:
     """The corpus at the version of a release, what is false of the release, and what it stands on."""
     from selfplay import signing
     from selfplay.store.release.check import check_release, released_version
@@ -187,6 +187,6 @@ def framing() -> Renders | None:
     return Framing()
 
 
-def _processes(corpus: Corpus) -> int:
+def _processes(corpus: Snapshot) -> int:
     """One a core, where there is work for them: a process needs a second to begin."""
     return machine.cores() if corpus.count() > _WORTH_PROCESSES else 1

@@ -12,8 +12,8 @@ from selfplay.errors import UserError
 from selfplay.extras import how_to_install
 
 if TYPE_CHECKING:
-    from selfplay.store import Corpus
-    from selfplay.store.verify import Check
+    from selfplay.store.table.snapshot import Snapshot
+    from selfplay.store.verify.verify import Check
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Weighing:
 
 
 def weigh(
-    corpus: Corpus,
+    corpus: Snapshot,
     asked: str,
     folders: list[str],
     sample: int | None,
@@ -51,7 +51,7 @@ def weigh(
     from selfplay import machine
     from selfplay.io import storage
     from selfplay.store.release.job import FOLDER
-    from selfplay.store.verify import Check
+    from selfplay.store.verify.verify import Check
     from selfplay.weighed.check import FALSE, TRUE, WeightCheck
     from selfplay.weighed.kept import Kept, folders_of, refuse_empty
 

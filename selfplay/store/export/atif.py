@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfplay.episode import Episode
 from selfplay.store.export.chat_turns import broken
-from selfplay.store.rows import episodes_of
-from selfplay.store.table import is_name
+from selfplay.store.table.rows import episodes_of
+from selfplay.store.table.table import is_name
 
 if TYPE_CHECKING:
     from selfplay.store.export.job import Job

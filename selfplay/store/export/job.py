@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfplay.episode import Episode
-from selfplay.store.query import condition
-from selfplay.store.rows import episodes_of
+from selfplay.store.corpus.query import condition
+from selfplay.store.table.rows import episodes_of
 
 if TYPE_CHECKING:
-    from selfplay.store.read import Corpus
+    from selfplay.store.corpus.corpus import Corpus
 
 #: The sidecar: what was exported, and the episode of every row.
 SIDECAR, ROWS = "export.json", "export_rows.parquet"

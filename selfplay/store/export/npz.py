@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from selfplay.environments.game import load
 from selfplay.episode.rows import Rows
 from selfplay.episode.training import COLUMNS, count_rows, row_places, rows_from
-from selfplay.store.targets import one_config, one_game, targets_of
+from selfplay.store.corpus.targets import one_config, one_game, targets_of
 
 if TYPE_CHECKING:
     from selfplay.store.export.job import Job

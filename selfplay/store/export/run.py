@@ -23,7 +23,7 @@ from selfplay.store.export.formats import find
 from selfplay.store.export.job import ROWS, SIDECAR, Job, Progress
 
 if TYPE_CHECKING:
-    from selfplay.store.read import Corpus
+    from selfplay.store.corpus.corpus import Corpus
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.query import query
-from selfplay.store.read import Corpus
+from selfplay.store.corpus.query import query
+from selfplay.store.table.snapshot import Snapshot
 
 #: (digest, version) -> a safetensors file of the weights of that digest; None where they were not kept.
 Source = Callable[[str, int], bytes | None]
@@ -51,7 +51,7 @@ class Carried:
         return {"named": self.named, "carried": len(self.files), "gone": gone}
 
 
-def carry(corpus: Corpus, place: str, source: Source | None) -> Carried | None:
+def carry(corpus: Snapshot, place: str, source: Source | None) -> Carried | None:
     """Writes the weights that episodes name to `place`, the folder of a release; None: none were asked for.
 
     What a release that was killed left there goes. Raises `UserError` where not one of them was kept.
@@ -79,7 +79,7 @@ def carry(corpus: Corpus, place: str, source: Source | None) -> Carried | None:
     return Carried(len(named), files, tuple(gone))
 
 
-def _named(corpus: Corpus) -> Iterator[tuple[str, str, int]]:
+def _named(corpus: Snapshot) -> Iterator[tuple[str, str, int]]:
     """Digest, policy id and version of all weights that episodes name, each digest once."""
     for digest, policy, version in query(corpus, _NAMED)[1]:
         yield str(digest), str(policy), int(version or 0)

@@ -20,15 +20,15 @@ from deltalake import DeltaTable
 from selfplay._version import VERSION
 from selfplay.errors import UserError
 from selfplay.io import storage
+from selfplay.store.corpus.query import query
 from selfplay.store.coverage import meaning
-from selfplay.store.query import query
-from selfplay.store.read import Corpus
 from selfplay.store.release import merkle
 from selfplay.store.release.carried import Carried
 from selfplay.store.release.diversity import diversity
 from selfplay.store.release.tables import row_digests
-from selfplay.store.table import episodes_uri, open_table
-from selfplay.store.verify import NOT_CHECKABLE, TRUE
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import episodes_uri, open_table
+from selfplay.store.verify.verify import NOT_CHECKABLE, TRUE
 
 #: 1 had no Merkle root, no rows of side tables and no signature.
 FORMAT = 2
@@ -102,7 +102,7 @@ def _committed_at(table: DeltaTable) -> datetime:
         ) from None
 
 
-def facts(corpus: Corpus, name: str, note: str, verified: Verified, redacted: bool = False) -> Facts:
+def facts(corpus: Snapshot, name: str, note: str, verified: Verified, redacted: bool = False) -> Facts:
     """Counts the episodes and reads every file. Raises `UserError` where a file or the rows contradict the log."""
     rows = corpus.to_arrow(columns=["episode_id", "content_digest", "n_steps", "trainable", *COUNTED])
     ids = rows.column("episode_id")
@@ -211,7 +211,7 @@ def digest_of(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
 
 
-def _files(corpus: Corpus) -> Iterable[dict[str, Any]]:
+def _files(corpus: Snapshot) -> Iterable[dict[str, Any]]:
     for file in corpus.files():
         path = file["path"]
         try:
@@ -255,12 +255,12 @@ _RULESETS = """
     FROM episodes GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 
 
-def _rows(corpus: Corpus, sql: str) -> list[dict[str, Any]]:
+def _rows(corpus: Snapshot, sql: str) -> list[dict[str, Any]]:
     names, rows = query(corpus, sql)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _rulesets(corpus: Corpus) -> list[dict[str, Any]]:
+def _rulesets(corpus: Snapshot) -> list[dict[str, Any]]:
     """One row for each environment and its rules; package: what brings them, None where OpenSpiel has them itself."""
     known = {(row["env_id"], row["ruleset_digest"]): row for row in corpus.environments()}
     found: list[dict[str, Any]] = []

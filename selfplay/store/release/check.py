@@ -16,13 +16,13 @@ from typing import Any
 
 from selfplay.errors import Damaged, UserError
 from selfplay.io import storage
-from selfplay.store.read import Corpus, open
 from selfplay.store.release import carried, signature
 from selfplay.store.release.certificate import digest_of, merkle_root, summary
 from selfplay.store.release.job import FOLDER, Released, release_rows, released
 from selfplay.store.release.tables import missing
-from selfplay.store.table import check_name, episodes_uri
-from selfplay.store.verify import FALSE, Check
+from selfplay.store.table.snapshot import Snapshot, open
+from selfplay.store.table.table import check_name, episodes_uri
+from selfplay.store.verify.verify import FALSE, Check
 
 CERTIFICATE = "certificate.json"
 #: Of a certificate, and of any other file of a release.
@@ -69,7 +69,7 @@ class Standing:
         return None if self.compared else f"signed by {self.key} (not compared with a key that you gave: --key)"
 
 
-def find(corpus: Corpus, name: str) -> Released:
+def find(corpus: Snapshot, name: str) -> Released:
     """The release of that name. Raises `UserError` where there is none."""
     check_name("release", name)
     everything = released(corpus)
@@ -82,7 +82,7 @@ def find(corpus: Corpus, name: str) -> Released:
     return found[0]
 
 
-def check_release(corpus: Corpus, one: Released, key: str | None = None) -> tuple[list[Check], Standing]:
+def check_release(corpus: Snapshot, one: Released, key: str | None = None) -> tuple[list[Check], Standing]:
     """What is false of a release, and what it stands on. Whether each episode is true is `verify_corpus`'s to say.
 
     corpus: at the released version. key: who must have signed it, "ed25519:…"; None: whoever did. All data files are
@@ -132,7 +132,7 @@ def _typed(what: str, found: Any, fields: dict[str, type]) -> None:
             raise UserError(f"{what} has no field {name} that is a {kind.__name__}")
 
 
-def _row(corpus: Corpus, name: str, certified: dict[str, Any], sha256: str) -> Iterator[Check]:
+def _row(corpus: Snapshot, name: str, certified: dict[str, Any], sha256: str) -> Iterator[Check]:
     """The row of the table of releases against the certificate: all of its columns."""
     row = next(row for row in release_rows(corpus) if row["name"] == name)
     kept = json.loads(row["certificate"] or "{}")
@@ -202,7 +202,7 @@ def _release_files(place: str, certified: dict[str, Any], signed: bool) -> Itera
             yield Check(subject, FALSE, "the file was changed: its sha256 is not the certified one")
 
 
-def _data_files(corpus: Corpus, certified: dict[str, Any]) -> Iterator[Check]:
+def _data_files(corpus: Snapshot, certified: dict[str, Any]) -> Iterator[Check]:
     """The files that the log names at this version against those of the certificate, and their bytes."""
     root = episodes_uri(corpus.uri)
     listed = {file["path"]: file for file in certified["files"]}
@@ -225,7 +225,7 @@ def _data_files(corpus: Corpus, certified: dict[str, Any]) -> Iterator[Check]:
                 yield Check(path, FALSE, "the file was changed: its sha256 is not the certified one")
 
 
-def _episodes(corpus: Corpus, certified: dict[str, Any]) -> Iterator[Check]:
+def _episodes(corpus: Snapshot, certified: dict[str, Any]) -> Iterator[Check]:
     """All rows together: their number, their digest, and the root over them."""
     subject = f"release {certified['release']}"
     try:
@@ -253,7 +253,7 @@ def _read(uri: str, most: int = MOST_BYTES) -> bytes | str:
         return f"cannot be read: {str(error).splitlines()[0]}"
 
 
-def released_version(corpus: Corpus, name: str) -> tuple[Corpus, Released]:
+def released_version(corpus: Snapshot, name: str) -> tuple[Snapshot, Released]:
     """The corpus as it was released under that name."""
     one = find(corpus, name)
     return open(corpus.uri, one.table_version), one

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfplay.store.query import query
-from selfplay.store.read import Corpus
+from selfplay.store.corpus.query import query
+from selfplay.store.table.snapshot import Snapshot
 
 #: Lengths of the openings that are counted, plies.
 PLIES = (4, 8, 16)
@@ -30,7 +30,7 @@ _CONTROL = """
     FROM episodes WHERE kind = 'control' GROUP BY 1 ORDER BY 2 DESC, 1"""
 
 
-def diversity(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
+def diversity(corpus: Snapshot) -> dict[str, list[dict[str, Any]]]:
     """By kind, a row for each environment: `episodes`, and how many are `different`.
 
     Games are different by their moves; dialogues by their problem and all that was answered; control by observations
@@ -41,6 +41,6 @@ def diversity(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
             (("game", _GAMES), ("reasoning", _DIALOGUES), ("control", _CONTROL))}  # fmt: skip
 
 
-def _rows(corpus: Corpus, sql: str) -> list[dict[str, Any]]:
+def _rows(corpus: Snapshot, sql: str) -> list[dict[str, Any]]:
     names, rows = query(corpus, sql)
     return [dict(zip(names, row, strict=True)) for row in rows]

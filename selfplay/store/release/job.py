@@ -21,9 +21,6 @@ from selfplay.environments import archived
 from selfplay.errors import UserError
 from selfplay.io import storage
 from selfplay.store.coverage import Tally
-from selfplay.store.lease import acquire
-from selfplay.store.prompts import Renders
-from selfplay.store.read import Corpus, refuse_links
 from selfplay.store.release import carried, signature
 from selfplay.store.release.card import card
 from selfplay.store.release.carried import Carried, Source, carry
@@ -32,8 +29,11 @@ from selfplay.store.release.croissant import croissant
 from selfplay.store.release.schema_md import schema_md
 from selfplay.store.release.verifier import one_file
 from selfplay.store.release.weights_file import weights_file
-from selfplay.store.table import append, check_name, episodes_uri, first_line, open_table, pause
-from selfplay.store.verify import verify_corpus
+from selfplay.store.table.lease import acquire
+from selfplay.store.table.snapshot import Snapshot, refuse_links
+from selfplay.store.table.table import append, check_name, episodes_uri, first_line, open_table, pause
+from selfplay.store.verify.prompts import Renders
+from selfplay.store.verify.verify import verify_corpus
 
 FOLDER = "released"
 #: The files of a release; the certificate holds the digests of the others. `signature.FILE` lies beside a signed one.
@@ -79,12 +79,12 @@ class Released:
         )
 
 
-def released(corpus: Corpus) -> list[Released]:
+def released(corpus: Snapshot) -> list[Released]:
     """All releases, oldest first."""
     return [_released(corpus, row) for row in release_rows(corpus)]
 
 
-def release_rows(corpus: Corpus) -> list[dict[str, Any]]:
+def release_rows(corpus: Snapshot) -> list[dict[str, Any]]:
     """The rows of the table of releases, oldest first. Raises `UserError` for a time that no date can be."""
     try:
         return list(corpus.table("releases").sort_by("created_at").to_pylist())
@@ -92,7 +92,7 @@ def release_rows(corpus: Corpus) -> list[dict[str, Any]]:
         raise UserError(f"the table of releases of {corpus.uri} holds a time that no date can be") from None
 
 
-def refuse_taken(corpus: Corpus, name: str) -> None:
+def refuse_taken(corpus: Snapshot, name: str) -> None:
     """Raises `UserError` where `name` cannot name a new release."""
     check_name("release", name)
     for row in release_rows(corpus):
@@ -104,7 +104,7 @@ def refuse_taken(corpus: Corpus, name: str) -> None:
 
 
 def release(
-    corpus: Corpus,
+    corpus: Snapshot,
     name: str,
     note: str = "",
     sample: int | None = None,
@@ -141,7 +141,7 @@ def release(
 
 
 def described(
-    corpus: Corpus, found: Facts, created_at: datetime, key: signing.Key | None, weights: Source | None
+    corpus: Snapshot, found: Facts, created_at: datetime, key: signing.Key | None, weights: Source | None
 ) -> dict[str, Any]:
     """Writes the files of a release of the corpus, signed where there is a key; returns its row for the table."""
     name = None if key is None else key.name
@@ -172,7 +172,7 @@ def described(
 
 
 def verified(
-    corpus: Corpus,
+    corpus: Snapshot,
     sample: int | None,
     seed: int,
     processes: int,
@@ -201,7 +201,7 @@ def verified(
     )
 
 
-def _texts(corpus: Corpus, found: Facts, key: str | None, with_it: Carried | None) -> dict[str, bytes]:
+def _texts(corpus: Snapshot, found: Facts, key: str | None, with_it: Carried | None) -> dict[str, bytes]:
     """The files of the release but for the certificate and weights. key: whose signature will lie beside it.
 
     with_it: the weights.
@@ -235,7 +235,7 @@ def _json(value: Any) -> bytes:
 class _alone:
     """Of several processes that release one name only one writes its files."""
 
-    def __init__(self, corpus: Corpus, name: str) -> None:
+    def __init__(self, corpus: Snapshot, name: str) -> None:
         self._place = storage.join(corpus.uri, FOLDER, ".leases", name)
         self._name = name
 
@@ -253,7 +253,7 @@ class _alone:
         self._lease.release()
 
 
-def _keep_log(corpus: Corpus) -> None:
+def _keep_log(corpus: Snapshot) -> None:
     """Makes the table keep its log for ever: without the log of its version a release cannot be opened."""
     for attempt in range(20):
         table = open_table(episodes_uri(corpus.uri))
@@ -268,14 +268,14 @@ def _keep_log(corpus: Corpus) -> None:
     raise UserError(f"the corpus at {corpus.uri} is written by too many others at once; try again")
 
 
-def _refuse_vacuumed(corpus: Corpus, found: Facts) -> None:
+def _refuse_vacuumed(corpus: Snapshot, found: Facts) -> None:
     """A vacuum that began before the row is there knows nothing of the release."""
     for file in found.files:
         if not storage.exists(storage.join(episodes_uri(corpus.uri), file["path"])):
             raise UserError(f"version {corpus.version} was vacuumed while it was to be released; release a newer one")
 
 
-def _released(corpus: Corpus, row: dict[str, Any]) -> Released:
+def _released(corpus: Snapshot, row: dict[str, Any]) -> Released:
     try:
         kept = json.loads(row["certificate"] or "{}")
         verification = kept.get("verification", {})
@@ -284,7 +284,7 @@ def _released(corpus: Corpus, row: dict[str, Any]) -> Released:
         raise UserError(f"the table of releases of {corpus.uri} has no valid certificate for {row['name']!r}") from None
 
 
-def _from_summary(corpus: Corpus, row: dict[str, Any], kept: Any, verification: Any) -> Released:
+def _from_summary(corpus: Snapshot, row: dict[str, Any], kept: Any, verification: Any) -> Released:
     return Released(
         name=row["name"],
         table_version=row["table_version"],

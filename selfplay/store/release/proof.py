@@ -32,9 +32,9 @@ from selfplay.episode.digest import CONTENT_COLUMNS
 from selfplay.episode.schema import EPISODES
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.read import Corpus
 from selfplay.store.release import merkle, signature
 from selfplay.store.release.job import FOLDER, Released
+from selfplay.store.table.snapshot import Snapshot
 
 FORMAT = "selfplay-factory proof 1"
 MOST_BYTES = 64 * 2**20
@@ -61,7 +61,7 @@ class Proved:
     lie: str | None
 
 
-def prove(corpus: Corpus, one: Released, episode_id: str, with_row: bool = True) -> dict[str, Any]:
+def prove(corpus: Snapshot, one: Released, episode_id: str, with_row: bool = True) -> dict[str, Any]:
     """The proof that an episode is in a release. corpus: at the released version.
 
     Raises `UserError` where the episode is not in it, and where the release does not hold what was certified.
@@ -175,7 +175,7 @@ def _row_lie(row: dict[str, Any], episode_id: str, digest: str) -> str | None:
     return None if row["episode_id"] == episode_id else "its row is of another episode"
 
 
-def _row(corpus: Corpus, episode_id: str) -> dict[str, Any]:
+def _row(corpus: Snapshot, episode_id: str) -> dict[str, Any]:
     run_id, slot = (*episode_id.split("/"), "")[:2]
     mine = (pc.field("run_id") == run_id) & (pc.field("slot") == slot)  # the log tells which files have none of them
     rows = corpus.to_arrow(mine & (pc.field("episode_id") == episode_id))
@@ -206,7 +206,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _signature(corpus: Corpus, one: Released) -> Any:
+def _signature(corpus: Snapshot, one: Released) -> Any:
     if one.key is None:
         return None
     place = storage.join(corpus.uri, FOLDER, one.name, signature.FILE)

@@ -30,15 +30,16 @@ from selfplay import signing
 from selfplay.episode.schema import EPISODES, PARTITION_BY
 from selfplay.errors import UserError
 from selfplay.io import storage
-from selfplay.store.prompts import Renders
-from selfplay.store.read import Corpus, open, readable
+from selfplay.store.corpus.corpus import Corpus, open
 from selfplay.store.release import redaction
 from selfplay.store.release.carried import Source
 from selfplay.store.release.certificate import facts
 from selfplay.store.release.job import Released, described, released, verified
 from selfplay.store.release.redaction import Heads, Secrets
-from selfplay.store.table import EPISODES_TABLE, SIDE_TABLES, STATISTICS, check_name, create, log_entries
-from selfplay.store.write import write_file
+from selfplay.store.table.snapshot import readable
+from selfplay.store.table.table import EPISODES_TABLE, SIDE_TABLES, STATISTICS, check_name, create, log_entries
+from selfplay.store.table.write import write_file
+from selfplay.store.verify.prompts import Renders
 
 #: Bytes of original files that become one file of the copy.
 _FILE_BYTES = 64 * 2**20

@@ -30,9 +30,8 @@ from selfplay.episode import content_digests
 from selfplay.episode.digest import seal
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION
 from selfplay.errors import UserError
-from selfplay.store.described import pseudonym
-from selfplay.store.kept_settings import settings_alone
-from selfplay.store.read import Corpus
+from selfplay.store.corpus.kept_settings import pseudonym, settings_alone
+from selfplay.store.table.snapshot import Snapshot
 
 #: An address, or an absolute path of two parts or more, or one below somebody's home.
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>)\]}]*[^\s\"'<>)\]},.;:]")
@@ -134,7 +133,7 @@ def _any_of(words: Any) -> re.Pattern[str] | None:
     return re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, some))})(?![A-Za-z0-9])")
 
 
-def secrets_of(corpus: Corpus) -> Secrets:
+def secrets_of(corpus: Snapshot) -> Secrets:
     """Everything that this version of the corpus, and this process, know of machines, users and places."""
     rows = corpus.to_arrow(columns=["host", "config_digest", "started_at"])
     runs, policies = corpus.rows("runs"), corpus.rows("policies")

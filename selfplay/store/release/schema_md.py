@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from selfplay.episode.schema import EPISODES, SCHEMA_VERSION, UNITS
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.table import SIDE_TABLES
 
 _HEAD = f"""# Schema
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from selfplay.store.read import Corpus
-from selfplay.store.table import SIDE_TABLES
+from selfplay.store.table.snapshot import Snapshot
+from selfplay.store.table.table import SIDE_TABLES
 
 LISTED = tuple(name for name in SIDE_TABLES if name not in ("annotations", "uses", "releases"))
 
 
-def row_digests(corpus: Corpus) -> dict[str, list[str]]:
+def row_digests(corpus: Snapshot) -> dict[str, list[str]]:
     """The digests of all rows by table, sorted."""
     return {name: sorted(digests(corpus.table(name))) for name in LISTED}
 
@@ -41,7 +41,7 @@ def _digest(row: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def missing(corpus: Corpus, listed: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
+def missing(corpus: Snapshot, listed: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
     """Tables that lack rows that a certificate lists, and how many. listed: as of `row_digests`."""
     for name in sorted(listed):
         gone = set(listed[name])

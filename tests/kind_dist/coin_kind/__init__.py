@@ -21,7 +21,7 @@ from selfplay.environments.game import load
 from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import random_episode
 from selfplay.nets import weights
-from selfplay.store.write import Writer
+from selfplay.store.table.write import Writer
 from trainers.run.kind import RunKind, Start
 from trainers.run.run_folder import RunFolder
 from trainers.run.run_state import RunState
