@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from selfplay.game import load
+from selfplay.environments.game import load
 from selfplay.generation import Generator, PlaySettings, Policy
 from selfplay.playthrough import ruleset_digest
 
