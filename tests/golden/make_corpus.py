@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from selfplay.environments.game import load
-from selfplay.generation import Generator, PlaySettings, Policy
-from selfplay.playthrough import ruleset_digest
 
-from selfplay import registry, store
+from selfplay import store
+from selfplay.environments import registry
+from selfplay.environments.game import load
+from selfplay.environments.playthrough import ruleset_digest
 from selfplay.episode import Episode, Provenance
 from selfplay.episode.schema import SCHEMA_VERSION
+from selfplay.play.generator import Generator, PlaySettings, Policy
 from selfplay.search import SearchConfig
 from selfplay.search.hash_net import HashNet
 from selfplay.store.corpus.annotations import Label, annotate

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from pytest_regressions.file_regression import FileRegressionFixture
-from selfplay.playthrough import choose, playthrough, ranges, ruleset_digest
 
-from selfplay import registry
 from selfplay.contract import GameSpec
+from selfplay.environments import registry
+from selfplay.environments.playthrough import choose, playthrough, ranges, ruleset_digest
 
 FOLDER = Path(__file__).parent / "playthroughs"
 SHIPPED = [
