@@ -126,6 +126,7 @@ def test_any_task_has_settings() -> None:
     ("settings", "part"),
     [
         (["learner.algorithm=ppo"], "needs policy.value_head"),
+        (["learner.algorithm=grop"], "'grop' is no algorithm; there are 'grpo', 'rloo', 'ppo', 'expert' and 'sft'"),
         (["policy.lora_rank=4"], "needs a policy.path"),
         (["generation.group=1"], "generation.group >= 2"),
         (["generation.temperature=0.0"], "explores nothing"),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from selfplay.contract import TaskSpec
 from selfplay.errors import UserError
+from trainers.reasoning.algorithms.table import ALGORITHMS
 from trainers.run.settings import Experiment, NonNegative, Positive, RunSettings, Settings, Share, first_change
 
 Unit = Annotated[float, Field(gt=0, le=1)]
@@ -130,8 +131,15 @@ class EndpointSettings(Settings):
     """Of one attempt at an answer."""
 
 
+def _known(name: str) -> str:
+    if name not in ALGORITHMS:
+        *others, last = map(repr, ALGORITHMS)
+        raise ValueError(f"{name!r} is no algorithm; there are {', '.join(others)} and {last}")
+    return name
+
+
 class LearnerSettings(Settings):
-    algorithm: Literal["grpo", "rloo", "ppo", "expert", "sft"] = "grpo"
+    algorithm: Annotated[str, AfterValidator(_known)] = "grpo"
     """What follows the warm start: reinforcement learning (grpo, rloo, ppo), expert iteration on what the policy solved
     itself, or nothing but more supervised learning."""
     lr: Rate = 3e-4
@@ -252,12 +260,12 @@ class ReasoningConfig(Experiment):
 
     @model_validator(mode="after")
     def _consistent(self) -> ReasoningConfig:
-        algorithm = self.learner.algorithm
-        if algorithm == "ppo" and not self.policy.value_head:
-            raise ValueError("learner.algorithm = ppo needs policy.value_head = true")
-        if algorithm in ("grpo", "rloo") and self.generation.group < 2:
-            raise ValueError(f"learner.algorithm = {algorithm} compares the samples of a group: generation.group >= 2")
-        if algorithm in ("grpo", "rloo", "ppo", "expert") and self.generation.temperature == 0:
+        name, algorithm = self.learner.algorithm, ALGORITHMS[self.learner.algorithm]
+        if algorithm.value_head and not self.policy.value_head:
+            raise ValueError(f"learner.algorithm = {name} needs policy.value_head = true")
+        if algorithm.compares == "group" and self.generation.group < 2:
+            raise ValueError(f"learner.algorithm = {name} compares the samples of a group: generation.group >= 2")
+        if algorithm.follows != "nothing" and self.generation.temperature == 0:
             raise ValueError("generation.temperature = 0 explores nothing")
         if self.warm.steps and not self.warm.episodes:
             raise ValueError("warm.steps needs warm.episodes to learn from")
@@ -265,8 +273,8 @@ class ReasoningConfig(Experiment):
             raise ValueError("endpoint.teaches and endpoint.seats need endpoint.url and endpoint.model")
         if self.endpoint.teaches and self.warm.corpus is not None:
             raise ValueError("endpoint.teaches and warm.corpus are two teachers: choose one")
-        if algorithm in ("sft", "expert") and not self.warm.steps:
-            raise ValueError(f"learner.algorithm = {algorithm} begins with a warm start: warm.episodes and warm.steps")
+        if algorithm.warm and not self.warm.steps:
+            raise ValueError(f"learner.algorithm = {name} begins with a warm start: warm.episodes and warm.steps")
         return self
 
 

@@ -24,6 +24,7 @@ from selfplay.rollout.sampling import Sampling
 from trainers.reasoning.advantages import loss_of, prepare
 from trainers.reasoning.algorithms.role_conditioned import SeatBaselines
 from trainers.reasoning.algorithms.sft import gapped
+from trainers.reasoning.algorithms.table import ALGORITHMS
 from trainers.reasoning.arithmetic import LanguageTraining
 from trainers.reasoning.config import LearnerSettings
 from trainers.reasoning.policy_loss import Size
@@ -103,7 +104,7 @@ class ReasoningLearner:
             chosen.tokens["proximal"] = self.look(chosen)["logprobs"]
         if s.kl:
             chosen.tokens["reference"] = self._by_reference(chosen)
-        value_coef = s.value_coef if s.algorithm == "ppo" else 0.0
+        value_coef = s.value_coef if ALGORITHMS[s.algorithm].value_head else 0.0
         goal = Objective("policy", self._loss, value_coef, s.value_clip, self.sampling)
         rng = np.random.default_rng([self.seed, 7, round_number])
         reports: list[dict[str, float]] = []
@@ -169,7 +170,7 @@ class ReasoningLearner:
     def begin_reference(self) -> None:
         """Divergence is measured from the policy as it is; the optimiser of reinforcement begins anew."""
         self._reference = self.learner.policy.to_arrays()
-        if self.settings.algorithm in ("grpo", "rloo", "ppo"):
+        if ALGORITHMS[self.settings.algorithm].follows == "reinforce":
             self.learner.forget_moments()
 
     def _by_reference(self, lessons: Lessons) -> list[Array]:

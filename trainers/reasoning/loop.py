@@ -31,6 +31,7 @@ from selfplay.store.corpus.newest import since
 from selfplay.store.table.changes import run_at
 from trainers.reasoning.actors import ReasoningCrew
 from trainers.reasoning.algorithms.expert_iteration import Gate
+from trainers.reasoning.algorithms.table import ALGORITHMS
 from trainers.reasoning.config import DEVELOPMENT, ReasoningConfig
 from trainers.reasoning.curriculum import Curriculum
 from trainers.reasoning.learner_actor import Lesson, Recalled, round_of, sampling_of
@@ -72,6 +73,7 @@ class Course:
         stop: threading.Event,
     ) -> None:
         self.config, self.folder, self.crew, self.watch, self.stop = config, folder, crew, watch, stop
+        self.follows = ALGORITHMS[config.learner.algorithm].follows
         self.staff = Staff(crew, watch)
         self.version = -1  # newest published
         self.digest = ""
@@ -157,7 +159,7 @@ class Course:
     def _gate(self, level: float | None) -> Gate | None:
         """The frontier of expert iteration, at `level` or where it begins."""
         c = self.config
-        if c.learner.algorithm != "expert":
+        if self.follows != "imitate":
             return None
         if level is not None and level not in self.levels:
             raise UserError(f"the run has come to difficulty {level:g}, and its task.difficulties lack that now")
@@ -249,7 +251,7 @@ class Course:
 
     def learn(self) -> None:
         """Rounds until the run is over."""
-        if self.config.learner.algorithm == "sft":
+        if self.follows == "nothing":
             self.ended_by = self.ended_by or "rounds"
             return
         if self.over():
@@ -299,7 +301,7 @@ class Course:
         found = self.problems.found.pop(number, {})
         recalled = Recalled(self.staff.archived, sorted(found), flight.since) if found else None
         stale = max([before - report.version for report in reports], default=0)
-        if self.config.learner.algorithm == "expert":
+        if self.follows == "imitate":
             call = self.staff.tutor.imitate.remote(given, number, self.config.expert.steps, recalled)
         else:
             call = self.staff.tutor.reinforce.remote(given, number, recalled)
@@ -425,7 +427,7 @@ class Course:
         try:
             for number in sorted(self.flying):
                 self.round(number)
-            if not interrupted and (self.state.round or self.config.learner.algorithm == "sft"):
+            if not interrupted and (self.state.round or self.follows == "nothing"):
                 self.measure()
             self.checkpoint()
             self.watch.activity("saving the policy")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from selfplay.contract import TaskSpec
 from selfplay.environments.task import Side, Task
 from selfplay.errors import UserError
+from trainers.reasoning.algorithms.table import ALGORITHMS
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.problems import first_seed
 
@@ -69,6 +70,6 @@ def _needed(config: ReasoningConfig, levels: list[float]) -> Iterator[tuple[floa
     if c.evaluation.development or c.run.target is not None:
         for level in measured:
             yield level, "development", "development"
-    if c.learner.algorithm == "expert":
+    if ALGORITHMS[c.learner.algorithm].follows == "imitate":
         for level in levels[frontier_of(c, levels) :]:
             yield level, "development", "frontier"

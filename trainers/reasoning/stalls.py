@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trainers.reasoning.algorithms.table import ALGORITHMS
 from trainers.run.stalls import Reminder
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ def teaches(algorithm: str, outcomes: Sequence[Outcome]) -> bool:
     Expert iteration imitates what was accepted. PPO compares answers with each other, GRPO and RLOO those to the same
     problem: where all rewards are equal, every advantage is 0.
     """
-    if algorithm == "expert":
+    how = ALGORITHMS[algorithm]
+    if how.follows == "imitate":
         return any(outcome.state == "accepted" for outcome in outcomes)
     groups: dict[str, set[float]] = {}
     for outcome in outcomes:
         if outcome.reward is not None:
-            name = outcome.group if algorithm in ("grpo", "rloo") else ""
+            name = outcome.group if how.compares == "group" else ""
             groups.setdefault(name, set()).add(outcome.reward)
     return any(len(rewards) > 1 for rewards in groups.values())
 

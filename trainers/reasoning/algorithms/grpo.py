@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from trainers.reasoning.algorithms.judged import Judged, Prepared
+
 #: Verified rewards `[G]` of one group, not all alike -> their advantages `[G]`.
 Relative = Callable[[np.ndarray], np.ndarray]
 
@@ -106,3 +108,20 @@ def overlong(
     elif settings.how == "penalty":
         rewards = rewards + np.clip((settings.limit - settings.margin - lengths) / settings.margin, -1.0, 0.0)
     return rewards, keep
+
+
+def advantages(judged: Judged) -> Prepared:
+    """Each line against the others of its group; with several seats, each against what that seat used to get."""
+    return weighed(judged, group_advantages(judged.rewards, judged.groups, judged.normalise))
+
+
+def weighed(judged: Judged, compared: GroupAdvantages) -> Prepared:
+    """The lines that weigh something under these advantages, or, with several seats, under those of the seats."""
+    lessons = judged.lessons
+    if judged.baselines is not None:
+        names, seats = lessons.names["env"], lessons.numbers["seat"].tolist()
+        values, weights = judged.baselines.advantages(names, seats, judged.rewards)
+        compared = GroupAdvantages(values, weights, compared.mixed_share)
+    weight = compared.weight * judged.keep
+    lessons.numbers |= {"advantage": compared.advantages, "weight": weight}
+    return Prepared(lessons.take(np.flatnonzero(weight > 0)), len(lessons), judged.report)

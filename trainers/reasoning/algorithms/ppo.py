@@ -7,9 +7,11 @@ values are that seat's, in reward units: the value at token t is what it expects
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.reasoning.algorithms.judged import Array, Judged, Prepared
 from trainers.reasoning.policy_loss import Average, Report, Size, check_average, size_of, token_weights, trained
 
 
@@ -100,3 +102,33 @@ def value_loss(
             "value_clip_share": (share * (terms > errors)).sum(),
         }
     return loss, report
+
+
+def advantages(judged: Judged) -> Prepared:
+    """Generalised advantages by the value head, standardised over the round."""
+    lessons, rewards, keep, report = judged.lessons, judged.rewards, judged.keep, judged.report
+    lessons.numbers["weight"] = keep * ~np.isnan(rewards)
+    lines, lessons = len(lessons), lessons.take(np.flatnonzero(lessons.numbers["weight"] > 0))
+    if not len(lessons):
+        return Prepared(lessons, lines, report)
+    rewards = rewards[~np.isnan(rewards) & (keep > 0)]
+    seen = judged.look(lessons)
+    mask, values = _padded(lessons.tokens["mask"]), _padded(seen["values"])
+    given, _ = terminal(torch.from_numpy(rewards.astype(np.float32)), mask)
+    advantage, returns = gae(given, values, mask, judged.gamma, judged.lam)
+    errors = ((returns - values) ** 2)[mask]
+    spread = returns[mask].var(unbiased=False) if bool(mask.any()) else torch.tensor(0.0)
+    report["value_explained"] = float(1 - errors.mean() / spread) if float(spread) > 1e-6 else 0.0
+    advantage = whitened(advantage, mask)
+    sizes = [len(ids) for ids in lessons.ids]
+    for name, tensor in (("advantages", advantage), ("returns", returns), ("values", values)):
+        lessons.tokens[name] = [tensor[i, :size].float().numpy() for i, size in enumerate(sizes)]
+    lessons.tokens["proximal"] = seen["logprobs"]
+    return Prepared(lessons, lines, report)
+
+
+def _padded(lines: list[Array]) -> torch.Tensor:
+    out = np.zeros((len(lines), max(map(len, lines))), lines[0].dtype)
+    for row, line in enumerate(lines):
+        out[row, : len(line)] = line
+    return torch.from_numpy(out)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainers.reasoning.algorithms.grpo import GroupAdvantages, of_groups
+from trainers.reasoning.algorithms.grpo import GroupAdvantages, of_groups, weighed
+from trainers.reasoning.algorithms.judged import Judged, Prepared
 
 
 def leave_one_out(rewards: np.ndarray, groups: np.ndarray) -> GroupAdvantages:
@@ -22,3 +23,8 @@ def leave_one_out(rewards: np.ndarray, groups: np.ndarray) -> GroupAdvantages:
 def _from_the_others(verified: np.ndarray) -> np.ndarray:
     others = len(verified) - 1
     return verified - (verified.sum() - verified) / others
+
+
+def advantages(judged: Judged) -> Prepared:
+    """Each line against the others of its group; with several seats, each against what that seat used to get."""
+    return weighed(judged, leave_one_out(judged.rewards, judged.groups))
