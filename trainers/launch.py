@@ -15,7 +15,7 @@ from selfplay.errors import UserError
 from selfplay.io import run_files, storage
 from selfplay.store import Fenced, Lease, OutOfOrder, Taken, acquire
 from trainers.kinds import kind_of
-from trainers.run import ray_session
+from trainers.run import event_log, ray_session
 from trainers.run.failure_causes import cause_of
 from trainers.run.kind import RunKind, RunSummary, Start
 from trainers.run.placement import reserve
@@ -38,6 +38,7 @@ def run(
     out: URI of the run's folder; one that exists is continued. on_status: is given a `RunStatus` of the run's kind.
     words: for when Ray dies under the run. Raises `UserError` for what only a person can mend.
     """
+    event_log.configure()
     kind, joined = kind_of(config), bool(address)
     kind.refuse(config, spec)
     uri = RunFolder(out, config, kind).uri  # refuses a folder of another run before anything is written
