@@ -30,7 +30,6 @@ from selfplay.store.table import lease as leases
 from trainers.alphazero.actors import net_config, search_config
 from trainers.alphazero.state import State
 from trainers.kinds import REASONING, SELF_PLAY
-from trainers.reasoning.state import ReasoningState
 from trainers.recipe import load_recipe
 from trainers.run.restore import restore
 from trainers.run.run_folder import RunFolder
@@ -168,7 +167,7 @@ def test_an_older_checkpoint_comes_with_the_state_that_belongs_to_it(reasoning: 
     run = tmp_path / "run"
     shutil.copytree(reasoning, run)
     (run / "checkpoints/000002-000000002.safetensors").write_bytes(b"")
-    state, said = start(run, ReasoningState)
+    state, said = start(run, REASONING)
     assert (state.checkpoint, state.elapsed_s) == ("000001-000000001.safetensors", 10.0)
     assert said == [
         "checkpoints/000002-000000002.safetensors is damaged (it is empty); "
@@ -181,7 +180,7 @@ def test_without_any_whole_state_the_newest_checkpoint_has_it(games: Path, tmp_p
     shutil.copytree(games, run)
     for file in (run / "state").iterdir():
         file.write_text("")
-    state, said = start(run, State)
+    state, said = start(run, SELF_PLAY)
     assert (state.checkpoint, state.elapsed_s) == ("000002-000000002.safetensors", 20.0)
     assert len(said) == 1 and "goes on with checkpoints/000002" in said[0]
 
@@ -191,7 +190,7 @@ def test_what_holds_nothing_whole_begins_anew_with_the_corpus(games: Path, tmp_p
     shutil.copytree(games, run)
     for file in [*(run / "state").iterdir(), *(run / "checkpoints").iterdir()]:
         file.write_text("")
-    state, said = start(run, State)
+    state, said = start(run, SELF_PLAY)
     assert state.checkpoint is None and state.elapsed_s == 0.0
     assert len(said) == 4 and all("what the archive holds" in sentence for sentence in said)
 
@@ -217,12 +216,12 @@ def test_what_is_whole_and_makes_no_sense(what: str, games: Path, tmp_path: Path
     shutil.copytree(run, once)
     if name == "config.json":  # it may have been edited by hand
         with pytest.raises(UserError, match="search"):
-            start(once, State)
+            start(once, SELF_PLAY)
     else:
-        state, (sentence,) = start(once, State)
+        state, (sentence,) = start(once, SELF_PLAY)
         assert name in sentence and state.checkpoint == "000002-000000002.safetensors"
     assert call(["repair", str(run), "--yes"]) == 0
-    state, said = start(run, State)
+    state, said = start(run, SELF_PLAY)
     assert not said and state.checkpoint == "000002-000000002.safetensors" and state.elapsed_s == 20.0
     assert sealed.read(str(run / "run.json")) == sealed.read(str(games / "run.json"))
     assert precious.read_text() == "somebody else's"
@@ -235,7 +234,7 @@ def test_without_a_record_of_the_start_the_file_is_named(games: Path, tmp_path: 
         shutil.rmtree(run / "begun")
         (run / name).write_text('{"half')
         with pytest.raises(UserError, match=rf"/{name} is damaged: it is not JSON; `selfplay repair {run}`"):
-            start(run, State)
+            start(run, SELF_PLAY)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -276,7 +275,7 @@ def test_a_file_in_the_place_of_a_folder_and_the_other_way_round(games: Path, tm
     (run / "state/000002.json").unlink()
     (run / "state/000002.json").mkdir()
     (run / "state/000002.json/file").write_text("")
-    state, _ = start(run, State)
+    state, _ = start(run, SELF_PLAY)
     assert state.checkpoint == "000002-000000002.safetensors"
 
 
@@ -297,7 +296,7 @@ def test_a_repair_shows_then_sets_aside_and_the_run_goes_on(
     assert call(["repair", str(run), "--yes"]) == 0
     assert "the learner from checkpoints/000001" in capsys.readouterr().out
     assert all((run / "damaged" / name).read_bytes() == b"{" for name in bad)
-    state, said = start(run, State)
+    state, said = start(run, SELF_PLAY)
     assert not said and state.checkpoint == "000001-000000001.safetensors"
     assert (run / "run.json").read_bytes() == (games / "run.json").read_bytes()
     assert call(["repair", str(run)]) == 0 and "nothing to repair" in capsys.readouterr().out
