@@ -123,13 +123,13 @@ RunFunction = Callable[..., Summary]
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunFunction], None]]:
     """Puts a function in the place of `trainers.launch.run`."""
-    import trainers.run
+    import trainers
 
     def put(function: RunFunction) -> None:
         module = ModuleType("trainers.launch")
         module.run = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "trainers.launch", module)
-        monkeypatch.setattr(trainers.run, "launch", module, raising=False)
+        monkeypatch.setattr(trainers, "launch", module, raising=False)
 
     yield put
 
