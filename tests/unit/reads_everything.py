@@ -109,6 +109,7 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
     from selfplay.store.corpus import lineage
     from selfplay.store.export import formats
     from selfplay.store.release.verifier import program as portable
+    from selfplay.store.table.table import SIDE_TABLES
 
     name = corpus.name
     plain: list[list[object]] = [
@@ -134,7 +135,7 @@ def read_corpus(reader: Reader, corpus: Path, out: Path) -> None:
         reader.do(f"to_torch of {env_id}", lambda env_id=env_id: list(opened.to_torch(env_id=env_id, batch=4)))
         words = ("npz", corpus, out / str(abs(hash(env_id))), "--option", f"env={env_id}")
         reader.do(f"export npz of {env_id}", command("corpus", "export", *words))
-    for table in store.table.SIDE_TABLES:
+    for table in SIDE_TABLES:
         reader.do(f"table of {table}", lambda table=table: opened.table(table).to_pylist())
     for policy in opened.table("policies").to_pylist():
         reader.do(f"lineage of {policy['digest']}", lambda one=policy: lineage.of_weights(opened, one["digest"]))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from selfplay.contract import EnvSpec
-from selfplay.store import Lease
-from trainers.run.placement import Place
 from trainers.run.run_state import AnyState
 from trainers.run.settings import Experiment
+
+if TYPE_CHECKING:
+    from selfplay.store import Lease
+    from trainers.run.placement import Place
 
 
 class RunStatus(Protocol):
