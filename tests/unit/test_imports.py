@@ -90,7 +90,8 @@ def test_the_wheel_holds_what_is_needed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", *options, str(source)], check=True)
     (wheel,) = tmp_path.glob("selfplay_factory-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in [*(ROOT / "trainers" / "recipes").glob("*.toml"), *(ROOT / "selfplay" / "evaluation" / "data").iterdir()]:
+    data = ROOT / "selfplay" / "evaluation" / "data"
+    for path in [*(ROOT / "trainers" / "recipes").glob("*.toml"), *data.iterdir()]:
         assert name(path) in names
     for needed in ("selfplay/cli/main.py", "selfplay/py.typed", "envs/games/connect_four.py", "envs/README.md"):
         assert needed in names

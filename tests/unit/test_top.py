@@ -17,7 +17,7 @@ from selfplay.cli.top import lines_of, look
 from selfplay.io import sealed
 from selfplay.store import acquire
 from trainers.alphazero.status import LostGames, Status, StrengthRow
-from trainers.kinds import SELF_PLAY
+from trainers.kinds import REASONING, SELF_PLAY
 from trainers.reasoning.status import ReasoningStatus, Score
 from trainers.run import status_publisher
 from trainers.run.status_publisher import METRICS, Beacon
@@ -36,7 +36,8 @@ def played(place: Path) -> Status:
 def told(place: Path, status: Status | ReasoningStatus) -> None:
     seen = []
     with tempfile.TemporaryDirectory() as run, acquire(run, "test") as lease:
-        with Beacon(str(place), SELF_PLAY, seen.append, lease, metrics=False) as tell:
+        kind = REASONING if isinstance(status, ReasoningStatus) else SELF_PLAY
+        with Beacon(str(place), kind, seen.append, lease, metrics=False) as tell:
             tell(status)
     assert seen == [status]
 
