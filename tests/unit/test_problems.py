@@ -15,13 +15,13 @@ from selfplay.contract import Message, Problem
 from selfplay.environments import registry
 from selfplay.environments.task import Task
 from selfplay.errors import UserError
+from trainers.kinds import REASONING
 from trainers.reasoning.actors import begun_with
 from trainers.reasoning.config import ReasoningConfig
 from trainers.reasoning.memory_budget import Footprint, refuse_too_large
 from trainers.reasoning.problem_splits import refuse_empty_sides
 from trainers.reasoning.problems import Found, Problems
 from trainers.reasoning.status import ReasoningStatus, Score
-from trainers.tuning import score_of
 
 TASK = Task(registry.find_task("parity"))
 LEVELS = [12.0, 16.0]
@@ -79,7 +79,7 @@ def test_a_level_that_lacks_problems_of_a_side_is_refused_before_anything_is_pla
 def test_what_is_held_out_chooses_no_settings() -> None:
     held_out = Score(3, None, 0.9, 0.8, 1.0, 64, 12.0, 60.0)
     status = ReasoningStatus("parity", "parity-v0", "a", "a/corpus", scores=(held_out,))
-    assert score_of(status) is None and score_of(replace(status, development=0.5)) == 0.5
+    assert REASONING.score(status) is None and REASONING.score(replace(status, development=0.5)) == 0.5
 
 
 def test_a_run_goes_on_with_the_version_of_the_task_that_it_began_with() -> None:
