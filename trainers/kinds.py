@@ -41,8 +41,8 @@ def kind_in(data: Mapping[str, Any]) -> RunKind[Any]:
 
 
 def kind_of(config: Experiment) -> RunKind[Any]:
-    """The kind of run that these settings are of."""
-    return next(kind for kind in kinds() if isinstance(config, kind.config))
+    """The kind of run that these settings are of: of exactly this model, as a kind's may build on another's."""
+    return next(kind for kind in kinds() if kind.config is type(config))
 
 
 def kind_named(name: str) -> RunKind[Any] | None:
